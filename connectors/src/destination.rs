@@ -1,0 +1,116 @@
+//! What every destination is: the contract between the send stage and a vendor.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use tailwater_core::delivery::{Delivery, Outcome, Ticket};
+use tailwater_core::operation::Operation;
+use tailwater_core::Code;
+
+/// Static facts about a kind of destination.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec {
+    /// The name in the configuration: `klaviyo`.
+    pub kind: &'static str,
+    /// The vendor's fields that can identify a person, the default key first: `email`, `phone_number`, `external_id`.
+    pub identifier_fields: &'static [&'static str],
+    pub limits: Limits,
+}
+
+/// How a destination wants its deliveries.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Deliveries that one call of `deliver` may carry.
+    pub batch_deliveries_max: usize,
+    /// How long the send stage may wait for a fuller batch.
+    pub batch_age_max: Duration,
+    /// Calls of `deliver` at the same time.
+    pub calls_max: usize,
+}
+
+/// What a route needs to know to turn an output into operations.
+#[derive(Debug, Clone, Copy)]
+pub struct ClassifyInput<'a> {
+    /// One output of the transform: the vendor's own JSON.
+    pub output: &'a RawValue,
+    pub route: &'a str,
+    /// The ordinal of the output within its event.
+    pub ordinal: usize,
+    /// The profile's identifiers in use: (type, value).
+    pub identifiers: &'a [(&'a str, &'a str)],
+    /// Paths of numbers that are not finite; the sandbox has already taken them out of `output`.
+    pub non_finite: &'a [String],
+}
+
+/// An output that cannot be delivered, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ClassifyError {
+    pub code: Code,
+    pub message: String,
+}
+
+/// A request as it would be sent, with secrets masked: what `--dry-run` shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    pub method: &'static str,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+    /// The deliveries that travel in it, by their index in the batch.
+    pub deliveries: Vec<usize>,
+}
+
+/// The credentials or the connection do not work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ProbeError {
+    pub code: Code,
+    pub message: String,
+}
+
+/// What a call may ask its caller.
+pub struct Context<'a> {
+    /// Whether this process still owns the lanes of the batch. Asked right before each request; when it answers no, nothing more is
+    /// sent and the remaining deliveries come back as `Retry` with the code `not_owned`.
+    pub still_owned: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
+/// A vendor that operations can be delivered to.
+#[async_trait]
+pub trait Destination: Send + Sync {
+    fn spec(&self) -> &'static Spec;
+
+    /// A name for people, secrets masked: `klaviyo pk_…4f2a at a.klaviyo.com`.
+    fn target(&self) -> String;
+
+    /// Turns one output of a transform into operations. Pure. The vendor's keys in it must be among the profile's identifiers.
+    ///
+    /// # Errors
+    /// The output does not fit the vendor's schema, or names somebody else.
+    fn classify(&self, input: &ClassifyInput<'_>) -> Result<Vec<Operation>, ClassifyError>;
+
+    /// The requests that `deliver` would send for this batch. Pure.
+    fn plan(&self, batch: &[Delivery]) -> Vec<Planned>;
+
+    /// Delivers a batch in which every profile occurs at most once. May do I/O and wait for rate limits; must not spawn. One outcome
+    /// per delivery, in the same order. Dropping the future means that there is no outcome.
+    async fn deliver(&self, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome>;
+
+    /// Asks for the outcomes of the deliveries that run in a job. One outcome per delivery, in the same order: `Accepted` with the same
+    /// ticket while the job runs. `members` are all deliveries of the ticket, in the order in which they were sent.
+    async fn confirm(&self, ticket: &Ticket, members: &[Delivery], context: &Context<'_>) -> Vec<Outcome>;
+
+    /// Checks credentials and connection without changing anything at the vendor.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do about it.
+    async fn probe(&self) -> Result<(), ProbeError>;
+
+    /// Tells which part of the account's rate limit belongs to this process, between 0 and 1: the share of lanes that it owns.
+    fn set_share(&self, share: f64);
+
+    /// Ends connections. Called once, after the last `deliver` has returned.
+    async fn close(&self, deadline: Duration);
+}

@@ -1,0 +1,9 @@
+//! Destinations: one folder per vendor, and the HTTP they share.
+//!
+//! A destination has a pure half (`mapping`: a transform's output → operations → requests) and a half that does I/O (`deliver`,
+//! `confirm`, `probe`). The pure half can show every request without sending it. Nothing in here knows Kafka, V8 or the stages:
+//! a destination is handed deliveries and answers with one outcome each, in the same order.
+
+pub mod destination;
+
+pub use destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};

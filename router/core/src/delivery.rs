@@ -1,0 +1,90 @@
+//! An operation on its way to a destination, and what became of it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::code::Code;
+use crate::ids::{DeliveryKey, EventId, ProfileId};
+use crate::operation::Operation;
+
+/// One operation on its way.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The idempotency key.
+    pub key: DeliveryKey,
+    /// The ordering key: at most one delivery of a profile is in flight.
+    pub profile: ProfileId,
+    pub event: EventId,
+    /// The identifiers in use for the profile when the event was routed: (type, value).
+    pub identifiers: Vec<(String, String)>,
+    /// A backfill or a replay: it must trigger no campaign.
+    pub backfill: bool,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    pub operation: Operation,
+}
+
+/// Why a delivery was rejected, skipped or has to be tried again: a code for machines and a sentence for people. It must hold
+/// no secret; a vendor's text is cut to [`crate::limits::REASON_BYTES_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    pub code: Code,
+    pub message: String,
+    /// The vendor's HTTP status, where one answered.
+    pub status: Option<u16>,
+}
+
+/// Whose trouble a retry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// This delivery's alone: the others go on.
+    Delivery,
+    /// The account's for the moment (429, 5xx, no connection): everything of the account waits.
+    Account,
+    /// The account's until a person acts (a wrong key): the destination pauses with one alert.
+    Credentials,
+}
+
+/// A running job at the vendor; opaque to everyone but the connector that wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ticket(pub String);
+
+/// What became of one delivery; one per delivery, in the same order. A cancelled request has no outcome.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The vendor has applied it, or has documented that it will.
+    Delivered,
+    /// A job runs; `confirm` brings the outcome.
+    Accepted(Ticket),
+    /// Not now. `after` is the vendor's own wish, else the retry policy decides.
+    Retry { after: Option<Duration>, scope: Scope, reason: Reason },
+    /// Never: the sender's fault. Ends as a dead letter.
+    Rejected(Reason),
+    /// Nothing to do.
+    Skipped(Reason),
+}
+
+// === impl Reason ===
+
+impl Reason {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: cut(message.into()), status: None }
+    }
+
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+}
+
+fn cut(mut message: String) -> String {
+    if message.len() > crate::limits::REASON_BYTES_MAX {
+        let end = (0..=crate::limits::REASON_BYTES_MAX).rev().find(|&index| message.is_char_boundary(index)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}

@@ -1,0 +1,21 @@
+//! Named maxima that several stages share, each with the reason for its size.
+
+/// A vendor's or a transform's message in a dead letter, in bytes. Headers count towards `message.max.bytes`, so a long text
+/// could keep a record from reaching its dead-letter topic.
+pub const REASON_BYTES_MAX: usize = 4096;
+
+/// Records that a stage takes from Kafka at once. Large enough that a transaction's cost is spread thin, small enough
+/// that a batch of 1 KB rows stays within a few megabytes.
+pub const BATCH_RECORDS_MAX: usize = 5_000;
+
+/// Bytes that a stage takes from Kafka at once, whatever the number of records.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Rows that cross into V8 at once: the time limit covers a whole batch, so a longer one would make it loose.
+pub const TRANSFORM_ROWS_MAX: usize = 500;
+
+/// Deliveries that one destination keeps open at once; beyond it the lanes wait.
+pub const DELIVERIES_OPEN_MAX: usize = 20_000;
+
+/// How often a dead letter may be replayed before it needs `--force`: poison must not loop.
+pub const REPLAYS_MAX: u32 = 5;

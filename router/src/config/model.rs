@@ -1,0 +1,228 @@
+//! The validated configuration: what the rest of the program works with. It can only be built by `Config::load`, so a value
+//! of these types has passed every check that needs no network.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tailwater_core::schema::Schema;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub workspace: String,
+    pub kafka: Kafka,
+    pub identity: Identity,
+    pub sources: BTreeMap<String, Source>,
+    pub accounts: BTreeMap<String, Account>,
+    pub destinations: BTreeMap<String, Destination>,
+    pub state_dir: PathBuf,
+    pub admin: Admin,
+    pub sandbox: Sandbox,
+    /// The file it was read from, and every other file that it refers to: what hot reload watches.
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    pub brokers: String,
+    /// Every topic, group and key begins with it; ends in a dot by convention.
+    pub prefix: String,
+    pub lanes: u32,
+    pub replication_factor: i32,
+    pub latency: Latency,
+    /// One Kafka transaction per batch; without it, at least once.
+    pub transactions: bool,
+    /// Whether `tailwater run` creates what is missing.
+    pub create_topics: bool,
+    /// How long `ingest.*`, `resolved`, `outbound.*` and `deliveries` keep records.
+    pub retention: Duration,
+    pub ledger_retention: Duration,
+    /// librdkafka options, passed through; they win over our own.
+    pub options: BTreeMap<String, SecretString>,
+    pub session_timeout: Duration,
+}
+
+/// Sets linger, fetch, batch ages and the interval of transactions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latency {
+    Low,
+    Balanced,
+    Throughput,
+}
+
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub listen: std::net::SocketAddr,
+}
+
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    pub threads: usize,
+    pub heap_bytes_max: usize,
+    pub batch_timeout: Duration,
+    pub row_timeout: Duration,
+}
+
+/// The identity section, in the resolver's own validated types.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub rules: Arc<tailwater_identity::Rules>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: String,
+    pub input: SourceInput,
+    pub kind: SourceKind,
+    /// The row's key: a column or a path.
+    pub key: Option<String>,
+    /// Column or path → identifier type. One type may be fed by several columns.
+    pub identifiers: Vec<(String, String)>,
+    pub event_time: Option<String>,
+    /// Name of the events; default the source's name.
+    pub event_type: String,
+    pub on_delete: OnDelete,
+    /// New column → the older names under which a transform may still read it.
+    pub aliases: BTreeMap<String, Vec<String>>,
+    /// Transforms see the row before a change (`row._event.before`).
+    pub before_image: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum SourceInput {
+    Delta(DeltaSource),
+    Kafka(KafkaSource),
+}
+
+#[derive(Debug, Clone)]
+pub struct DeltaSource {
+    /// A local path or an object store URL.
+    pub table: String,
+    pub poll_interval: Duration,
+    pub start: Start,
+    pub coalesce: bool,
+    /// A column that an overwrite adds counts as a difference.
+    pub added_columns_differ: bool,
+    /// Columns whose integers become strings.
+    pub longs_as_strings: Vec<String>,
+    pub storage_options: BTreeMap<String, SecretString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The table as it is now, then its changes.
+    Snapshot,
+    /// Changes after the latest version at the first start.
+    Latest,
+    /// Changes from this version on.
+    Version(u64),
+}
+
+#[derive(Debug, Clone)]
+pub struct KafkaSource {
+    /// The topic as its producers name it: no prefix is added. Default `<prefix>ingest.<source>`.
+    pub topic: String,
+    /// The declared schema; `None` means `strict: false`.
+    pub schema: Option<Schema>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Rows that are overwritten.
+    State,
+    /// Facts; the path of their id. A producer's own topic may go without one: its coordinates serve.
+    Events { id: Option<String> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDelete {
+    Skip,
+    Unset,
+    Erase,
+}
+
+#[derive(Debug, Clone)]
+pub enum Account {
+    Klaviyo(KlaviyoAccount),
+}
+
+#[derive(Debug, Clone)]
+pub struct KlaviyoAccount {
+    pub api_key: SecretString,
+    /// `https://a.klaviyo.com` unless a simulator is meant.
+    pub base_url: String,
+    /// Which part of the vendor's documented limits is used, 0 to 1.
+    pub rate_share: f64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Destination {
+    pub name: String,
+    pub account: String,
+    pub kind: DestinationKind,
+    pub create: bool,
+    /// The identifier type whose value the vendor needs.
+    pub key: String,
+    /// Vendor field → identifier type.
+    pub identifiers: BTreeMap<String, String>,
+    pub on_missing_key: OnMissingKey,
+    pub hold_for: Duration,
+    pub nulls: Nulls,
+    pub non_finite: NonFinite,
+    pub skip_unchanged: bool,
+    pub retry: Retry,
+    pub routes: Vec<Route>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DestinationKind {
+    Klaviyo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissingKey {
+    Hold,
+    DeadLetter,
+    Skip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nulls {
+    Omit,
+    Clear,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NonFinite {
+    Omit,
+    Reject,
+    Clear,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// Attempts for trouble of the delivery alone; the account's trouble is retried without end.
+    pub attempts_max: u32,
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Part of the idempotency key: by default the source's name.
+    pub name: String,
+    pub from: String,
+    /// The text of the CEL condition; it has been compiled once to check it.
+    pub when: Option<String>,
+    pub transform: Transform,
+}
+
+#[derive(Debug, Clone)]
+pub struct Transform {
+    /// As the configuration names it: `transforms/ltv.js`.
+    pub name: String,
+    pub source: Arc<str>,
+}
