@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::ids::{DeliveryKey, EventId, ProfileId};
+use crate::limits::REASON_BYTES_MAX;
 use crate::operation::Operation;
 
 /// One operation on its way.
@@ -81,10 +82,27 @@ impl Reason {
 }
 
 fn cut(mut message: String) -> String {
-    if message.len() > crate::limits::REASON_BYTES_MAX {
-        let end = (0..=crate::limits::REASON_BYTES_MAX).rev().find(|&index| message.is_char_boundary(index)).unwrap_or(0);
-        message.truncate(end);
-        message.push('…');
+    const MARK: char = '…';
+    if message.len() > REASON_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(REASON_BYTES_MAX - MARK.len_utf8()));
+        message.push(MARK);
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_letters_and_within_the_maximum() {
+        for extra in 0..4 {
+            let message = "a".repeat(extra) + &"é".repeat(REASON_BYTES_MAX);
+            let reason = Reason::new(crate::code::VENDOR_REJECTED, message);
+            assert!(reason.message.len() <= REASON_BYTES_MAX);
+            assert!(reason.message.ends_with('…'));
+        }
+        let fits = "a".repeat(REASON_BYTES_MAX);
+        assert_eq!(Reason::new(crate::code::VENDOR_REJECTED, fits.clone()).message, fits);
+    }
 }

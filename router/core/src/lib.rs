@@ -8,17 +8,23 @@
 //! their arguments, so that they can be tested with a simulated clock and random schedules. What is *frozen* here (the
 //! envelope, the ids, the ledger's keys) is pinned by golden bytes, because records that are already in Kafka carry it.
 
+pub mod clock;
 pub mod code;
 pub mod delivery;
 pub mod envelope;
+pub mod gate;
 pub mod ids;
+pub mod judge;
 pub mod ledger;
 pub mod limits;
 pub mod operation;
 pub mod position;
+pub mod retry;
 pub mod schema;
 pub mod time;
+pub mod tracker;
 
+pub use clock::Clock;
 pub use code::Code;
 pub use ids::{DeliveryKey, EventId, ProfileId, SchemaId};
 pub use position::{ChangeKind, Coordinates, SourcePosition};

@@ -17,5 +17,9 @@ pub const TRANSFORM_ROWS_MAX: usize = 500;
 /// Deliveries that one destination keeps open at once; beyond it the lanes wait.
 pub const DELIVERIES_OPEN_MAX: usize = 20_000;
 
+/// Offsets that one partition keeps in its tracker, finished ones behind an open one included: 2 MB of memory, and what would be read
+/// again after a crash. One slow person may let this many others go by before the partition waits.
+pub const OFFSETS_TRACKED_MAX: usize = 262_144;
+
 /// How often a dead letter may be replayed before it needs `--force`: poison must not loop.
 pub const REPLAYS_MAX: u32 = 5;

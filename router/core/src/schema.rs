@@ -100,6 +100,12 @@ impl Schema {
     }
 }
 
+impl SchemaRecord {
+    fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|had| had.name == column)
+    }
+}
+
 impl Difference {
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.retyped.is_empty() && self.renamed.is_empty()
@@ -109,34 +115,41 @@ impl Difference {
 /// Explains a missing column from the source's schemas, newest first (each the predecessor of the one before it).
 ///
 /// Candidates are the columns that appeared in the version in which the column vanished: by column id if the table maps
-/// columns, else those of the same type, else all of them, nearest name first.
+/// columns, else those of the same type, else all of them, nearest name first. One that has vanished again since is replaced by
+/// what took its place in turn, so that every candidate can be read from the newest schema.
 pub fn explain_missing(column: &str, history: &[SchemaRecord]) -> MissingColumn {
-    let Some(position) = history.iter().position(|record| record.columns.iter().any(|had| had.name == column)) else {
-        return MissingColumn { column: column.to_owned(), vanished_in: None, known: false, candidates: Vec::new() };
-    };
-    let mut missing = MissingColumn { column: column.to_owned(), vanished_in: None, known: true, candidates: Vec::new() };
-    let Some(successor) = position.checked_sub(1).and_then(|index| history.get(index)) else {
-        return missing;
-    };
-    missing.vanished_in = successor.version;
-    let Some(old) = history[position].columns.iter().find(|had| had.name == column) else {
-        return missing;
-    };
-    let by_id = |new: &&Column| old.id.is_some() && new.id == old.id;
-    if let Some(renamed) = successor.columns.iter().find(by_id) {
-        missing.candidates.push(renamed.name.clone());
-        return missing;
+    let mut missing = MissingColumn { column: column.to_owned(), vanished_in: None, known: false, candidates: Vec::new() };
+    let Some(last) = history.iter().position(|record| record.has(column)) else { return missing };
+    missing.known = true;
+    let Some(successor) = last.checked_sub(1) else { return missing };
+    missing.vanished_in = history[successor].version;
+    for candidate in successors(column, &history[last], &history[successor]) {
+        // A column of the successor was last seen there or later, so this ends.
+        let current = if history[0].has(&candidate) {
+            vec![candidate]
+        } else {
+            explain_missing(&candidate, history).candidates
+        };
+        for name in current {
+            if !missing.candidates.contains(&name) {
+                missing.candidates.push(name);
+            }
+        }
     }
-    let appeared: Vec<&Column> = successor
-        .columns
-        .iter()
-        .filter(|new| !history[position].columns.iter().any(|had| had.name == new.name))
-        .collect();
+    missing
+}
+
+/// The columns that appeared when `column` vanished, best first.
+fn successors(column: &str, before: &SchemaRecord, after: &SchemaRecord) -> Vec<String> {
+    let Some(old) = before.columns.iter().find(|had| had.name == column) else { return Vec::new() };
+    if let Some(renamed) = after.columns.iter().find(|new| old.id.is_some() && new.id == old.id) {
+        return vec![renamed.name.clone()];
+    }
+    let appeared: Vec<&Column> = after.columns.iter().filter(|new| !before.has(&new.name)).collect();
     let same_type: Vec<&Column> = appeared.iter().copied().filter(|new| new.data_type == old.data_type).collect();
     let mut ranked = if same_type.is_empty() { appeared } else { same_type };
     ranked.sort_by_key(|new| std::cmp::Reverse(shared_letters(&new.name, column)));
-    missing.candidates = ranked.into_iter().map(|new| new.name.clone()).collect();
-    missing
+    ranked.into_iter().map(|new| new.name.clone()).collect()
 }
 
 /// How many letters two names share at their beginnings and ends: enough to put `ltv_score` before `rank` for `ltv_predicted`.
@@ -192,6 +205,26 @@ mod tests {
         let old = record(vec![column("risk", "double", Some(3))], 0);
         let new = record(vec![column("other", "double", Some(9)), column("churn", "float", Some(3))], 2);
         assert_eq!(explain_missing("risk", &[new, old]).candidates, ["churn"]);
+    }
+
+    #[test]
+    fn a_column_that_was_renamed_twice_is_found_under_its_latest_name() {
+        let first = record(vec![column("ltv_predicted", "double", None)], 0);
+        let second = record(vec![column("ltv_score", "double", None)], 4);
+        let third = record(vec![column("ltv", "double", None)], 6);
+        let missing = explain_missing("ltv_predicted", &[third, second, first]);
+        assert_eq!(missing.candidates, ["ltv"]);
+        assert_eq!(missing.vanished_in, Some(4));
+    }
+
+    #[test]
+    fn a_fingerprint_is_frozen() {
+        let schema = Schema { columns: vec![column("id", "string", None), column("score", "double", Some(7))] };
+        assert_eq!(
+            serde_json::to_string(&schema.columns).unwrap(),
+            r#"[{"name":"id","type":"string","nullable":true},{"name":"score","type":"double","nullable":true,"id":7}]"#
+        );
+        assert_eq!(schema.id("ltv").to_string(), include_str!("golden/schema.txt").trim_end());
     }
 
     #[test]
