@@ -65,6 +65,8 @@ codes! {
     DELTA_NOT_A_TABLE = "delta_not_a_table", "there is no Delta table at the path";
     DELTA_CDF_DISABLED = "delta_cdf_disabled", "the table's change data feed is not enabled";
     DELTA_VERSION_GONE = "delta_version_gone", "a version that has to be read is no longer in the table's log";
+    DELTA_VERSION_UNKNOWN = "delta_version_unknown", "the version to start at does not exist yet";
+    DELTA_REPLACED = "delta_replaced", "another table took the place of the one that was being read";
     DELTA_FILE_GONE = "delta_file_gone", "a data file of the table has been removed";
     DELTA_UNSUPPORTED = "delta_unsupported", "the table uses a feature that cannot be read";
     DELTA_KEY_INVALID = "delta_key_invalid", "the key column is missing or null in a row";
