@@ -97,6 +97,8 @@ pub struct Envelope<'a> {
     pub trace_context: Option<&'a str>,
     pub transform_hash: Option<&'a [u8]>,
     pub delivery_key: Option<DeliveryKey>,
+    /// The key of the row or record as its source gave it: states of different rows never supersede one another.
+    pub row_key: Option<&'a [u8]>,
     /// Fields that a later version wrote; carried on as they are.
     pub unknown: SmallVec<[(u64, &'a [u8]); 0]>,
 }
@@ -140,6 +142,7 @@ mod tag {
     pub const TRACE_CONTEXT: u64 = 23;
     pub const TRANSFORM_HASH: u64 = 24;
     pub const DELIVERY_KEY: u64 = 25;
+    pub const ROW_KEY: u64 = 26;
 }
 
 // === impl Envelope ===
@@ -212,6 +215,7 @@ impl<'a> Envelope<'a> {
             tag::TRACE_CONTEXT => self.trace_context = Some(text(value)?),
             tag::TRANSFORM_HASH => self.transform_hash = Some(value),
             tag::DELIVERY_KEY => self.delivery_key = Some(DeliveryKey::from_bytes(value.try_into().ok()?)),
+            tag::ROW_KEY => self.row_key = Some(value),
             other => self.unknown.push((other, value)),
         }
         Some(())
@@ -304,6 +308,9 @@ impl<'a> Envelope<'a> {
         }
         if let Some(key) = &self.delivery_key {
             put(out, tag::DELIVERY_KEY, key.as_bytes());
+        }
+        if let Some(key) = self.row_key {
+            put(out, tag::ROW_KEY, key);
         }
         for (tag, value) in &self.unknown {
             put(out, *tag, value);
