@@ -293,11 +293,12 @@ impl Writer {
     }
 
     /// The records for what was noted since the last call. They must be in Kafka before the offsets they speak of are committed.
-    pub fn drain(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// Each as (lane, key, value).
+    pub fn drain(&mut self) -> Vec<(i32, Vec<u8>, Vec<u8>)> {
         let mut records = Vec::new();
         for (key, block) in &mut self.blocks {
             if std::mem::take(&mut block.changed) {
-                records.push((key.encode(), encode_entries(&block.entries)));
+                records.push((key.lane, key.encode(), encode_entries(&block.entries)));
             }
         }
         if self.blocks.len() > self.blocks_max {
@@ -330,7 +331,7 @@ mod tests {
         writer.note("klaviyo", 3, &at(1025), 0, End::Delivered, "");
         writer.note("klaviyo", 3, &at(1030), 0, End::Skipped, "duplicate");
         let records = writer.drain();
-        let [(key, value)] = records.as_slice() else { panic!("one block, one record") };
+        let [(_, key, value)] = records.as_slice() else { panic!("one block, one record") };
         assert_eq!(
             std::str::from_utf8(key).unwrap(),
             r#"["send","klaviyo",3,"tailwater.ingest.ltv",2,1,0,"0000000000000abc"]"#
@@ -355,7 +356,7 @@ mod tests {
         writer.note("k", 0, &at(5), 0, End::Routed, "");
         let _first = writer.drain();
         writer.note("k", 0, &at(900), 0, End::Routed, "");
-        let entries = decode_entries(&writer.drain()[0].1).unwrap();
+        let entries = decode_entries(&writer.drain()[0].2).unwrap();
         assert_eq!(entries[&(End::Routed, String::new())].offsets(0).collect::<Vec<_>>(), [5, 900]);
     }
 
@@ -367,7 +368,7 @@ mod tests {
         let before = writer.drain();
         writer.note("k", 0, &at(1), 0, End::Routed, "");
         let after = writer.drain();
-        assert_ne!(Key::decode(&before[0].0).unwrap().segment, Key::decode(&after[0].0).unwrap().segment);
+        assert_ne!(Key::decode(&before[0].1).unwrap().segment, Key::decode(&after[0].1).unwrap().segment);
     }
 
     #[test]
