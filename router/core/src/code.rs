@@ -72,6 +72,10 @@ codes! {
     DELTA_KEY_INVALID = "delta_key_invalid", "the key column is missing or null in a row";
     DELTA_READ_FAILED = "delta_read_failed", "the table could not be read";
 
+    // Our own records
+    ENVELOPE_UNREADABLE = "envelope_unreadable", "the metadata header of a record could not be read";
+    LEDGER_UNREADABLE = "ledger_unreadable", "a record of the ledger could not be read";
+
     // Ingest and resolve
     DECODE_FAILED = "decode_failed", "a record could not be decoded";
     NO_IDENTIFIERS = "no_identifiers", "an event has no usable identifier";

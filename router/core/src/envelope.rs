@@ -9,19 +9,20 @@
 //! header  = version (1 byte, 1) field*
 //! field   = tag (varint) length (varint) value (length bytes)
 //! varint  = unsigned LEB128
-//! signed  = zigzag, then varint
-//! text    = varint length, then UTF-8
 //! ```
 //!
-//! A field that appears twice (identifiers, refused types) is a list. A reader meets fields in any order.
+//! Fields may come in any order. A list (identifiers, refused types) is a field that appears several times; of any other
+//! field the last one counts.
 
 use std::fmt;
 
 use smallvec::SmallVec;
 
+use crate::code::Code;
 use crate::ids::{DeliveryKey, EventId, ProfileId, SchemaId};
 use crate::position::{ChangeKind, Coordinates, SourcePosition};
 use crate::time::Timestamp;
+use crate::wire::{put_bytes, put_signed, put_varint, take_bytes, take_signed, take_varint, text, whole};
 
 /// The name of the Kafka header that holds the envelope.
 pub const HEADER: &str = "tw";
@@ -58,11 +59,11 @@ pub enum Role {
     Release(Merge),
 }
 
-/// Marks a record that is not news: a first snapshot, or a dead letter that is sent again.
+/// Marks a record that was sent before: a dead letter, or what an operator replays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Redelivery<'a> {
     pub id: &'a str,
-    /// 0 for a backfill, 1 for the first replay; a limit on it keeps poison from looping.
+    /// 1 for the first replay; a limit on it keeps poison from looping.
     pub count: u32,
 }
 
@@ -89,15 +90,18 @@ pub struct Envelope<'a> {
     /// Identifier types whose value in this row was demoted, blocked or belongs to another profile.
     pub refused: SmallVec<[&'a str; 2]>,
     pub role: Role,
+    /// The id of the backfill (a first snapshot, say) that the record belongs to: it must trigger no campaign.
     pub backfill: Option<&'a str>,
     pub replay: Option<Redelivery<'a>>,
     /// The record is for this destination alone (a replay, a hand-over after a merge).
     pub only_destination: Option<&'a str>,
     /// W3C `traceparent`.
     pub trace_context: Option<&'a str>,
+    /// On outbound: which text of the transform made the operations.
     pub transform_hash: Option<&'a [u8]>,
+    /// On outbound, where a record carries one delivery only.
     pub delivery_key: Option<DeliveryKey>,
-    /// The key of the row or record as its source gave it: states of different rows never supersede one another.
+    /// The key of the row or record, as its source gave it: states of different rows never supersede one another.
     pub row_key: Option<&'a [u8]>,
     /// Fields that a later version wrote; carried on as they are.
     pub unknown: SmallVec<[(u64, &'a [u8]); 0]>,
@@ -108,12 +112,20 @@ pub struct Envelope<'a> {
 pub enum DecodeError {
     #[error("the header is empty")]
     Empty,
-    #[error("the header has format {0}, this version reads format {FORMAT}")]
+    #[error("the header has format {0}, this version of tailwater reads format {FORMAT}")]
     Format(u8),
-    #[error("the header ends inside field {tag}")]
+    #[error("the header ends within the tag of a field")]
+    TruncatedTag,
+    #[error("the header ends within field {tag}")]
     Truncated { tag: u64 },
-    #[error("field {tag} has no valid value")]
+    #[error("field {tag} of the header has a value that it cannot have")]
     Field { tag: u64 },
+}
+
+impl DecodeError {
+    pub const fn code(&self) -> Code {
+        crate::code::ENVELOPE_UNREADABLE
+    }
 }
 
 mod tag {
@@ -159,7 +171,7 @@ impl<'a> Envelope<'a> {
         }
         let mut envelope = Self::default();
         while !rest.is_empty() {
-            let tag = take_varint(&mut rest).ok_or(DecodeError::Truncated { tag: 0 })?;
+            let tag = take_varint(&mut rest).ok_or(DecodeError::TruncatedTag)?;
             let value = take_bytes(&mut rest).ok_or(DecodeError::Truncated { tag })?;
             envelope.read(tag, value).ok_or(DecodeError::Field { tag })?;
         }
@@ -174,11 +186,11 @@ impl<'a> Envelope<'a> {
             tag::EVENT_TYPE => self.event_type = text(value)?,
             tag::TIME => self.time = Timestamp::from_millis(whole(value, take_signed)?),
             tag::POSITION_TABLE => {
-                let mut rest = value;
-                let generation = u32::try_from(take_varint(&mut rest)?).ok()?;
-                let version = take_varint(&mut rest)?;
-                let ordinal = take_varint(&mut rest)?;
-                self.position = Some(SourcePosition::Table { generation, version, ordinal });
+                self.position = whole(value, |rest| {
+                    let generation = u32::try_from(take_varint(rest)?).ok()?;
+                    let version = take_varint(rest)?;
+                    Some(Some(SourcePosition::Table { generation, version, ordinal: take_varint(rest)? }))
+                })?;
             }
             tag::POSITION_LOG => self.position = Some(SourcePosition::Log(coordinates(value)?)),
             tag::INGEST => self.ingest = Some(coordinates(value)?),
@@ -331,45 +343,7 @@ impl fmt::Display for Merge {
     }
 }
 
-// === the wire ===
-
-fn take_varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, tail) = rest.split_first()?;
-        *rest = tail;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            return None;
-        }
-        number |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
-}
-
-fn take_signed(rest: &mut &[u8]) -> Option<i64> {
-    take_varint(rest).map(|number| (number >> 1).cast_signed() ^ -((number & 1).cast_signed()))
-}
-
-fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(take_varint(rest)?).ok()?;
-    let (value, tail) = rest.split_at_checked(length)?;
-    *rest = tail;
-    Some(value)
-}
-
-fn whole<T>(value: &[u8], take: impl Fn(&mut &[u8]) -> Option<T>) -> Option<T> {
-    let mut rest = value;
-    let number = take(&mut rest)?;
-    rest.is_empty().then_some(number)
-}
-
-fn text(value: &[u8]) -> Option<&str> {
-    std::str::from_utf8(value).ok()
-}
+// === values ===
 
 fn coordinates(value: &[u8]) -> Option<Coordinates<'_>> {
     let mut rest = value;
@@ -389,22 +363,9 @@ fn merge(value: &[u8]) -> Option<Merge> {
     })
 }
 
-fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn put_signed(out: &mut Vec<u8>, number: i64) {
-    put_varint(out, ((number << 1) ^ (number >> 63)).cast_unsigned());
-}
-
 fn put(out: &mut Vec<u8>, tag: u64, value: &[u8]) {
     put_varint(out, tag);
-    put_varint(out, value.len() as u64);
-    out.extend_from_slice(value);
+    put_bytes(out, value);
 }
 
 fn put_text(out: &mut Vec<u8>, tag: u64, value: &str) {
@@ -415,12 +376,24 @@ fn put_text(out: &mut Vec<u8>, tag: u64, value: &str) {
 
 /// Writes a field whose length is known only afterwards.
 fn put_with(out: &mut Vec<u8>, tag: u64, write: impl FnOnce(&mut Vec<u8>)) {
-    let mut value = Vec::with_capacity(64);
-    write(&mut value);
-    put(out, tag, &value);
+    put_varint(out, tag);
+    let start = out.len();
+    // Nearly every such value is shorter than 128 bytes, so that its length is this one byte.
+    out.push(0);
+    write(out);
+    let length = out.len() - start - 1;
+    if let Ok(length @ 0..=0x7f) = u8::try_from(length) {
+        out[start] = length;
+    } else {
+        let value = out.split_off(start + 1);
+        out.truncate(start);
+        put_bytes(out, &value);
+    }
 }
 
 fn put_coordinates(out: &mut Vec<u8>, at: &Coordinates<'_>) {
+    debug_assert!(at.partition >= 0, "a record that was read has a partition");
+    debug_assert!(at.offset >= 0, "a record that was read has an offset");
     put_varint(out, u64::from(at.partition.cast_unsigned()));
     put_varint(out, at.offset.cast_unsigned());
     out.extend_from_slice(at.topic.as_bytes());
@@ -431,3 +404,6 @@ fn put_merge(out: &mut Vec<u8>, merge: &Merge) {
     out.extend_from_slice(merge.survivor.as_bytes());
     out.extend_from_slice(merge.absorbed.as_bytes());
 }
+
+#[cfg(test)]
+mod tests;

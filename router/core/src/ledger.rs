@@ -14,7 +14,12 @@
 //!
 //! The destination is empty where an end holds for all of them (a record that did not decode).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::code::Code;
+use crate::position::Coordinates;
+use crate::wire::{put_bytes, take_bytes, text};
 
 /// Offsets in a block.
 pub const BLOCK: i64 = 1024;
@@ -92,22 +97,52 @@ pub type Entries = BTreeMap<(End, String), Bitmap>;
 #[derive(Debug)]
 pub struct Writer {
     stage: Stage,
+    /// The segment of blocks that are made from now on.
     segment: u64,
-    blocks: BTreeMap<Key, Block>,
+    names: Names,
+    blocks: BTreeMap<Place, Block>,
     /// Blocks kept in memory. Forgetting one costs a new segment, not a bit.
     blocks_max: usize,
+    drains: u64,
 }
 
-#[derive(Debug, Default)]
+/// A [`Key`] without its segment, and with numbers for names, so that noting an end allocates nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    destination: u32,
+    lane: i32,
+    topic: u32,
+    partition: i32,
+    block: i64,
+    round: u32,
+}
+
+#[derive(Debug)]
 struct Block {
-    entries: Entries,
+    segment: u64,
+    entries: Vec<(End, u32, Bitmap)>,
     changed: bool,
+    /// The number of the drain after which it was last touched.
+    touched: u64,
+}
+
+/// The names of destinations, topics and reasons: few, as the configuration and the codes are.
+#[derive(Debug, Default)]
+struct Names {
+    numbers: HashMap<Arc<str>, u32>,
+    names: Vec<Arc<str>>,
 }
 
 /// A ledger record that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a record of the ledger could not be read: {0}")]
 pub struct DecodeError(pub &'static str);
+
+impl DecodeError {
+    pub const fn code(&self) -> Code {
+        crate::code::LEDGER_UNREADABLE
+    }
+}
 
 // === impl Bitmap ===
 
@@ -209,11 +244,8 @@ pub fn encode_entries(entries: &Entries) -> Vec<u8> {
     let mut out = vec![1];
     for ((end, reason), bitmap) in entries {
         out.push(*end as u8);
-        put_length(&mut out, reason.len());
-        out.extend_from_slice(reason.as_bytes());
-        let bytes = bitmap.bytes();
-        put_length(&mut out, bytes.len());
-        out.extend_from_slice(&bytes);
+        put_bytes(&mut out, reason.as_bytes());
+        put_bytes(&mut out, &bitmap.bytes());
     }
     out
 }
@@ -229,34 +261,15 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Entries, DecodeError> {
     }
     let mut entries = Entries::new();
     while let Some((&end, tail)) = rest.split_first() {
-        let end = End::from_byte(end).ok_or(DecodeError("unknown end"))?;
-        let (reason, tail) = take(tail).ok_or(DecodeError("the value was cut"))?;
-        let (bitmap, tail) = take(tail).ok_or(DecodeError("the value was cut"))?;
-        let reason = std::str::from_utf8(reason).map_err(|_| DecodeError("a reason is no UTF-8"))?;
-        let bitmap = Bitmap::from_bytes(bitmap).ok_or(DecodeError("a bitmap is too long"))?;
-        entries.entry((end, reason.to_owned())).or_default().join(&bitmap);
         rest = tail;
+        let end = End::from_byte(end).ok_or(DecodeError("it has an end that this version does not know"))?;
+        let reason = take_bytes(&mut rest).ok_or(DecodeError("the value was cut"))?;
+        let bitmap = take_bytes(&mut rest).ok_or(DecodeError("the value was cut"))?;
+        let reason = text(reason).ok_or(DecodeError("a reason is no UTF-8"))?;
+        let bitmap = Bitmap::from_bytes(bitmap).ok_or(DecodeError("a bitmap is longer than a block"))?;
+        entries.entry((end, reason.to_owned())).or_default().join(&bitmap);
     }
     Ok(entries)
-}
-
-fn put_length(out: &mut Vec<u8>, mut length: usize) {
-    while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
-}
-
-fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut length = 0_usize;
-    for (index, byte) in bytes.iter().enumerate().take(4) {
-        length |= usize::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return bytes[index + 1..].split_at_checked(length);
-        }
-    }
-    None
 }
 
 // === impl Writer ===
@@ -264,62 +277,120 @@ fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 impl Writer {
     /// `segment` must be drawn at random, anew for every assignment of lanes.
     pub fn new(stage: Stage, segment: u64, blocks_max: usize) -> Self {
-        Self { stage, segment, blocks: BTreeMap::new(), blocks_max: blocks_max.max(1) }
+        Self { stage, segment, names: Names::default(), blocks: BTreeMap::new(), blocks_max: blocks_max.max(1), drains: 0 }
     }
 
-    /// Notes an end. `place` is the record's coordinates in ingest; `round` its replay count.
-    pub fn note(
-        &mut self,
-        destination: &str,
-        lane: i32,
-        place: &crate::Coordinates<'_>,
-        round: u32,
-        end: End,
-        reason: &str,
-    ) {
-        let key = Key {
-            stage: self.stage,
-            destination: destination.to_owned(),
+    /// Notes an end. `place` is the record's coordinates in ingest; `round` its replay count; `reason` a code or empty, never free text.
+    pub fn note(&mut self, destination: &str, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
+        let key = Place {
+            destination: self.names.number(destination),
             lane,
-            topic: place.topic.to_owned(),
+            topic: self.names.number(place.topic),
             partition: place.partition,
             block: place.offset.div_euclid(BLOCK),
             round,
-            segment: self.segment,
         };
-        let block = self.blocks.entry(key).or_default();
-        let new = block.entries.entry((end, reason.to_owned())).or_default().set(place.offset);
-        block.changed |= new;
+        let reason = self.names.number(reason);
+        let segment = self.segment;
+        let block = self.blocks.entry(key).or_insert_with(|| Block::new(segment));
+        block.touched = self.drains;
+        block.changed |= block.set(end, reason, place.offset);
     }
 
-    /// The records for what was noted since the last call. They must be in Kafka before the offsets they speak of are committed.
-    /// Each as (lane, key, value).
+    /// The records for what was noted since the last call, as (lane, key, value). They must be in Kafka before the offsets they
+    /// speak of are committed.
     pub fn drain(&mut self) -> Vec<(i32, Vec<u8>, Vec<u8>)> {
         let mut records = Vec::new();
-        for (key, block) in &mut self.blocks {
+        for (place, block) in &mut self.blocks {
             if std::mem::take(&mut block.changed) {
-                records.push((key.lane, key.encode(), encode_entries(&block.entries)));
+                let key = Key {
+                    stage: self.stage,
+                    destination: self.names.name(place.destination).to_owned(),
+                    lane: place.lane,
+                    topic: self.names.name(place.topic).to_owned(),
+                    partition: place.partition,
+                    block: place.block,
+                    round: place.round,
+                    segment: block.segment,
+                };
+                records.push((place.lane, key.encode(), encode_entries(&block.entries(&self.names))));
             }
         }
+        self.drains += 1;
         if self.blocks.len() > self.blocks_max {
-            // Every block is written, so all may go; the next ones begin a segment of their own.
-            self.blocks.clear();
-            self.segment = self.segment.wrapping_add(1);
+            self.forget();
         }
         records
     }
 
-    /// Forgets the blocks of a transaction that was aborted; its records are read again.
+    /// Forgets everything noted, after a transaction that was aborted: its records are read again. `segment` must be new, because
+    /// what earlier transactions wrote under the old one is no longer known here and would be replaced by less.
     pub fn reset(&mut self, segment: u64) {
         self.blocks.clear();
         self.segment = segment;
+    }
+
+    /// Blocks in memory.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Forgets the blocks that were not touched for longest, down to half of the maximum so that it does not happen at every drain.
+    /// A block that is noted again begins in a new segment: under its old one it would replace bits that it no longer has.
+    fn forget(&mut self) {
+        let keep = self.blocks_max / 2;
+        let mut ages: Vec<(u64, Place)> = self.blocks.iter().map(|(place, block)| (block.touched, *place)).collect();
+        ages.sort_unstable();
+        for (_, place) in &ages[..ages.len().saturating_sub(keep)] {
+            self.blocks.remove(place);
+        }
+        self.segment = self.segment.wrapping_add(1);
+    }
+}
+
+impl Block {
+    const fn new(segment: u64) -> Self {
+        Self { segment, entries: Vec::new(), changed: false, touched: 0 }
+    }
+
+    /// True if the bit was not set before.
+    fn set(&mut self, end: End, reason: u32, offset: i64) -> bool {
+        if let Some((.., bitmap)) = self.entries.iter_mut().find(|(has, why, _)| *has == end && *why == reason) {
+            return bitmap.set(offset);
+        }
+        let mut bitmap = Bitmap::default();
+        let new = bitmap.set(offset);
+        self.entries.push((end, reason, bitmap));
+        new
+    }
+
+    fn entries(&self, names: &Names) -> Entries {
+        self.entries.iter().map(|(end, reason, bitmap)| ((*end, names.name(*reason).to_owned()), bitmap.clone())).collect()
+    }
+}
+
+impl Names {
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        let name: Arc<str> = name.into();
+        self.names.push(Arc::clone(&name));
+        self.numbers.insert(name, number);
+        number
+    }
+
+    fn name(&self, number: u32) -> &str {
+        self.names.get(usize::try_from(number).unwrap_or(usize::MAX)).map_or("", |name| name)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::Coordinates;
 
     fn at(offset: i64) -> Coordinates<'static> {
         Coordinates { topic: "tailwater.ingest.ltv", partition: 2, offset }
@@ -378,6 +449,99 @@ mod tests {
         let bytes = encode_entries(&entries);
         for length in 2..bytes.len() {
             assert!(decode_entries(&bytes[..length]).is_err(), "{length} bytes of {}", bytes.len());
+        }
+    }
+
+    #[test]
+    fn strange_bytes_are_refused_with_what_is_wrong() {
+        assert_eq!(decode_entries(b""), Err(DecodeError("the value is empty")));
+        assert_eq!(decode_entries(b"\x02"), Err(DecodeError("the value has an unknown version")));
+        assert_eq!(decode_entries(b"\x01\x09\x00\x00"), Err(DecodeError("it has an end that this version does not know")));
+        assert_eq!(decode_entries(b"\x01\x01\x01\xff\x00"), Err(DecodeError("a reason is no UTF-8")));
+        assert!(Key::decode(b"[\"send\"]").is_err());
+    }
+
+    #[test]
+    fn a_block_that_stays_in_use_keeps_its_segment() {
+        let mut writer = Writer::new(Stage::Route, 1, 4);
+        let mut segments = std::collections::BTreeSet::new();
+        for round in 0..100_i64 {
+            writer.note("k", 0, &at(round), 0, End::Routed, "");
+            writer.note("k", 0, &at((round + 1) * BLOCK), 0, End::Routed, "");
+            for (_, key, _) in writer.drain() {
+                let key = Key::decode(&key).unwrap();
+                if key.block == 0 {
+                    segments.insert(key.segment);
+                }
+            }
+            assert!(writer.blocks() <= 4);
+        }
+        assert_eq!(segments.len(), 1);
+    }
+
+    fn end() -> impl Strategy<Value = End> {
+        prop::sample::select(End::ALL.to_vec())
+    }
+
+    proptest! {
+        /// Whatever was noted can be read back from the compacted topic, although the writer forgets blocks and starts over.
+        #[test]
+        fn readers_find_exactly_what_was_noted(
+            steps in prop::collection::vec((0_u8..8, 0_i64..8_000, end(), 0_usize..3, 0_i32..2), 1..200),
+        ) {
+            let mut writer = Writer::new(Stage::Send, 0, 2);
+            let mut topic: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            let mut noted = std::collections::BTreeSet::new();
+            let mut pending = Vec::new();
+            for (what, offset, end, reason, lane) in steps {
+                match what {
+                    0 => {
+                        topic.extend(writer.drain().into_iter().map(|(_, key, value)| (key, value)));
+                        noted.extend(pending.drain(..));
+                    }
+                    // An aborted transaction: what was noted since the last drain is lost on purpose.
+                    1 => {
+                        pending.clear();
+                        writer.reset(u64::from_be_bytes(offset.to_be_bytes()) << 32 | topic.len() as u64);
+                    }
+                    _ => {
+                        let reason = ["", "duplicate", "no_key"][reason];
+                        writer.note("klaviyo", lane, &at(offset), 0, end, reason);
+                        pending.push((lane, offset, end, reason.to_owned()));
+                    }
+                }
+            }
+            topic.extend(writer.drain().into_iter().map(|(_, key, value)| (key, value)));
+            noted.extend(pending.drain(..));
+            let mut found = std::collections::BTreeSet::new();
+            for (key, value) in &topic {
+                let key = Key::decode(key).unwrap();
+                for ((end, reason), bitmap) in decode_entries(value).unwrap() {
+                    found.extend(bitmap.offsets(key.block).map(|offset| (key.lane, offset, end, reason.clone())));
+                }
+            }
+            prop_assert_eq!(found, noted);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>) {
+            let _key = Key::decode(&bytes);
+            let _entries = decode_entries(&bytes);
+            let _versioned = decode_entries(&[&[1], bytes.as_slice()].concat());
+        }
+
+        #[test]
+        fn entries_and_keys_go_there_and_back(
+            bits in prop::collection::vec((end(), "[a-z_]{0,12}", 0_i64..BLOCK), 0..60),
+            destination in ".*", topic in ".*", lane: i32, partition: i32, block: i64, round: u32, segment: u64,
+        ) {
+            let mut entries = Entries::new();
+            for (end, reason, offset) in bits {
+                entries.entry((end, reason)).or_default().set(offset);
+            }
+            prop_assert_eq!(&decode_entries(&encode_entries(&entries)).unwrap(), &entries);
+            let key = Key { stage: Stage::Operator, destination, lane, topic, partition, block, round, segment };
+            prop_assert_eq!(&Key::decode(&key.encode()).unwrap(), &key);
         }
     }
 }

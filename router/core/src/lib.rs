@@ -23,6 +23,7 @@ pub mod retry;
 pub mod schema;
 pub mod time;
 pub mod tracker;
+mod wire;
 
 pub use clock::Clock;
 pub use code::Code;
