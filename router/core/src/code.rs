@@ -82,6 +82,7 @@ codes! {
     EVENT_ID_MISSING = "event_id_missing", "an event of a source of facts has no id";
     SOURCE_REPEAT = "source_repeat", "the source repeated a row that was already applied";
     TOMBSTONE = "tombstone", "a record without a value carries nothing to deliver";
+    PRE_IMAGE = "pre_image", "the record is the row before an update; the row after it follows";
     IDENTIFIER_REFUSED = "identifier_refused", "an identifier was not used because a limit or a rule forbids it";
 
     // Transforms and route
