@@ -1,0 +1,44 @@
+# What one does with Tailwater. Everything here is short: the work is in deploy/, so that it can be read and run alone.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Features are resolved over the whole workspace, so that the binary and the tests share one build (docs/adr/0002).
+BUILD := cargo build --locked --workspace --bin tailwater
+
+.PHONY: help demo test build fmt lint docs-check chart deny clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## install what is missing, build, play the winback story, end by itself; KEEP=1 leaves it running
+	@deploy/setup.sh
+	@KEEP='$(KEEP)' deploy/demo/demo.sh
+
+test: ## install what is missing, run every check and every test against real parts
+	@deploy/checks/all.sh
+
+build: ## build the binary (target/debug/tailwater)
+	@deploy/setup.sh
+	$(BUILD)
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint: ## clippy over everything, warnings are errors
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+docs-check: ## are the pages true: links, error codes, generated reference
+	@deploy/checks/docs.sh
+
+chart: ## lint and render the Helm chart with the real helm
+	@deploy/setup.sh --tests
+	@deploy/checks/chart.sh
+
+deny: ## licences, sources and the direction of dependencies
+	@deploy/setup.sh --tests
+	@deploy/checks/deny.sh
+
+clean: ## remove what was built (the cache in ~/.cache/tailwater stays)
+	cargo clean
