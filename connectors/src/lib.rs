@@ -5,5 +5,11 @@
 //! a destination is handed deliveries and answers with one outcome each, in the same order.
 
 pub mod destination;
+pub mod error;
+pub mod http;
+pub mod klaviyo;
+pub mod output;
 
 pub use destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};
+pub use error::{Error, Problem};
+pub use output::{NonFinite, Nulls};

@@ -1,0 +1,312 @@
+//! Bulk jobs after they were taken: tickets, their state, and which of their people failed.
+//!
+//! A ticket is `{"job":"<the vendor's id>","profiles":<how many were sent>}`. It is all that another process needs to go on asking
+//! after this one is gone; the members come with it from the send stage's state. The number tells whether the members are
+//! still those of the job: only then does the position in a pointer mean anything.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tailwater_core::code;
+use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope, Ticket};
+use url::Url;
+
+use super::Klaviyo;
+use super::errors::{self, Halt, VendorError, pointer_index};
+use super::outcomes::Outcomes;
+use super::requests::{self, BULK_POINTER, Field, Identified};
+use super::session::Session;
+
+/// Pages of errors that are read of one job: a page has 100, and a job no more errors than it has people.
+const ERROR_PAGES_MAX: usize = 120;
+
+/// What a ticket's text holds. Part of the send stage's state: readers take what earlier versions wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct JobTicket {
+    job: String,
+    profiles: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct Job {
+    data: JobData,
+}
+
+#[derive(Debug, Deserialize)]
+struct JobData {
+    attributes: JobAttributes,
+}
+
+#[derive(Debug, Deserialize)]
+struct JobAttributes {
+    status: String,
+    #[serde(default)]
+    completed_count: Option<u64>,
+    #[serde(default)]
+    failed_count: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorPage {
+    data: Vec<ErrorItem>,
+    #[serde(default)]
+    links: Links,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorItem {
+    attributes: ErrorAttributes,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorAttributes {
+    #[serde(flatten)]
+    error: VendorError,
+    #[serde(default)]
+    original_payload: Value,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Links {
+    #[serde(default)]
+    next: Option<String>,
+}
+
+// === impl JobTicket ===
+
+impl JobTicket {
+    pub fn new(job: String, profiles: usize) -> Self {
+        Self { job, profiles }
+    }
+}
+
+impl From<JobTicket> for Ticket {
+    fn from(ticket: JobTicket) -> Self {
+        // A struct of a text and a number always serializes.
+        Self(serde_json::to_string(&ticket).unwrap_or_default())
+    }
+}
+
+impl Klaviyo {
+    pub(super) async fn confirm_job(&self, ticket: &Ticket, members: &[Delivery], session: &Session<'_>) -> Vec<Outcome> {
+        let all = |outcome: Outcome| vec![outcome; members.len()];
+        let again = |message: String| {
+            let reason = Reason::new(code::VENDOR_UNAVAILABLE, message);
+            Outcome::Retry { after: None, scope: Scope::Delivery, reason }
+        };
+        let Ok(known) = serde_json::from_str::<JobTicket>(&ticket.0) else {
+            return all(again("the ticket of the job cannot be read, so its people are sent again".to_owned()));
+        };
+        let answer = match session.send(&requests::job(&known.job)).await {
+            Ok(answer) => answer,
+            Err(halt) => return all(unknown_yet(&halt, ticket)),
+        };
+        if answer.status == 404 {
+            return all(again(format!("the vendor no longer knows the job {}, so its people are sent again", known.job)));
+        }
+        if !answer.is_success() {
+            let words = errors::summary(answer.errors());
+            return all(again(format!("the job {} cannot be asked for, so its people are sent again: {words}", known.job)));
+        }
+        let Some(job) = answer.read::<Job>() else {
+            tracing::warn!(job = %known.job, "the vendor's answer about a job cannot be read; it is asked for again");
+            return all(Outcome::Accepted(ticket.clone()));
+        };
+        let job = job.data.attributes;
+        match job.status.as_str() {
+            "complete" => self.settle(&known, job.failed_count.unwrap_or(0), ticket, members, session).await,
+            "cancelled" => {
+                let reason = Reason::new(code::JOB_CANCELLED, format!("the vendor cancelled the job {}; its people are sent again", known.job));
+                all(Outcome::Retry { after: None, scope: Scope::Delivery, reason })
+            }
+            "queued" | "processing" => {
+                tracing::trace!(job = %known.job, status = %job.status, completed = job.completed_count, "the job runs");
+                all(Outcome::Accepted(ticket.clone()))
+            }
+            other => {
+                tracing::warn!(job = %known.job, status = other, "the vendor reports a state that is not known; the job is taken as running");
+                all(Outcome::Accepted(ticket.clone()))
+            }
+        }
+    }
+
+    /// The job is complete: everyone is delivered who is not among its errors.
+    async fn settle(&self, known: &JobTicket, failed: u64, ticket: &Ticket, members: &[Delivery], session: &Session<'_>) -> Vec<Outcome> {
+        if failed == 0 {
+            return vec![Outcome::Delivered; members.len()];
+        }
+        let errors = match import_errors(known, session).await {
+            Ok(errors) => errors,
+            Err(halt) => return vec![unknown_yet(&halt, ticket); members.len()],
+        };
+        let mut outcomes = Outcomes::new(members.len());
+        let found = attribute(&errors, known, members);
+        let mut duplicates = Vec::new();
+        for (&index, error) in &found.members {
+            if error.is_duplicate_profile() {
+                duplicates.push((index, *error));
+            } else {
+                outcomes.set(index, failed_item(error));
+            }
+        }
+        self.resend_duplicates(&duplicates, members, session, &mut outcomes).await;
+        if found.members.len() as u64 >= failed && found.strangers == 0 {
+            for index in 0..members.len() {
+                outcomes.set(index, Outcome::Delivered);
+            }
+            return outcomes.finish();
+        }
+        // Somebody failed and cannot be told from the others; saying "delivered" could be a lie, while saying it all again is harmless.
+        let message = format!(
+            "the job {} failed for {failed} of its {} people and names {} of them; the others are sent again",
+            known.job,
+            known.profiles,
+            found.members.len()
+        );
+        tracing::warn!("{message}");
+        let outcome = Outcome::Retry { after: None, scope: Scope::Delivery, reason: Reason::new(code::JOB_ITEM_FAILED, message) };
+        for index in 0..members.len() {
+            outcomes.set(index, outcome.clone());
+        }
+        outcomes.finish()
+    }
+
+    /// People whom the vendor knows as different ones under their identifiers: once more, by the destination's key alone.
+    async fn resend_duplicates(
+        &self,
+        duplicates: &[(usize, &VendorError)],
+        members: &[Delivery],
+        session: &Session<'_>,
+        outcomes: &mut Outcomes,
+    ) {
+        let mut upserted = Vec::new();
+        for &(index, error) in duplicates {
+            let Some(member) = members.get(index) else { continue };
+            upserted.push((index, self.upsert_with_one_identifier(member, std::slice::from_ref(error), session).await));
+        }
+        self.after_upsert(members, upserted, session, outcomes).await;
+    }
+}
+
+/// The state of the job could not be learned: it may well run on, so its people are not sent again for that. Only wrong
+/// credentials are told, because a person has to act.
+fn unknown_yet(halt: &Halt, ticket: &Ticket) -> Outcome {
+    match halt.scope {
+        Scope::Credentials => halt.outcome(),
+        Scope::Account | Scope::Delivery => Outcome::Accepted(ticket.clone()),
+    }
+}
+
+fn failed_item(error: &VendorError) -> Outcome {
+    /// Codes with which the vendor says that the item was good and the moment was not.
+    const MOMENTARY: [&str; 5] = ["throttled", "timeout", "internal_error", "service_unavailable", "server_error"];
+    let reason = Reason::new(code::JOB_ITEM_FAILED, error.describe());
+    if MOMENTARY.contains(&error.code.as_str()) {
+        Outcome::Retry { after: None, scope: Scope::Delivery, reason }
+    } else {
+        Outcome::Rejected(reason)
+    }
+}
+
+/// All errors of a job.
+async fn import_errors(known: &JobTicket, session: &Session<'_>) -> Result<Vec<ErrorAttributes>, Halt> {
+    let mut all = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..ERROR_PAGES_MAX {
+        let answer = session.send(&requests::import_errors(&known.job, cursor.as_deref())).await?;
+        if !answer.is_success() {
+            tracing::warn!(job = %known.job, status = answer.status, "the errors of a job cannot be read: {}", errors::summary(answer.errors()));
+            return Ok(all);
+        }
+        let Some(page) = answer.read::<ErrorPage>() else {
+            tracing::warn!(job = %known.job, "a page of a job's errors is not of the shape that the vendor documents");
+            return Ok(all);
+        };
+        all.extend(page.data.into_iter().map(|item| item.attributes));
+        let next = page.links.next.as_deref().and_then(cursor_of);
+        if next.is_none() || next == cursor {
+            return Ok(all);
+        }
+        cursor = next;
+    }
+    tracing::warn!(job = %known.job, pages = ERROR_PAGES_MAX, "a job has more errors than people; the rest is not read");
+    Ok(all)
+}
+
+/// The cursor in the address of the next page. The address itself is not followed: credentials go to the configured host only.
+fn cursor_of(next: &str) -> Option<String> {
+    let url = Url::parse(next).or_else(|_| Url::parse("https://next.invalid").and_then(|base| base.join(next))).ok()?;
+    url.query_pairs().find(|(name, _)| name == "page[cursor]").map(|(_, cursor)| cursor.into_owned())
+}
+
+struct Attributed<'a> {
+    /// Member → its first error.
+    members: BTreeMap<usize, &'a VendorError>,
+    /// Errors that could not be laid at anybody's door.
+    strangers: usize,
+}
+
+/// Finds the member that each error speaks of: by the identifiers in the payload that the vendor repeats, else by the position
+/// in its pointer.
+fn attribute<'a>(errors: &'a [ErrorAttributes], known: &JobTicket, members: &[Delivery]) -> Attributed<'a> {
+    let mut by_identifier: HashMap<(Field, String), BTreeSet<usize>> = HashMap::new();
+    for (index, member) in members.iter().enumerate() {
+        for identifier in Identified::of(&member.operation).normal() {
+            by_identifier.entry(identifier).or_default().insert(index);
+        }
+    }
+    let positions_hold = members.len() == known.profiles;
+    let mut found = Attributed { members: BTreeMap::new(), strangers: 0 };
+    for error in errors {
+        let by_payload = || {
+            let named: BTreeSet<usize> =
+                payload_identifiers(&error.original_payload).iter().filter_map(|identifier| by_identifier.get(identifier)).flatten().copied().collect();
+            // Two people at once would be a guess.
+            (named.len() == 1).then(|| named.first().copied()).flatten()
+        };
+        let by_position =
+            || pointer_index(&error.error.source.pointer, BULK_POINTER).filter(|index| positions_hold && *index < members.len());
+        match by_payload().or_else(by_position) {
+            Some(index) => {
+                found.members.entry(index).or_insert(&error.error);
+            }
+            None => found.strangers += 1,
+        }
+    }
+    found
+}
+
+/// The identifiers in a payload, which may be a profile, a profile in `data`, or its attributes.
+fn payload_identifiers(payload: &Value) -> Vec<(Field, String)> {
+    let attributes =
+        payload.pointer("/data/attributes").or_else(|| payload.pointer("/attributes")).unwrap_or(payload);
+    Field::ALL
+        .into_iter()
+        .filter_map(|field| {
+            let value = attributes.get(field.as_str())?;
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (!value.is_null()).then(|| (field, field.normal(&text)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_a_text_that_later_versions_still_read() {
+        let ticket = Ticket::from(JobTicket::new("01J".to_owned(), 3));
+        assert_eq!(ticket.0, r#"{"job":"01J","profiles":3}"#);
+        assert_eq!(serde_json::from_str::<JobTicket>(&ticket.0).unwrap(), JobTicket::new("01J".to_owned(), 3));
+    }
+
+    #[test]
+    fn the_next_page_is_asked_of_the_configured_host_only() {
+        let next = "https://elsewhere.example/api/x?page%5Bcursor%5D=bmV4dA%3D%3D&page%5Bsize%5D=100";
+        assert_eq!(cursor_of(next).as_deref(), Some("bmV4dA=="));
+        assert_eq!(cursor_of("/api/x?page[cursor]=abc").as_deref(), Some("abc"));
+        assert_eq!(cursor_of("https://a.klaviyo.com/api/x"), None);
+    }
+}

@@ -1,0 +1,503 @@
+//! A transform's output → an operation. Pure, and the only place that decides whether an output may be sent.
+//!
+//! The output is the vendor's own JSON: `{"data":{"type":"profile","attributes":{…}}}` or an event. It is checked against what the
+//! vendor takes, coerced where that is safe (a number where a text belongs), and cleaned (nulls, blanks). Three things are
+//! never let through, whatever the vendor would say: an identifier that is not this profile's, anything that subscribes
+//! somebody, and a null where an identifier belongs, since it would clear the vendor's.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tailwater_core::code;
+use tailwater_core::operation::{Operation, OperationKind};
+
+use super::requests::{EVENT_BYTES_MAX, Field, PROFILE_BYTES_MAX};
+use super::schema::{
+    EVENT, EVENT_PROPERTIES_MAX, EXTERNAL_ID_CHARS_MAX, KEY_BYTES_MAX, LIST_ID_BYTES_MAX, LISTS_MAX, LOCATION, METRIC_CHARS_END, PROFILE,
+    REFUSED, REFUSED_PROPERTIES, Shape,
+};
+use crate::destination::{ClassifyError, ClassifyInput};
+use crate::output::{NonFinite, Nulls, nearest, omit_nulls, put_null};
+
+/// What the configuration says about outputs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// The vendor's field → the identifier type.
+    pub identifiers: &'a BTreeMap<String, String>,
+    pub nulls: Nulls,
+    pub non_finite: NonFinite,
+}
+
+/// Turns one output into its operation.
+///
+/// # Errors
+/// The output does not fit, or names somebody else; the message says where, what was expected and what to do.
+pub(super) fn classify(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Result<Operation, ClassifyError> {
+    let mut root: Value = serde_json::from_str(input.output.get())
+        .map_err(|error| invalid("the output", &format!("cannot be read ({error}); return plain data of moderate depth")))?;
+    settle_non_finite(rules.non_finite, input.non_finite, &mut root)?;
+    let mut root = object(root, "the output", "`{data: {type: 'profile', attributes: {…}}}`")?;
+    let place = take_key(&mut root)?.unwrap_or_else(|| input.ordinal.to_string());
+    let data = root.remove("data").ok_or_else(|| invalid("the output", "has no `data`; expected `{data: {type: 'profile', attributes: {…}}}`"))?;
+    refuse_rest(&root, "", &["data", "_key"])?;
+    let mut data = object(data, "data", "an object with `type` and `attributes`")?;
+    let kind = take_kind(&mut data)?;
+    let mut checked = Checker { rules, input };
+    let (body, lists) = match kind {
+        OperationKind::TrackEvent => (checked.event(data)?, Vec::new()),
+        _ => checked.profile(data)?,
+    };
+    let text = serde_json::to_string(&body).map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
+    let bytes_max = if kind == OperationKind::TrackEvent { EVENT_BYTES_MAX } else { PROFILE_BYTES_MAX };
+    if text.len() > bytes_max {
+        let message = format!("data: {} bytes, the limit is {bytes_max}; send fewer or shorter properties", text.len());
+        return Err(ClassifyError { code: code::PAYLOAD_TOO_LARGE, message });
+    }
+    let body = RawValue::from_string(text).map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
+    Ok(Operation { kind, route: input.route.to_owned(), place, body, lists, non_finite: input.non_finite.to_vec() })
+}
+
+struct Checker<'a> {
+    rules: Rules<'a>,
+    input: &'a ClassifyInput<'a>,
+}
+
+impl Checker<'_> {
+    /// `{type, attributes, relationships?, meta?}` → the body and its lists.
+    fn profile(&mut self, mut data: Map<String, Value>) -> Result<(Value, Vec<String>), ClassifyError> {
+        if data.get("id").is_some_and(|id| !id.is_null()) {
+            return Err(refused("data.id", "id"));
+        }
+        data.remove("id");
+        let attributes = data.remove("attributes").ok_or_else(|| invalid("data", "has no `attributes`"))?;
+        let lists = match data.remove("relationships") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(relationships) => lists(relationships)?,
+        };
+        let meta = match data.remove("meta") {
+            None | Some(Value::Null) => None,
+            Some(meta) => Some(meta_of(meta, "data.meta")?),
+        };
+        refuse_rest(&data, "data", &["type", "attributes", "relationships", "meta"])?;
+        let attributes = self.profile_attributes(attributes, "data.attributes")?;
+        let mut body = Map::new();
+        body.insert("type".to_owned(), Value::from("profile"));
+        body.insert("attributes".to_owned(), Value::Object(attributes));
+        if let Some(meta) = meta {
+            body.insert("meta".to_owned(), meta);
+        }
+        Ok((Value::Object(body), lists))
+    }
+
+    /// Checks the attributes of a profile, in the author's order. At least one identifier must be left.
+    fn profile_attributes(&mut self, attributes: Value, path: &str) -> Result<Map<String, Value>, ClassifyError> {
+        let mut out = Map::new();
+        let mut identified = false;
+        for (name, value) in object(attributes, path, "an object")? {
+            let at = format!("{path}.{name}");
+            if let Some(field) = Field::find(&name) {
+                if let Some(value) = self.identifier(field, value, &at)? {
+                    identified = true;
+                    out.insert(name, Value::String(value));
+                }
+            } else if let Some((_, shape)) = PROFILE.iter().find(|(known, _)| *known == name) {
+                self.put(&mut out, name, value, *shape, &at)?;
+            } else if name == "location" {
+                self.put_location(&mut out, name, value, &at)?;
+            } else if name == "properties" {
+                self.put_properties(&mut out, name, value, &at)?;
+            } else {
+                return Err(unknown_attribute(&at, &name));
+            }
+        }
+        if !identified {
+            let fields: Vec<_> = self.rules.identifiers.keys().map(String::as_str).collect();
+            let message = format!("names nobody; give one of {} with a value", fields.join(", "));
+            return Err(invalid(path, &message));
+        }
+        Ok(out)
+    }
+
+    /// An identifier must be one of the profile's, of the type that the configuration gives the field; what is sent is the profile's
+    /// own spelling. Null and blank are left out, whatever `nulls` says: a null would clear the vendor's identifier.
+    fn identifier(&self, field: Field, value: Value, at: &str) -> Result<Option<String>, ClassifyError> {
+        let text = match value {
+            Value::Null => return Ok(None),
+            Value::String(text) => text,
+            Value::Number(number) => number.to_string(),
+            other => return Err(wrong_type(at, "a text", &other)),
+        };
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let Some(kind) = self.rules.identifiers.get(field.as_str()) else {
+            let message = format!(
+                "{at}: the destination does not say which identifier type `{field}` holds, so it cannot be held against the profile; add \
+                 `identifiers: {{{field}: <type>}}` to the destination or leave it out",
+                field = field.as_str()
+            );
+            return Err(ClassifyError { code: code::FOREIGN_IDENTIFIER, message });
+        };
+        let wanted = field.normal(&text);
+        let own = self.input.identifiers.iter().filter(|(own, _)| own == kind).map(|(_, value)| *value);
+        let Some(own) = own.into_iter().find(|own| field.normal(own) == wanted) else {
+            let message = format!(
+                "{at}: the value is no identifier of the type `{kind}` of this profile; use the row's own column, which shows the profile's \
+                 value, and never a copy from elsewhere"
+            );
+            return Err(ClassifyError { code: code::FOREIGN_IDENTIFIER, message });
+        };
+        let own = own.trim();
+        if field == Field::ExternalId && own.chars().count() > EXTERNAL_ID_CHARS_MAX {
+            return Err(invalid(at, &format!("has more than {EXTERNAL_ID_CHARS_MAX} characters")));
+        }
+        Ok(Some(own.to_owned()))
+    }
+
+    fn put(&self, out: &mut Map<String, Value>, name: String, value: Value, shape: Shape, at: &str) -> Result<(), ClassifyError> {
+        if value.is_null() {
+            if self.rules.nulls == Nulls::Clear {
+                out.insert(name, value);
+            }
+            return Ok(());
+        }
+        out.insert(name, coerce(value, shape, at)?);
+        Ok(())
+    }
+
+    fn put_location(&self, out: &mut Map<String, Value>, name: String, value: Value, at: &str) -> Result<(), ClassifyError> {
+        // The vendor knows no null for the whole place, only for its parts.
+        if value.is_null() {
+            return Ok(());
+        }
+        let mut location = Map::new();
+        for (part, value) in object(value, at, "an object")? {
+            let at = format!("{at}.{part}");
+            let Some((_, shape)) = LOCATION.iter().find(|(known, _)| *known == part) else {
+                return Err(unknown(&at, &part, LOCATION.iter().map(|(known, _)| *known), ""));
+            };
+            self.put(&mut location, part, value, *shape, &at)?;
+        }
+        if !location.is_empty() {
+            out.insert(name, Value::Object(location));
+        }
+        Ok(())
+    }
+
+    fn put_properties(&self, out: &mut Map<String, Value>, name: String, value: Value, at: &str) -> Result<(), ClassifyError> {
+        // A null here would be read as "all of them"; nobody means that.
+        if value.is_null() {
+            return Ok(());
+        }
+        let mut properties = object(value, at, "an object")?;
+        for (refused, reason) in REFUSED_PROPERTIES {
+            if properties.contains_key(*refused) {
+                return Err(invalid(&format!("{at}.{refused}"), &format!("is refused: {reason}")));
+            }
+        }
+        if self.rules.nulls == Nulls::Omit {
+            omit_nulls(&mut properties);
+        }
+        out.insert(name, Value::Object(properties));
+        Ok(())
+    }
+
+    /// `{type, attributes: {metric, profile, properties?, …}}` → the body. A metric may be given by its name.
+    fn event(&mut self, mut data: Map<String, Value>) -> Result<Value, ClassifyError> {
+        let attributes = data.remove("attributes").ok_or_else(|| invalid("data", "has no `attributes`"))?;
+        refuse_rest(&data, "data", &["type", "attributes"])?;
+        let mut out = Map::new();
+        for (name, value) in object(attributes, "data.attributes", "an object")? {
+            let at = format!("data.attributes.{name}");
+            if let Some((_, shape)) = EVENT.iter().find(|(known, _)| *known == name) {
+                // Nothing of an event is there before it, so a null clears nothing and is left out.
+                if !value.is_null() {
+                    out.insert(name, coerce(value, *shape, &at)?);
+                }
+            } else if name == "properties" {
+                let mut properties = if value.is_null() { Map::new() } else { object(value, &at, "an object")? };
+                omit_nulls(&mut properties);
+                if properties.len() > EVENT_PROPERTIES_MAX {
+                    return Err(invalid(&at, &format!("has {} members, the limit is {EVENT_PROPERTIES_MAX}", properties.len())));
+                }
+                out.insert(name, Value::Object(properties));
+            } else if name == "metric" {
+                out.insert(name, metric(value, &at)?);
+            } else if name == "profile" {
+                out.insert(name, self.event_profile(value, &at)?);
+            } else {
+                let known = EVENT.iter().map(|(known, _)| *known).chain(["properties", "metric", "profile"]);
+                return Err(unknown(&at, &name, known, "; what the event is about goes under data.attributes.properties"));
+            }
+        }
+        for (needed, example) in [("metric", "{data: {type: 'metric', attributes: {name: 'Placed Order'}}}"), ("profile", PROFILE_EXAMPLE)] {
+            if !out.contains_key(needed) {
+                return Err(invalid("data.attributes", &format!("has no `{needed}`; expected `{needed}: {example}`")));
+            }
+        }
+        out.entry("properties").or_insert_with(|| Value::Object(Map::new()));
+        Ok(serde_json::json!({"type": "event", "attributes": out}))
+    }
+
+    fn event_profile(&mut self, value: Value, at: &str) -> Result<Value, ClassifyError> {
+        let mut profile = object(value, at, PROFILE_EXAMPLE)?;
+        let data = profile.remove("data").ok_or_else(|| invalid(at, &format!("has no `data`; expected `{PROFILE_EXAMPLE}`")))?;
+        refuse_rest(&profile, at, &["data"])?;
+        let at = format!("{at}.data");
+        let mut data = object(data, &at, "an object with `type` and `attributes`")?;
+        if data.get("id").is_some_and(|id| !id.is_null()) {
+            return Err(refused(&format!("{at}.id"), "id"));
+        }
+        data.remove("id");
+        let attributes = data.remove("attributes").ok_or_else(|| invalid(&at, "has no `attributes`"))?;
+        expect_type(data.remove("type"), "profile", &at)?;
+        refuse_rest(&data, &at, &["type", "attributes"])?;
+        let attributes = self.profile_attributes(attributes, &format!("{at}.attributes"))?;
+        Ok(serde_json::json!({"data": {"type": "profile", "attributes": attributes}}))
+    }
+}
+
+const PROFILE_EXAMPLE: &str = "{data: {type: 'profile', attributes: {email: row.email}}}";
+
+/// What the configuration wants done with numbers that are not finite; the sandbox has taken them out already.
+fn settle_non_finite(rule: NonFinite, paths: &[String], root: &mut Value) -> Result<(), ClassifyError> {
+    let Some(first) = paths.first() else { return Ok(()) };
+    let error = |message: String| ClassifyError { code: code::NON_FINITE_NUMBER, message };
+    match rule {
+        NonFinite::Omit => Ok(()),
+        NonFinite::Reject => {
+            let message = format!("{first}: the number is not finite (NaN or infinite), and the destination says `non_finite: reject`; guard it in the transform");
+            Err(error(message))
+        }
+        NonFinite::Clear => match paths.iter().find(|path| !put_null(root, path)) {
+            None => Ok(()),
+            Some(path) => Err(error(format!("{path}: the number is not finite, and there is no place for the null that `non_finite: clear` asks for"))),
+        },
+    }
+}
+
+/// The author's own key of the output.
+fn take_key(root: &mut Map<String, Value>) -> Result<Option<String>, ClassifyError> {
+    let key = match root.remove("_key") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(key)) => key,
+        Some(Value::Number(number)) => number.to_string(),
+        Some(other) => return Err(wrong_type("_key", "a text or a number", &other)),
+    };
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(invalid("_key", &format!("has {} bytes; expected 1 to {KEY_BYTES_MAX}", key.len())));
+    }
+    Ok(Some(key))
+}
+
+fn take_kind(data: &mut Map<String, Value>) -> Result<OperationKind, ClassifyError> {
+    match data.remove("type") {
+        Some(Value::String(kind)) => match kind.as_str() {
+            "profile" => Ok(OperationKind::UpsertProfile),
+            "event" => Ok(OperationKind::TrackEvent),
+            other if other.contains("subscription") || other.contains("suppression") => {
+                Err(invalid("data.type", &format!("is `{other}`: a sync subscribes nobody and lifts no suppression; send `profile` or `event`")))
+            }
+            other => {
+                let hint = nearest(other, ["profile", "event"]).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                Err(invalid("data.type", &format!("is `{other}`; expected `profile` or `event`{hint}")))
+            }
+        },
+        Some(other) => Err(wrong_type("data.type", "`profile` or `event`", &other)),
+        None => Err(invalid("data", "has no `type`; expected `type: 'profile'` or `type: 'event'`")),
+    }
+}
+
+/// `{lists: {data: [{type: 'list', id}]}}` or `{lists: ['id', …]}` → ids, sorted, without repeats.
+fn lists(relationships: Value) -> Result<Vec<String>, ClassifyError> {
+    const AT: &str = "data.relationships.lists";
+    let mut relationships = object(relationships, "data.relationships", "an object")?;
+    let lists = relationships.remove("lists");
+    refuse_rest(&relationships, "data.relationships", &["lists"])?;
+    let items = match lists {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(Value::Object(mut holder)) => {
+            let items = holder.remove("data");
+            refuse_rest(&holder, AT, &["data"])?;
+            match items {
+                None | Some(Value::Null) => return Ok(Vec::new()),
+                Some(Value::Array(items)) => items,
+                Some(other) => return Err(wrong_type(&format!("{AT}.data"), "an array", &other)),
+            }
+        }
+        Some(other) => return Err(wrong_type(AT, "`{data: [{type: 'list', id: '…'}]}` or an array of ids", &other)),
+    };
+    let mut ids = items.into_iter().enumerate().map(|(index, item)| list_id(item, &format!("{AT}[{index}]"))).collect::<Result<Vec<_>, _>>()?;
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > LISTS_MAX {
+        return Err(invalid(AT, &format!("names {} lists, the limit is {LISTS_MAX}", ids.len())));
+    }
+    Ok(ids)
+}
+
+fn list_id(item: Value, at: &str) -> Result<String, ClassifyError> {
+    let id = match item {
+        Value::String(id) => id,
+        Value::Object(mut item) => {
+            if item.contains_key("type") {
+                expect_type(item.remove("type"), "list", at)?;
+            }
+            let id = item.remove("id");
+            refuse_rest(&item, at, &["type", "id"])?;
+            match id {
+                Some(Value::String(id)) => id,
+                Some(other) => return Err(wrong_type(&format!("{at}.id"), "a list's id", &other)),
+                None => return Err(invalid(at, "has no `id`")),
+            }
+        }
+        other => return Err(wrong_type(at, "a list's id", &other)),
+    };
+    let id = id.trim();
+    if id.is_empty() || id.len() > LIST_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
+        return Err(invalid(at, "is no list id; it is the short code in the list's address (such as `Y6nRLr`), not its name"));
+    }
+    Ok(id.to_owned())
+}
+
+/// `meta.patch_properties`; identifiers are not patched here.
+fn meta_of(meta: Value, at: &str) -> Result<Value, ClassifyError> {
+    let mut meta = object(meta, at, "an object")?;
+    if meta.get("patch_identifiers").is_some_and(|patch| !patch.is_null()) {
+        let message = "is refused: identifiers are linked and unlinked by the identity rules, not by a transform";
+        return Err(invalid(&format!("{at}.patch_identifiers"), message));
+    }
+    meta.remove("patch_identifiers");
+    let patch = meta.remove("patch_properties");
+    refuse_rest(&meta, at, &["patch_properties"])?;
+    let at = format!("{at}.patch_properties");
+    let mut out = Map::new();
+    for (name, value) in object(patch.unwrap_or_else(|| Value::Object(Map::new())), &at, "an object")? {
+        let at = format!("{at}.{name}");
+        match (name.as_str(), &value) {
+            (_, Value::Null) => continue,
+            ("append" | "unappend", Value::Object(_)) | ("unset", Value::String(_)) => {}
+            ("unset", Value::Array(keys)) if keys.iter().all(Value::is_string) => {}
+            ("append" | "unappend", _) => return Err(wrong_type(&at, "an object", &value)),
+            ("unset", _) => return Err(wrong_type(&at, "a property's name or an array of them", &value)),
+            _ => return Err(unknown(&at, &name, ["append", "unappend", "unset"], "")),
+        }
+        out.insert(name, value);
+    }
+    Ok(serde_json::json!({"patch_properties": out}))
+}
+
+/// `{data: {type: 'metric', attributes: {name}}}` or the name alone.
+fn metric(value: Value, at: &str) -> Result<Value, ClassifyError> {
+    const EXAMPLE: &str = "`{data: {type: 'metric', attributes: {name: '…'}}}` or a name";
+    let name = match value {
+        Value::String(name) => name,
+        other => {
+            let mut metric = object(other, at, EXAMPLE)?;
+            let mut data = object(metric.remove("data").unwrap_or_default(), &format!("{at}.data"), "an object with `type` and `attributes`")?;
+            refuse_rest(&metric, at, &["data"])?;
+            expect_type(data.remove("type"), "metric", &format!("{at}.data"))?;
+            let attributes = data.remove("attributes").unwrap_or_default();
+            refuse_rest(&data, &format!("{at}.data"), &["type", "attributes"])?;
+            let at = format!("{at}.data.attributes");
+            let mut attributes = object(attributes, &at, "an object with `name`")?;
+            let name = attributes.remove("name").unwrap_or_default();
+            refuse_rest(&attributes, &at, &["name"])?;
+            match name {
+                Value::String(name) => name,
+                other => return Err(wrong_type(&format!("{at}.name"), "a text", &other)),
+            }
+        }
+    };
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() >= METRIC_CHARS_END {
+        return Err(invalid(at, &format!("needs a name of 1 to {} characters", METRIC_CHARS_END - 1)));
+    }
+    Ok(serde_json::json!({"data": {"type": "metric", "attributes": {"name": name}}}))
+}
+
+/// Takes a value as the vendor wants it, where nothing is lost by it.
+fn coerce(value: Value, shape: Shape, at: &str) -> Result<Value, ClassifyError> {
+    match (shape, value) {
+        (Shape::Text | Shape::TextOrNumber, Value::String(text)) => Ok(Value::from(text.trim())),
+        (Shape::Text, Value::Number(number)) => Ok(Value::String(number.to_string())),
+        (Shape::Text, other) => Err(wrong_type(at, "a text", &other)),
+        (Shape::TextOrNumber, Value::Number(number)) => Ok(Value::Number(number)),
+        (Shape::TextOrNumber, other) => Err(wrong_type(at, "a text or a number", &other)),
+        (Shape::Time, Value::String(text)) => match tailwater_core::Timestamp::parse(text.trim()) {
+            Some(time) => Ok(Value::String(time.to_string())),
+            None => Err(invalid(at, "is no time; expected something like `2026-03-01T08:00:00Z`")),
+        },
+        (Shape::Time, other) => Err(wrong_type(at, "a time as text", &other)),
+        (Shape::Number, Value::Number(number)) => Ok(Value::Number(number)),
+        (Shape::Number, Value::String(text)) => match serde_json::from_str::<serde_json::Number>(text.trim()) {
+            Ok(number) => Ok(Value::Number(number)),
+            Err(_) => Err(invalid(at, "is no number")),
+        },
+        (Shape::Number, other) => Err(wrong_type(at, "a number", &other)),
+        (Shape::Boolean, Value::Bool(flag)) => Ok(Value::Bool(flag)),
+        (Shape::Boolean, other) => Err(wrong_type(at, "true or false", &other)),
+    }
+}
+
+fn object(value: Value, at: &str, expected: &str) -> Result<Map<String, Value>, ClassifyError> {
+    match value {
+        Value::Object(object) => Ok(object),
+        other => Err(wrong_type(at, expected, &other)),
+    }
+}
+
+fn expect_type(value: Option<Value>, expected: &str, at: &str) -> Result<(), ClassifyError> {
+    match value {
+        Some(Value::String(kind)) if kind == expected => Ok(()),
+        Some(Value::String(kind)) => Err(invalid(&format!("{at}.type"), &format!("is `{kind}`; expected `{expected}`"))),
+        Some(other) => Err(wrong_type(&format!("{at}.type"), &format!("`{expected}`"), &other)),
+        None => Err(invalid(at, &format!("has no `type`; expected `type: '{expected}'`"))),
+    }
+}
+
+/// Nothing may be left over: what is not understood would be lost silently.
+fn refuse_rest(rest: &Map<String, Value>, at: &str, known: &[&'static str]) -> Result<(), ClassifyError> {
+    let Some(name) = rest.keys().next() else { return Ok(()) };
+    let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+    if REFUSED.iter().any(|(refused, _)| refused == name) {
+        return Err(refused(&path, name));
+    }
+    Err(unknown(&path, name, known.iter().copied(), ""))
+}
+
+fn unknown_attribute(at: &str, name: &str) -> ClassifyError {
+    if REFUSED.iter().any(|(refused, _)| *refused == name) {
+        return refused(at, name);
+    }
+    let known = PROFILE.iter().map(|(known, _)| *known).chain(Field::ALL.map(Field::as_str)).chain(["location", "properties"]);
+    unknown(at, name, known, "; custom fields go under data.attributes.properties")
+}
+
+fn unknown<'a>(at: &str, name: &str, known: impl IntoIterator<Item = &'a str>, advice: &str) -> ClassifyError {
+    let hint = nearest(name, known).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+    invalid(at, &format!("is not known to the vendor{hint}{advice}"))
+}
+
+fn refused(at: &str, name: &str) -> ClassifyError {
+    let reason = REFUSED.iter().find(|(refused, _)| *refused == name).map_or("it cannot be checked", |(_, reason)| reason);
+    invalid(at, &format!("is refused: {reason}"))
+}
+
+fn wrong_type(at: &str, expected: &str, got: &Value) -> ClassifyError {
+    let got = match got {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    invalid(at, &format!("is {got}; expected {expected}"))
+}
+
+fn invalid(at: &str, message: &str) -> ClassifyError {
+    ClassifyError { code: code::OUTPUT_INVALID, message: format!("{at}: {message}") }
+}

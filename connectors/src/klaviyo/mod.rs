@@ -1,0 +1,195 @@
+//! Klaviyo: profiles with list memberships, and events.
+//!
+//! What the vendor documents shapes this folder. An upsert of one person is quick but slow in numbers (12 a second sustained);
+//! a bulk import takes thousands at once but runs as a job whose end has to be asked for, and adds *everyone* in it to its
+//! lists, so jobs are made by exact list set. A list is joined only with or after the update of the person: with, inside a
+//! job; after, for single upserts. A profile is effective when its single upsert has answered or its job is complete.
+//!
+//! ```text
+//! transform's output ─ mapping ─▶ Operation ─ requests ─▶ Request ─ session ─▶ vendor
+//!                      (schema)               (plan)                (limits)      │
+//!                                   Outcome ◀─ deliver, jobs, lookup ◀─ errors ───┘
+//! ```
+//!
+//! It never subscribes, never lifts a suppression, never sends an identifier that is not the profile's, and with
+//! `create: false` never creates anybody: unknown people end as skipped.
+
+mod account;
+mod deliver;
+mod errors;
+mod jobs;
+mod lookup;
+mod mapping;
+mod outcomes;
+mod plan;
+mod requests;
+mod schema;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tailwater_core::code;
+use tailwater_core::delivery::{Delivery, Outcome, Ticket};
+use tailwater_core::operation::Operation;
+
+pub use account::{Account, AccountConfig, BASE_URL, RATE_SHARE};
+
+use crate::destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};
+use crate::error::{Error, Problem};
+use crate::http::Seat;
+use crate::output::{NonFinite, Nulls, nearest};
+use lookup::Known;
+use mapping::Rules;
+use requests::{Field, PROFILE_BYTES_MAX};
+use session::Session;
+
+/// From this many upserts on, a batch goes as bulk imports unless the configuration says otherwise. Fewer are done one by one before a
+/// job would have been asked for twice.
+pub const BULK_FROM: usize = 20;
+
+static SPEC: Spec = Spec {
+    kind: "klaviyo",
+    identifier_fields: &["email", "phone_number", "external_id"],
+    limits: Limits {
+        // One full job; the body's limit in bytes is kept by cutting.
+        batch_deliveries_max: requests::BULK_PROFILES_MAX,
+        batch_age_max: Duration::from_millis(250),
+        // Requests wait for the account's limits anyway; a second call fills the gaps while the first one waits for answers.
+        calls_max: 4,
+    },
+};
+
+/// What the configuration says about a destination.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whether a sync may create people whom the vendor does not know. There is no default: see [`create_said`].
+    pub create: bool,
+    /// The identifier type that the destination needs of every profile: the field that holds it decides when two identifiers
+    /// disagree.
+    pub key: String,
+    /// The vendor's field (`email`, `phone_number`, `external_id`) → the identifier type whose values it may hold.
+    pub identifiers: BTreeMap<String, String>,
+    pub nulls: Nulls,
+    pub non_finite: NonFinite,
+    /// From how many upserts in a batch on bulk imports are used; 0 means always.
+    pub bulk_from: usize,
+}
+
+/// A destination at an account.
+#[derive(Debug)]
+pub struct Klaviyo {
+    account: Arc<Account>,
+    seat: Seat,
+    config: Config,
+    key_field: Field,
+    known: Known,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Everything that is wrong with it, without the network.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for field in self.identifiers.keys().filter(|field| Field::find(field).is_none()) {
+            let hint = nearest(field, SPEC.identifier_fields.iter().copied()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let message = format!("the vendor has no identifier `{field}`; it knows {}{hint}", SPEC.identifier_fields.join(", "));
+            problems.push(Problem::new(code::CONFIG_INVALID_VALUE, format!("identifiers.{field}"), message));
+        }
+        if self.key_field().is_none() {
+            let message = format!(
+                "no field of the vendor holds the identifier type `{}`; add `identifiers: {{<{}>: {}}}`",
+                self.key,
+                SPEC.identifier_fields.join(" | "),
+                self.key
+            );
+            problems.push(Problem::new(code::CONFIG_UNKNOWN_REFERENCE, "key", message));
+        }
+        problems
+    }
+
+    fn key_field(&self) -> Option<Field> {
+        Field::ALL.into_iter().find(|field| self.identifiers.get(field.as_str()) == Some(&self.key))
+    }
+}
+
+/// `create` must be said: creating people costs money and cannot be undone, and not creating them loses a new customer's data.
+///
+/// # Errors
+/// It was not said.
+pub fn create_said(create: Option<bool>) -> Result<bool, Problem> {
+    create.ok_or_else(|| {
+        let message = "say `create: true` (people whom Klaviyo does not know are created, and billed) or `create: false` (they are looked up \
+                       first, and unknown ones are skipped)";
+        Problem::new(code::CONFIG_MISSING_KEY, "create", message)
+    })
+}
+
+// === impl Klaviyo ===
+
+impl Klaviyo {
+    /// Sets a destination up; speaks to nobody yet.
+    ///
+    /// # Errors
+    /// The configuration is wrong.
+    pub fn new(account: Arc<Account>, config: Config) -> Result<Self, Error> {
+        let problems = config.check();
+        let (true, Some(key_field)) = (problems.is_empty(), config.key_field()) else { return Err(Error::Config(problems)) };
+        let seat = account.limiter.sit();
+        Ok(Self { account, seat, config, key_field, known: Known::new() })
+    }
+}
+
+#[async_trait]
+impl Destination for Klaviyo {
+    fn spec(&self) -> &'static Spec {
+        &SPEC
+    }
+
+    fn target(&self) -> String {
+        format!("{} {}", SPEC.kind, self.account.target())
+    }
+
+    fn classify(&self, input: &ClassifyInput<'_>) -> Result<Vec<Operation>, ClassifyError> {
+        let rules = Rules { identifiers: &self.config.identifiers, nulls: self.config.nulls, non_finite: self.config.non_finite };
+        Ok(vec![mapping::classify(rules, input)?])
+    }
+
+    fn plan(&self, batch: &[Delivery]) -> Vec<Planned> {
+        self.plan_batch(batch)
+    }
+
+    async fn deliver(&self, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome> {
+        self.deliver_batch(batch, &Session::new(&self.account, context)).await
+    }
+
+    async fn confirm(&self, ticket: &Ticket, members: &[Delivery], context: &Context<'_>) -> Vec<Outcome> {
+        self.confirm_job(ticket, members, &Session::new(&self.account, context)).await
+    }
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        let context = Context { still_owned: &|| true };
+        let target = self.target();
+        match Session::new(&self.account, &context).send(&requests::probe()).await {
+            Ok(answer) if answer.is_success() => Ok(()),
+            Ok(answer) => {
+                let words = errors::summary(answer.errors());
+                Err(ProbeError { code: code::VENDOR_REJECTED, message: format!("{target}: {words} (status {})", answer.status) })
+            }
+            Err(halt) => Err(ProbeError { code: halt.reason.code, message: format!("{target}: {}", halt.reason.message) }),
+        }
+    }
+
+    fn set_share(&self, share: f64) {
+        self.seat.set_share(share);
+    }
+
+    async fn close(&self, _deadline: Duration) {
+        // Nothing is in flight after the last `deliver`, and connections close when the account is dropped.
+    }
+}
+
+const _: () = assert!(PROFILE_BYTES_MAX < requests::BULK_BYTES_MAX, "every profile fits into a job of its own");

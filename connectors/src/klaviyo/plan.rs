@@ -1,0 +1,55 @@
+//! The requests of a batch as people may see them: `--dry-run`. Pure; the credentials are masked, the ids that only the vendor
+//! can give stand as placeholders.
+
+use std::collections::BTreeMap;
+
+use tailwater_core::delivery::Delivery;
+
+use super::requests::{self, LIST_PROFILES_MAX, Request, body};
+use super::{Klaviyo, lookup};
+use crate::destination::Planned;
+
+/// Stands for the id that the vendor's answer to an upsert gives.
+const ID_TO_COME: &str = "<the id that profile-import answers>";
+
+impl Klaviyo {
+    pub(super) fn plan_batch(&self, batch: &[Delivery]) -> Vec<Planned> {
+        let mut planned = Vec::new();
+        if !self.config.create {
+            planned.extend(lookup::plan(self.key_field, batch).into_iter().map(|(request, members)| self.show(request, members)));
+        }
+        let all: Vec<usize> = (0..batch.len()).collect();
+        let groups = requests::group(batch, &all, self.config.bulk_from);
+        planned.extend(groups.events.iter().filter_map(|&index| batch.get(index).map(|delivery| self.show(requests::event(delivery), vec![index]))));
+        planned.extend(groups.singles.iter().map(|&index| self.show(requests::upsert(body(batch, index)), vec![index])));
+        let mut joins: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for &index in &groups.singles {
+            for list in batch.get(index).map(|delivery| delivery.operation.lists.as_slice()).unwrap_or_default() {
+                joins.entry(list).or_default().push(index);
+            }
+        }
+        for (list, members) in joins {
+            for members in members.chunks(LIST_PROFILES_MAX) {
+                let request = requests::add_to_list(list, members.iter().map(|_| ID_TO_COME));
+                planned.push(self.show(request, members.to_vec()));
+            }
+        }
+        for (lists, members) in &groups.bulk {
+            for members in requests::bulk_parts(batch, lists, members) {
+                let request = requests::bulk_import(members.iter().map(|&index| body(batch, index)), lists);
+                planned.push(self.show(request, members));
+            }
+        }
+        planned
+    }
+
+    fn show(&self, request: Request, deliveries: Vec<usize>) -> Planned {
+        Planned {
+            method: request.method.as_str(),
+            url: self.account.url(&request.path),
+            headers: self.account.shown_headers(&request),
+            body: request.body.unwrap_or_default(),
+            deliveries,
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Operations → requests. Pure: what stands here is what `--dry-run` shows and what `deliver` sends.
+//!
+//! Bodies are put together as text, because an operation's body is checked JSON already: 5,000 profiles are copied once and
+//! parsed never.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tailwater_core::delivery::Delivery;
+use tailwater_core::operation::{Operation, OperationKind};
+
+use crate::http::{Method, Rate};
+
+/// The largest body of a bulk import, in bytes. The vendor takes 5 MB without saying whether that is 5,000,000 or 5,242,880
+/// bytes; a margin below the smaller one costs nothing.
+pub(super) const BULK_BYTES_MAX: usize = 4_800_000;
+
+/// The most profiles of a bulk import; the vendor takes 10,000. Half of it keeps jobs short and one job per batch.
+pub(super) const BULK_PROFILES_MAX: usize = 5_000;
+
+/// The largest profile or single body, in bytes, the frame of the request included; the vendor takes 100 KB.
+pub(super) const PROFILE_BYTES_MAX: usize = 99_000;
+
+/// The largest event, in bytes. The vendor takes 5 MB; an outbound record of that size would not fit into Kafka.
+pub(super) const EVENT_BYTES_MAX: usize = 900_000;
+
+/// Profiles that one request adds to a list.
+pub(super) const LIST_PROFILES_MAX: usize = 1_000;
+
+/// People that one look-up asks for: the largest page of an answer.
+pub(super) const LOOKUP_VALUES_MAX: usize = 100;
+
+/// The longest filter of a look-up, encoded: addresses beyond 8 KB are refused by many servers on the way.
+pub(super) const LOOKUP_BYTES_MAX: usize = 6_000;
+
+/// Where the pointers of a bulk import's errors lead to.
+pub(super) const BULK_POINTER: &str = "/data/attributes/profiles/data";
+
+/// Where the pointers of a list's errors lead to.
+pub(super) const LIST_POINTER: &str = "/data";
+
+/// The endpoints in use. Klaviyo counts each on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    ProfileImport,
+    BulkImport,
+    Job,
+    JobErrors,
+    ListProfiles,
+    Events,
+    Profiles,
+    Lists,
+}
+
+/// A request before its credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Request {
+    pub endpoint: Endpoint,
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    pub body: Option<String>,
+}
+
+/// A vendor's field that identifies a person, and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Field {
+    Email,
+    PhoneNumber,
+    ExternalId,
+}
+
+/// The identifiers that stand in an operation's body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Identified {
+    pub email: Option<String>,
+    pub phone_number: Option<String>,
+    pub external_id: Option<String>,
+}
+
+/// A batch, sorted into what is sent together. Indexes are positions in the batch, ascending everywhere.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Groups {
+    pub events: Vec<usize>,
+    /// Upserts that go one by one.
+    pub singles: Vec<usize>,
+    /// Upserts that go as jobs, by exact list set: a job adds everyone in it to its lists.
+    pub bulk: Vec<(Vec<String>, Vec<usize>)>,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    pub const ALL: [Self; 8] = [
+        Self::ProfileImport,
+        Self::BulkImport,
+        Self::Job,
+        Self::JobErrors,
+        Self::ListProfiles,
+        Self::Events,
+        Self::Profiles,
+        Self::Lists,
+    ];
+
+    /// The place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// What the vendor documents for it, per account: `x-klaviyo-ratelimit` in the specification of the revision in use.
+    pub const fn rate(self) -> Rate {
+        match self {
+            Self::ProfileImport | Self::Profiles | Self::Lists => Rate { per_second: 75, per_minute: 750 },
+            Self::BulkImport | Self::Job | Self::JobErrors | Self::ListProfiles => Rate { per_second: 10, per_minute: 150 },
+            Self::Events => Rate { per_second: 350, per_minute: 3_500 },
+        }
+    }
+
+    /// Whether the path names something that may not exist, so that a 404 speaks of that and not of the address.
+    pub const fn names_resource(self) -> bool {
+        match self {
+            Self::Job | Self::JobErrors | Self::ListProfiles => true,
+            Self::ProfileImport | Self::BulkImport | Self::Events | Self::Profiles | Self::Lists => false,
+        }
+    }
+}
+
+// === impl Field ===
+
+impl Field {
+    /// The most certain first.
+    pub const ALL: [Self; 3] = [Self::Email, Self::PhoneNumber, Self::ExternalId];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::PhoneNumber => "phone_number",
+            Self::ExternalId => "external_id",
+        }
+    }
+
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.as_str() == name)
+    }
+
+    /// The form in which two values are compared: addresses without case, numbers without what people put between digits.
+    pub fn normal(self, value: &str) -> String {
+        let value = value.trim();
+        match self {
+            Self::Email => value.to_lowercase(),
+            Self::PhoneNumber => value.chars().filter(|char| !matches!(char, ' ' | '-' | '.' | '(' | ')' | '/' | '\u{a0}')).collect(),
+            Self::ExternalId => value.to_owned(),
+        }
+    }
+}
+
+// === impl Identified ===
+
+impl Identified {
+    /// The identifiers in an operation's body.
+    pub fn of(operation: &Operation) -> Self {
+        #[derive(Deserialize)]
+        struct Profile {
+            attributes: Identified,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            data: Profile,
+        }
+        #[derive(Deserialize)]
+        struct Attributes {
+            profile: Data,
+        }
+        #[derive(Deserialize)]
+        struct Event {
+            attributes: Attributes,
+        }
+        let text = operation.body.get();
+        let found = match operation.kind {
+            OperationKind::TrackEvent => serde_json::from_str::<Event>(text).map(|event| event.attributes.profile.data.attributes),
+            _ => serde_json::from_str::<Profile>(text).map(|profile| profile.attributes),
+        };
+        found.unwrap_or_default()
+    }
+
+    pub fn get(&self, field: Field) -> Option<&str> {
+        match field {
+            Field::Email => self.email.as_deref(),
+            Field::PhoneNumber => self.phone_number.as_deref(),
+            Field::ExternalId => self.external_id.as_deref(),
+        }
+    }
+
+    /// Field and comparable value of each that is there.
+    pub fn normal(&self) -> impl Iterator<Item = (Field, String)> + '_ {
+        Field::ALL.into_iter().filter_map(|field| self.get(field).map(|value| (field, field.normal(value))))
+    }
+}
+
+// === requests ===
+
+/// Create or update one person; the answer holds the id that list memberships need.
+pub(super) fn upsert(body: &str) -> Request {
+    let body = format!(r#"{{"data":{body}}}"#);
+    // Nothing but the id is read of the answer; without this the vendor repeats the whole profile.
+    post(Endpoint::ProfileImport, "/api/profile-import?fields%5Bprofile%5D=email".to_owned(), body)
+}
+
+/// Create or update many people, and add everyone among them to the lists.
+pub(super) fn bulk_import<'a>(bodies: impl Iterator<Item = &'a str>, lists: &[String]) -> Request {
+    let mut body = String::from(r#"{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":["#);
+    join(&mut body, bodies);
+    body.push_str("]}}");
+    if !lists.is_empty() {
+        body.push_str(r#","relationships":{"lists":{"data":["#);
+        let lists: Vec<_> = lists.iter().map(|list| format!(r#"{{"type":"list","id":{}}}"#, quoted(list))).collect();
+        join(&mut body, lists.iter().map(String::as_str));
+        body.push_str("]}}");
+    }
+    body.push_str("}}");
+    post(Endpoint::BulkImport, "/api/profile-bulk-import-jobs".to_owned(), body)
+}
+
+/// The bytes that a bulk import has besides its profiles.
+pub(super) fn bulk_frame_bytes(lists: &[String]) -> usize {
+    bulk_import(std::iter::empty(), lists).body.map_or(0, |body| body.len())
+}
+
+/// Add people whom the vendor has given ids to a list. Gives no consent and subscribes nobody.
+pub(super) fn add_to_list<'a>(list: &str, profiles: impl Iterator<Item = &'a str>) -> Request {
+    let mut body = String::from(r#"{"data":["#);
+    let items: Vec<_> = profiles.map(|id| format!(r#"{{"type":"profile","id":{}}}"#, quoted(id))).collect();
+    join(&mut body, items.iter().map(String::as_str));
+    body.push_str("]}");
+    post(Endpoint::ListProfiles, format!("/api/lists/{}/relationships/profiles", encoded(list)), body)
+}
+
+/// Record an event. Its `unique_id` is the delivery's key unless the author gave one: the vendor ignores a repeat of it. A
+/// backfill triggers no flow.
+pub(super) fn event(delivery: &Delivery) -> Request {
+    let body = with_event_facts(delivery).unwrap_or_else(|| delivery.operation.body.get().to_owned());
+    post(Endpoint::Events, "/api/events".to_owned(), format!(r#"{{"data":{body}}}"#))
+}
+
+fn with_event_facts(delivery: &Delivery) -> Option<String> {
+    let mut event: Value = serde_json::from_str(delivery.operation.body.get()).ok()?;
+    let attributes = event.get_mut("attributes")?.as_object_mut()?;
+    attributes.entry("unique_id").or_insert_with(|| Value::String(delivery.key.to_string()));
+    if delivery.backfill {
+        attributes.insert("backfill".to_owned(), Value::Bool(true));
+    }
+    serde_json::to_string(&event).ok()
+}
+
+pub(super) fn job(id: &str) -> Request {
+    let fields = "status,total_count,completed_count,failed_count";
+    get(Endpoint::Job, format!("/api/profile-bulk-import-jobs/{}?fields%5Bprofile-bulk-import-job%5D={}", encoded(id), encoded(fields)))
+}
+
+pub(super) fn import_errors(job: &str, cursor: Option<&str>) -> Request {
+    let mut path = format!("/api/profile-bulk-import-jobs/{}/import-errors?page%5Bsize%5D=100", encoded(job));
+    if let Some(cursor) = cursor {
+        let _infallible = write!(path, "&page%5Bcursor%5D={}", encoded(cursor));
+    }
+    get(Endpoint::JobErrors, path)
+}
+
+/// Ask which of these people exist.
+pub(super) fn look_up(field: Field, values: &[String]) -> Request {
+    let list: Vec<_> = values.iter().map(|value| quoted(value)).collect();
+    let filter = format!("any({},[{}])", field.as_str(), list.join(","));
+    let path = format!(
+        "/api/profiles?filter={}&fields%5Bprofile%5D={}&page%5Bsize%5D={LOOKUP_VALUES_MAX}",
+        encoded(&filter),
+        encoded("email,phone_number,external_id")
+    );
+    get(Endpoint::Profiles, path)
+}
+
+/// The cheapest question that needs a valid key.
+pub(super) fn probe() -> Request {
+    get(Endpoint::Lists, "/api/lists?fields%5Blist%5D=name&page%5Bsize%5D=1".to_owned())
+}
+
+/// Sorts a batch into what is sent together. Fewer than `bulk_from` upserts go one by one, which is quickest; more go as jobs. Small
+/// list sets of a large batch still go one by one, as long as they are fewer than `bulk_from` altogether.
+pub(super) fn group(batch: &[Delivery], wanted: &[usize], bulk_from: usize) -> Groups {
+    let mut groups = Groups::default();
+    let mut sets: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
+    for &index in wanted {
+        let Some(delivery) = batch.get(index) else { continue };
+        match delivery.operation.kind {
+            OperationKind::TrackEvent => groups.events.push(index),
+            _ => sets.entry(&delivery.operation.lists).or_default().push(index),
+        }
+    }
+    let mut sets: Vec<_> = sets.into_iter().collect();
+    sets.sort_by_key(|(_, members)| members.len());
+    for (lists, members) in sets {
+        if groups.bulk.is_empty() && groups.singles.len() + members.len() < bulk_from {
+            groups.singles.extend(members);
+        } else {
+            groups.bulk.push((lists.to_vec(), members));
+        }
+    }
+    groups.singles.sort_unstable();
+    groups
+}
+
+/// Cuts the members of a job into parts that the vendor takes.
+pub(super) fn bulk_parts(batch: &[Delivery], lists: &[String], members: &[usize]) -> Vec<Vec<usize>> {
+    let frame = bulk_frame_bytes(lists);
+    let mut parts = Vec::new();
+    let (mut part, mut bytes) = (Vec::new(), frame);
+    for &index in members {
+        let more = body(batch, index).len() + 1;
+        if !part.is_empty() && (bytes + more > BULK_BYTES_MAX || part.len() >= BULK_PROFILES_MAX) {
+            parts.push(std::mem::take(&mut part));
+            bytes = frame;
+        }
+        part.push(index);
+        bytes += more;
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
+/// The body of a delivery of the batch.
+pub(super) fn body(batch: &[Delivery], index: usize) -> &str {
+    batch.get(index).map_or("", |delivery| delivery.operation.body.get())
+}
+
+/// The body without all identifiers but one: the wanted field, else the first that is there. `None` when there is no second one.
+pub(super) fn with_one_identifier(operation: &Operation, wanted: Field) -> Option<String> {
+    let there = Identified::of(operation);
+    let fields: Vec<_> = Field::ALL.into_iter().filter(|field| there.get(*field).is_some()).collect();
+    if fields.len() < 2 {
+        return None;
+    }
+    let kept = fields.iter().copied().find(|field| *field == wanted).or_else(|| fields.first().copied())?;
+    let mut profile: Value = serde_json::from_str(operation.body.get()).ok()?;
+    let attributes = profile.get_mut("attributes")?.as_object_mut()?;
+    attributes.retain(|name, _| Field::find(name).is_none_or(|field| field == kept));
+    serde_json::to_string(&profile).ok()
+}
+
+fn post(endpoint: Endpoint, path: String, body: String) -> Request {
+    Request { endpoint, method: Method::Post, path, body: Some(body) }
+}
+
+fn get(endpoint: Endpoint, path: String) -> Request {
+    Request { endpoint, method: Method::Get, path, body: None }
+}
+
+fn join<'a>(text: &mut String, items: impl Iterator<Item = &'a str>) {
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        text.push_str(item);
+    }
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// Percent-encodes a path segment or a query value: everything but the unreserved characters of RFC 3986.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            let _infallible = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
