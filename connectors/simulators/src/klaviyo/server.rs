@@ -1,0 +1,100 @@
+//! From HTTP to the state and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{ConnectInfo, Request as HttpRequest, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::account::{BULK_BYTES_MAX, too_large};
+use super::answer::{Answer, Body};
+use super::connection::Switch;
+use super::control;
+use super::state::{Reply, Request, Shared};
+
+/// Bytes of a body that are read at all: enough to tell a client that it has sent too much.
+const READ_BYTES_MAX: usize = 2 * BULK_BYTES_MAX;
+
+/// The longest wait for the body of a request.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new().merge(control::router()).fallback(vendor).with_state(shared)
+}
+
+async fn vendor(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(switch): ConnectInfo<Switch>,
+    request: HttpRequest,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let query: Vec<(String, String)> =
+        url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    if shared.hangs_up_early(parts.method.as_str(), &path, &query) {
+        switch.throw();
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(answer) => return to_http(answer),
+    };
+    let text = |name: header::HeaderName| header_text(&parts.headers, &name);
+    let request = Request {
+        method: parts.method.as_str().to_owned(),
+        path,
+        query,
+        authorization: text(header::AUTHORIZATION),
+        revision: header_text(&parts.headers, &header::HeaderName::from_static("revision")),
+        content_type: text(header::CONTENT_TYPE),
+        body: body.into(),
+        base: format!("http://{}", text(header::HOST).unwrap_or_else(|| "localhost".into())),
+    };
+    match shared.reply(request) {
+        Reply::Answer { answer, delay_ms } => {
+            if delay_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            }
+            to_http(answer)
+        }
+        Reply::HangUp => {
+            switch.throw();
+            StatusCode::NO_CONTENT.into_response()
+        }
+    }
+}
+
+async fn read(body: HttpBody) -> Result<Bytes, Answer> {
+    match tokio::time::timeout(READ_TIMEOUT, axum::body::to_bytes(body, READ_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the body of a request could not be read");
+            Err(too_large(BULK_BYTES_MAX))
+        }
+        Err(_) => Err(Answer::empty(408)),
+    }
+}
+
+fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn to_http(answer: Answer) -> Response {
+    let body = match answer.body {
+        Body::Empty => HttpBody::empty(),
+        Body::Json(value) => HttpBody::from(value.to_string()),
+        Body::Text(text) => HttpBody::from(text),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in answer.headers {
+        // Prescribed headers were checked when they were given; all others are our own.
+        if let (Ok(name), Ok(value)) = (header::HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
