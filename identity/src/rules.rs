@@ -279,10 +279,15 @@ fn compile(rule: &TypeRule, path: &str, globals: &Globals, problems: &mut Proble
     for (index, pattern) in rule.blocked_patterns.iter().enumerate() {
         match Regex::new(pattern) {
             Ok(pattern) => patterns.push(pattern),
-            Err(error) => problems.invalid(
-                format!("{path}.blocked_patterns[{index}]"),
-                format!("the regular expression does not parse: {error}"),
-            ),
+            Err(error) => {
+                // The crate draws the place over several lines and says what is wrong in the last one.
+                let text = error.to_string();
+                let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                problems.invalid(
+                    format!("{path}.blocked_patterns[{index}]"),
+                    format!("the regular expression does not parse: {reason}"),
+                );
+            }
         }
     }
     let normaliser = normaliser?;
