@@ -59,8 +59,8 @@ missing_packages() {
   { have cc && have c++; } || printf 'build-essential '
   have make || printf 'make '
   have ps || printf 'procps '
-  # The build script of the `v8` crate downloads with one of the two.
-  { have curl || have python3; } || printf 'curl '
+  # The build script of the `v8` crate downloads with it, and the demo asks the simulator.
+  have curl || printf 'curl '
 }
 
 # The oldest supported Java that this distribution has: the names differ from release to release.

@@ -1,7 +1,7 @@
 // What Klaviyo is told about a customer whenever the model scores them anew. One output per row; null would skip the row.
 
 // The winback list's id, from the address of its page in Klaviyo.
-const WINBACK_LIST = 'WinBk1';
+const WINBACK_LIST = 'WINBCK';
 const AT_RISK_AFTER_DAYS = 90;
 
 async function send(payload, headers) {
