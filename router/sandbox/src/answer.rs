@@ -1,0 +1,182 @@
+//! Reads what the driver answers: a first line of JSON about everything that is not simply one output, then a line per output.
+//! (JSON text never has a line feed in it, so the lines need no other frame.)
+
+use serde::Deserialize;
+
+use crate::batch::{Output, RowResult};
+use crate::error::{RowError, RowErrorKind};
+
+#[derive(Debug, Deserialize)]
+struct Special {
+    /// The row.
+    i: usize,
+    /// The outputs of a row that has none, several, or one with something to say about it.
+    #[serde(default)]
+    o: Vec<Extra>,
+    /// Why it failed.
+    #[serde(default)]
+    f: Option<Fault>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Extra {
+    #[serde(default)]
+    k: Option<String>,
+    #[serde(default)]
+    n: Vec<String>,
+}
+
+/// An error as the driver describes it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Fault {
+    kind: Kind,
+    message: String,
+    #[serde(default)]
+    column: Option<String>,
+    #[serde(default)]
+    stack: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    MissingColumn,
+    UnsafeInteger,
+    Threw,
+    Pending,
+    Shape,
+    TooLarge,
+    NonFinite,
+    Input,
+}
+
+/// Reads the results of `rows` rows. An error means that driver and sandbox misunderstand one another (an author can
+/// bring that about by replacing built-ins); nothing can be said about any row then.
+pub(crate) fn read(text: &str, rows: usize, file: &str, output_bytes_max: usize) -> Result<Vec<RowResult>, String> {
+    let mut lines = text.split('\n');
+    let first = lines.next().unwrap_or_default();
+    let special: Vec<Special> = if first.is_empty() {
+        Vec::new()
+    } else {
+        serde_json::from_str(first).map_err(|error| format!("the driver's answer cannot be read: {error}"))?
+    };
+    let mut special = special.into_iter().peekable();
+    let mut results = Vec::with_capacity(rows);
+    for row in 0..rows {
+        let extras = match special.next_if(|special| special.i == row) {
+            Some(Special { f: Some(fault), .. }) => {
+                results.push(RowResult::Failed(fault.into_error(file)));
+                continue;
+            }
+            Some(Special { o, .. }) => o,
+            None => vec![Extra::default()],
+        };
+        if extras.is_empty() {
+            results.push(RowResult::Skipped);
+            continue;
+        }
+        let mut outputs = Vec::with_capacity(extras.len());
+        for extra in extras {
+            let line = lines.next().ok_or("the driver's answer has too few lines")?;
+            outputs.push(Output { json: line.to_owned(), key: extra.k, non_finite: extra.n });
+        }
+        let bytes: usize = outputs.iter().map(|output| output.json.len()).sum();
+        results.push(if bytes > output_bytes_max {
+            let message = format!("the outputs have {bytes} bytes; at most {output_bytes_max} are allowed for one row");
+            RowResult::Failed(RowError::new(RowErrorKind::OutputTooLarge, file, message))
+        } else {
+            RowResult::Outputs(outputs)
+        });
+    }
+    if lines.next().is_some() || special.next().is_some() {
+        return Err("the driver's answer has too many lines".to_owned());
+    }
+    Ok(results)
+}
+
+impl Fault {
+    pub(crate) fn into_error(self, file: &str) -> RowError {
+        let column = self.column.unwrap_or_default();
+        let kind = match self.kind {
+            Kind::MissingColumn => RowErrorKind::MissingColumn { column },
+            Kind::UnsafeInteger => RowErrorKind::UnsafeInteger { column },
+            Kind::Threw => RowErrorKind::Threw,
+            Kind::Pending => RowErrorKind::Pending,
+            Kind::Shape => RowErrorKind::Shape,
+            Kind::TooLarge => RowErrorKind::OutputTooLarge,
+            Kind::NonFinite => RowErrorKind::NonFinite,
+            Kind::Input => RowErrorKind::Input,
+        };
+        let mut error = RowError::new(kind, file, self.message);
+        let frames: Vec<Frame<'_>> = self.stack.iter().flat_map(|stack| stack.lines()).filter_map(|line| frame(line, file)).collect();
+        if let Some(innermost) = frames.first() {
+            error.line = Some(innermost.line);
+            error.column = Some(innermost.column);
+        }
+        error.stack = frames.into_iter().take(RowError::FRAMES_MAX).map(|frame| frame.shown(file)).collect();
+        error
+    }
+}
+
+/// A frame of the author's code.
+struct Frame<'a> {
+    function: &'a str,
+    line: u32,
+    column: u32,
+}
+
+impl Frame<'_> {
+    fn shown(&self, file: &str) -> String {
+        if self.function.is_empty() {
+            format!("{file}:{}:{}", self.line, self.column)
+        } else {
+            format!("{} ({file}:{}:{})", self.function, self.line, self.column)
+        }
+    }
+}
+
+/// Reads `    at async send (transforms/ltv.js:3:14)` or `    at transforms/ltv.js:3:14`; frames of other code are left out.
+fn frame<'a>(line: &'a str, file: &str) -> Option<Frame<'a>> {
+    let text = line.trim_start().strip_prefix("at ")?;
+    let (function, place) = match text.strip_suffix(')').and_then(|text| text.rsplit_once(" (")) {
+        Some((function, place)) => (function, place),
+        None => ("", text.strip_prefix("async ").unwrap_or(text)),
+    };
+    let (line, column) = place.strip_prefix(file)?.strip_prefix(':')?.split_once(':')?;
+    Some(Frame { function, line: line.parse().ok()?, column: column.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_per_output_is_the_plain_case() {
+        let results = read("\n{\"a\":1}\n{\"b\":2}", 2, "t.js", 100).unwrap();
+        let json: Vec<_> = results
+            .iter()
+            .map(|result| match result {
+                RowResult::Outputs(outputs) => outputs[0].json.as_str(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(json, ["{\"a\":1}", "{\"b\":2}"]);
+    }
+
+    #[test]
+    fn an_answer_with_the_wrong_number_of_lines_is_refused() {
+        assert!(read("\n{}", 2, "t.js", 100).is_err());
+        assert!(read("\n{}\n{}", 1, "t.js", 100).is_err());
+        assert!(read("[{\"i\":5,\"o\":[]}]\n{}", 1, "t.js", 100).is_err());
+        assert!(read("nonsense\n{}", 1, "t.js", 100).is_err());
+    }
+
+    #[test]
+    fn only_the_authors_frames_are_kept_and_the_innermost_tells_where() {
+        let stack = "Error: x\n    at Object.get (tailwater:driver:1:2)\n    at inner (a b/t.js:3:14)\n    at Array.map (<anonymous>)\n    at async a b/t.js:9:1";
+        let fault = Fault { kind: Kind::Threw, message: "x".into(), column: None, stack: Some(stack.into()) };
+        let error = fault.into_error("a b/t.js");
+        assert_eq!((error.line, error.column), (Some(3), Some(14)));
+        assert_eq!(error.stack, ["inner (a b/t.js:3:14)", "a b/t.js:9:1"]);
+    }
+}

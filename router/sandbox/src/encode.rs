@@ -1,0 +1,223 @@
+//! Turns rows into the one JSON text that crosses into V8, with notes on what the text alone cannot say.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::batch::{Batch, Row};
+use crate::error::{RowError, RowErrorKind};
+use crate::integers::{self, Path, Step};
+use crate::schema::RowSchema;
+
+/// Rows as text.
+#[derive(Debug)]
+pub(crate) struct Encoded<'a> {
+    /// A JSON array of the rows.
+    pub(crate) text: Vec<u8>,
+    /// Which rows of the batch the array holds, in order.
+    pub(crate) rows: Vec<usize>,
+    notes: Notes<'a>,
+    /// Rows that are not in the array, because they are no JSON objects.
+    pub(crate) failures: Vec<(usize, RowError)>,
+}
+
+/// The index is the one within the array.
+#[derive(Debug, Default, Serialize)]
+struct Notes<'a> {
+    /// Integers that must not be read.
+    u: Vec<(usize, Path)>,
+    /// Values inside structs: the path and what stands there.
+    o: Vec<(usize, Vec<&'a str>, Option<&'a str>)>,
+}
+
+/// Encodes a range of a batch's rows. `file` is the transform's name.
+pub(crate) fn encode<'a>(batch: &Batch<'a>, range: Range<usize>, file: &str) -> Encoded<'a> {
+    let rows = batch.rows.get(range.clone()).unwrap_or_default();
+    let bytes: usize = rows.iter().map(|row| row.data.len() + 1 + overlay_bytes(row)).sum();
+    let mut encoded = Encoded {
+        text: Vec::with_capacity(bytes + 2),
+        rows: Vec::with_capacity(rows.len()),
+        notes: Notes::default(),
+        failures: Vec::new(),
+    };
+    encoded.text.push(b'[');
+    for (index, row) in range.zip(rows) {
+        match inner(row.data) {
+            Ok(inner) => {
+                if !encoded.rows.is_empty() {
+                    encoded.text.push(b',');
+                }
+                encoded.row(row, inner, batch.schema.as_deref());
+                encoded.rows.push(index);
+            }
+            Err(problem) => {
+                let message = format!("the row's data is not a JSON object: {problem}");
+                encoded.failures.push((index, RowError::new(RowErrorKind::Input, file, message)));
+            }
+        }
+    }
+    encoded.text.push(b']');
+    encoded
+}
+
+impl<'a> Encoded<'a> {
+    /// The notes as JSON; `None` if there are none, as for nearly all batches.
+    pub(crate) fn notes(&self) -> Result<Option<String>, serde_json::Error> {
+        if self.notes.u.is_empty() && self.notes.o.is_empty() {
+            return Ok(None);
+        }
+        serde_json::to_string(&self.notes).map(Some)
+    }
+
+    fn row(&mut self, row: &Row<'a>, inner: &[u8], schema: Option<&RowSchema>) {
+        let position = self.rows.len();
+        self.text.push(b'{');
+        let covered = |name: &str| row.overlay.iter().any(|(path, _)| *path == name && is_column(path, schema));
+        let kept = spell_longs(&mut self.text, inner, row.data, schema);
+        self.notes.u.extend(kept.into_iter().filter(|path| !path.first().is_some_and(|step| matches!(step, Step::Key(key) if covered(key)))).map(|path| (position, path)));
+        let mut empty = inner.iter().all(u8::is_ascii_whitespace);
+        for &(path, value) in row.overlay {
+            if !is_column(path, schema) {
+                self.notes.o.push((position, path.split('.').collect(), value));
+                continue;
+            }
+            // Of two members with one name the later one counts, so that the row's own value need not be found.
+            if !empty {
+                self.text.push(b',');
+            }
+            empty = false;
+            push_string(&mut self.text, path);
+            self.text.push(b':');
+            match value {
+                Some(value) => push_string(&mut self.text, value),
+                None => self.text.extend_from_slice(b"null"),
+            }
+        }
+        self.text.push(b'}');
+    }
+}
+
+/// A text that is parsed on its own, only when somebody asks for it: `[value, [paths that must not be read]]`.
+pub(crate) fn lend(value: &[u8], schema: Option<&RowSchema>) -> Result<Vec<u8>, serde_json::Error> {
+    let mut text = Vec::with_capacity(value.len() + 8);
+    text.push(b'[');
+    let kept = spell_longs(&mut text, value, value, schema);
+    if value.trim_ascii().is_empty() {
+        text.extend_from_slice(b"null");
+    }
+    text.push(b',');
+    serde_json::to_writer(&mut text, &kept)?;
+    text.push(b']');
+    Ok(text)
+}
+
+/// Copies a text; integers beyond 2^53 in the columns that say so become strings. Returns the paths of the others.
+///
+/// `part` is what is copied, and stands within `whole`, which is what the paths begin in.
+fn spell_longs(target: &mut Vec<u8>, part: &[u8], whole: &[u8], schema: Option<&RowSchema>) -> Vec<Path> {
+    let found = integers::find(whole);
+    if found.is_empty() {
+        target.extend_from_slice(part);
+        return Vec::new();
+    }
+    let lead = part.as_ptr() as usize - whole.as_ptr() as usize;
+    let mut copied = 0;
+    let mut kept = Vec::new();
+    for integer in found {
+        let is_long = matches!(integer.path.first(), Some(Step::Key(column)) if schema.is_some_and(|schema| schema.is_long(column)));
+        if !is_long {
+            kept.push(integer.path);
+            continue;
+        }
+        let (start, end) = (integer.start - lead, integer.end - lead);
+        target.extend_from_slice(&part[copied..start]);
+        target.push(b'"');
+        target.extend_from_slice(&part[start..end]);
+        target.push(b'"');
+        copied = end;
+    }
+    target.extend_from_slice(&part[copied..]);
+    kept
+}
+
+/// What stands between the braces of an object.
+fn inner(data: &[u8]) -> Result<&[u8], &'static str> {
+    let trimmed = data.trim_ascii();
+    let Some(inner) = trimmed.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")) else {
+        return Err(if trimmed.is_empty() { "it is empty" } else { "it is not enclosed in braces" });
+    };
+    if inner.is_ascii() || std::str::from_utf8(inner).is_ok() { Ok(inner) } else { Err("it is not valid UTF-8") }
+}
+
+fn is_column(path: &str, schema: Option<&RowSchema>) -> bool {
+    !path.contains('.') || schema.is_some_and(|schema| schema.has_column(path))
+}
+
+fn overlay_bytes(row: &Row<'_>) -> usize {
+    row.overlay.iter().map(|(path, value)| path.len() + value.map_or(4, str::len) + 8).sum()
+}
+
+fn push_string(target: &mut Vec<u8>, text: &str) {
+    target.push(b'"');
+    for &byte in text.as_bytes() {
+        match byte {
+            b'"' | b'\\' => target.extend_from_slice(&[b'\\', byte]),
+            0..0x20 => target.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => target.push(byte),
+        }
+    }
+    target.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batch::{Headers, NonFinite};
+
+    fn batch<'a>(rows: Vec<Row<'a>>) -> Batch<'a> {
+        Batch { rows, headers: Headers::default(), now_ms: 0, non_finite: NonFinite::Omit, schema: None }
+    }
+
+    fn row<'a>(data: &'a [u8], overlay: &'a [(&'a str, Option<&'a str>)]) -> Row<'a> {
+        Row { data, overlay, event: b"", profile: b"" }
+    }
+
+    #[test]
+    fn a_column_is_overlaid_by_a_later_member_of_the_same_name() {
+        let overlay = [("email", Some("a\"b@c")), ("x.y", Some("z")), ("phone", None)];
+        let batch = batch(vec![row(br#" {"email":"old"} "#, &overlay), row(b"{ }", &overlay[..1])]);
+        let encoded = encode(&batch, 0..2, "t.js");
+        let text = String::from_utf8(encoded.text.clone()).unwrap();
+        assert_eq!(text, r#"[{"email":"old","email":"a\"b@c","phone":null},{ "email":"a\"b@c"}]"#);
+        assert_eq!(encoded.notes().unwrap().unwrap(), r#"{"u":[],"o":[[0,["x","y"],"z"]]}"#);
+    }
+
+    #[test]
+    fn rows_that_are_no_objects_are_left_out_and_named() {
+        let batch = batch(vec![row(b"", &[]), row(b"{}", &[]), row(b"[1]", &[]), row(b"{\"a\":\"\xff\"}", &[])]);
+        let encoded = encode(&batch, 0..4, "t.js");
+        assert_eq!(encoded.text, b"[{}]");
+        assert_eq!(encoded.rows, [1]);
+        assert_eq!(encoded.failures.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 2, 3]);
+    }
+
+    #[test]
+    fn an_overlaid_integer_needs_no_guard() {
+        let overlay = [("id", Some("7"))];
+        let batch = batch(vec![row(br#"{"id":12345678901234567890,"other":[12345678901234567890]}"#, &overlay)]);
+        assert_eq!(encode(&batch, 0..1, "t.js").notes().unwrap().unwrap(), r#"{"u":[[0,["other",0]]],"o":[]}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_overlay_is_valid_json(column in "[^.]{0,8}", value in "\\PC*|[\\x00-\\x1f\"\\\\]*") {
+            let overlay = [(column.as_str(), Some(value.as_str()))];
+            let batch = batch(vec![row(b"{\"a\":1}", &overlay)]);
+            let encoded = encode(&batch, 0..1, "t.js");
+            let parsed: serde_json::Value = serde_json::from_slice(&encoded.text).unwrap();
+            prop_assert_eq!(parsed[0][&column].as_str(), Some(value.as_str()));
+        }
+    }
+}

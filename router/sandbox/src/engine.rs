@@ -1,0 +1,323 @@
+//! One isolate and the transforms that are loaded into it. It lives on one thread and never leaves it.
+//!
+//! When a limit was hit, what the code left half-done cannot be trusted: after the time limit the transform's context is made anew,
+//! after the memory limit the whole isolate, with all contexts. Both come back when they are next needed.
+
+use std::collections::HashMap;
+use std::ffi::{c_char, c_void};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::answer;
+use crate::batch::{ConsoleLine, RowResult};
+use crate::encode::encode;
+use crate::error::{LoadError, LoadErrorKind, RowError, RowErrorKind};
+use crate::host::{self, Run};
+use crate::lent::Lent;
+use crate::options::{HEAP_HEADROOM_BYTES, Options, STRIKES_MAX};
+use crate::pool::{Counters, Program};
+use crate::realm::{Failure, Realm, Refusal};
+use crate::watchdog::Watch;
+
+pub(crate) struct Engine {
+    /// `None` only in between, while one isolate is replaced by the next: a thread may have just one.
+    vessel: Option<Vessel>,
+    options: Options,
+    watch: Watch,
+    counters: Arc<Counters>,
+    index: usize,
+}
+
+/// The fields are dropped in this order: contexts first, then the isolate, then what its callbacks refer to.
+struct Vessel {
+    realms: HashMap<u64, (std::sync::Weak<Program>, Realm)>,
+    isolate: v8::OwnedIsolate,
+    heap: Box<HeapGuard>,
+}
+
+/// What the callback at the heap limit works on.
+struct HeapGuard {
+    isolate: v8::IsolateHandle,
+    hit: AtomicBool,
+}
+
+/// The rows of a chunk, as they came out.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    /// In order, one per row.
+    pub(crate) results: Vec<RowResult>,
+    pub(crate) console: Vec<ConsoleLine>,
+    pub(crate) console_dropped: u64,
+    /// Rows that were run one by one.
+    pub(crate) alone: usize,
+}
+
+/// A run over some rows.
+enum Attempt {
+    Done(Vec<RowResult>),
+    /// The run as a whole failed; `struck` if at a limit.
+    Failed { error: RowError, struck: bool },
+}
+
+/// Isolates are made and dropped one at a time in the process: it is rare, and V8 shares tables between them.
+static MAKING: Mutex<()> = Mutex::new(());
+
+// === impl Engine ===
+
+impl Engine {
+    pub(crate) fn new(options: Options, watch: Watch, counters: Arc<Counters>, index: usize) -> Self {
+        Self { vessel: None, options, watch, counters, index }
+    }
+
+    /// Loads a transform and says what is wrong with it.
+    pub(crate) fn load(&mut self, program: &Arc<Program>) -> Result<(), LoadError> {
+        let Err(refusal) = self.ensure(program) else { return Ok(()) };
+        Err(LoadError {
+            kind: refusal.kind,
+            name: program.name.clone(),
+            message: refusal.message,
+            line: refusal.line,
+            column: refusal.column,
+            excerpt: refusal.excerpt,
+        })
+    }
+
+    /// Runs rows, together if it can be, else one by one.
+    pub(crate) fn run(&mut self, program: &Arc<Program>, lent: &Lent, range: Range<usize>) -> Chunk {
+        let mut chunk = Chunk::default();
+        let attempt = self.attempt(program, lent, range.clone(), self.options.batch_timeout, &mut chunk);
+        match attempt {
+            Attempt::Done(results) => chunk.results = results,
+            Attempt::Failed { error, .. } if range.len() == 1 => chunk.results.push(RowResult::Failed(error)),
+            Attempt::Failed { .. } => {
+                // What the console showed so far will be shown again.
+                chunk = Chunk { alone: range.len(), ..Chunk::default() };
+                self.run_alone(program, lent, range, &mut chunk);
+            }
+        }
+        self.settle();
+        chunk
+    }
+
+    fn run_alone(&mut self, program: &Arc<Program>, lent: &Lent, range: Range<usize>, chunk: &mut Chunk) {
+        let mut strikes = 0;
+        for row in range {
+            if strikes >= STRIKES_MAX {
+                chunk.results.push(RowResult::NotRun);
+                continue;
+            }
+            let before = chunk.console.len();
+            match self.attempt(program, lent, row..row + 1, self.options.row_timeout, chunk) {
+                Attempt::Done(results) => chunk.results.extend(results),
+                Attempt::Failed { error, struck } => {
+                    strikes += usize::from(struck);
+                    chunk.results.push(RowResult::Failed(error));
+                }
+            }
+            for line in chunk.console.iter_mut().skip(before) {
+                line.row = Some(row);
+            }
+        }
+    }
+
+    fn attempt(&mut self, program: &Arc<Program>, lent: &Lent, range: Range<usize>, limit: Duration, chunk: &mut Chunk) -> Attempt {
+        let file = program.name.as_str();
+        let failed = |kind, message: String| Attempt::Failed { error: RowError::new(kind, file, message), struck: false };
+        let batch = lent.batch();
+        let first = range.start;
+        let mut encoded = encode(batch, range.clone(), file);
+        let failures = std::mem::take(&mut encoded.failures);
+        let given = encoded.rows.clone();
+        if given.is_empty() {
+            return Attempt::Done(failures.into_iter().map(|(_, error)| RowResult::Failed(error)).collect());
+        }
+        if let Err(refusal) = self.ensure(program) {
+            // It was loaded before, so that this is a matter of limits, or of a top level that is not the same every time.
+            let struck = matches!(refusal.kind, LoadErrorKind::Timeout | LoadErrorKind::OutOfMemory);
+            let kind = match refusal.kind {
+                LoadErrorKind::Timeout => RowErrorKind::Timeout,
+                LoadErrorKind::OutOfMemory => RowErrorKind::OutOfMemory,
+                _ => RowErrorKind::Threw,
+            };
+            let message = format!("the transform could not be loaded again: {}", refusal.message);
+            return Attempt::Failed { error: RowError::new(kind, file, message), struck };
+        }
+        let console_left = self.options.console_bytes_max.saturating_sub(chunk.console.iter().map(|line| line.text.len()).sum());
+        let Some(vessel) = &mut self.vessel else { return failed(RowErrorKind::Threw, "the sandbox has no isolate".to_owned()) };
+        let Some((_, realm)) = vessel.realms.get(&program.id) else {
+            return failed(RowErrorKind::Threw, "the sandbox has lost the transform".to_owned());
+        };
+        self.watch.arm(limit);
+        let run = Run::begin(Some(lent), given, console_left);
+        let outcome = realm.run(&mut vessel.isolate, file, &mut encoded, batch, &run);
+        let console = run.console();
+        drop(run);
+        let late = self.watch.disarm();
+        let full = vessel.heap.hit.load(Ordering::Relaxed);
+        chunk.console.extend(console.lines);
+        chunk.console_dropped += console.dropped;
+        if late || full {
+            self.recover(program.id, full);
+        }
+        let outcome = match outcome {
+            Ok(answer) => answer::read(&answer, encoded.rows.len(), file, self.options.output_bytes_max)
+                .map_err(|problem| RowError::new(RowErrorKind::Shape, file, problem)),
+            Err(Failure::Failed(error)) => Err(error),
+            Err(Failure::Broken(problem)) => Err(RowError::new(RowErrorKind::Threw, file, problem)),
+            Err(Failure::Stopped) => return self.struck(file, full, limit),
+        };
+        match outcome {
+            Ok(results) => Attempt::Done(weave(first, results, failures)),
+            Err(error) => Attempt::Failed { error, struck: false },
+        }
+    }
+
+    fn struck(&mut self, file: &str, full: bool, limit: Duration) -> Attempt {
+        let error = if full {
+            let megabytes = self.options.heap_bytes_max / (1024 * 1024);
+            RowError::new(RowErrorKind::OutOfMemory, file, format!("the transform needs more than {megabytes} MiB of memory"))
+        } else {
+            RowError::new(RowErrorKind::Timeout, file, format!("the transform ran longer than {} ms", limit.as_millis()))
+        };
+        Attempt::Failed { error, struck: true }
+    }
+
+    /// Makes sure that there is an isolate with the transform in it.
+    fn ensure(&mut self, program: &Arc<Program>) -> Result<(), Refusal> {
+        let (watch, options) = (&self.watch, &self.options);
+        let vessel = self.vessel.get_or_insert_with(|| Vessel::new(options, watch));
+        if vessel.realms.contains_key(&program.id) {
+            return Ok(());
+        }
+        watch.arm(options.batch_timeout);
+        let loaded = Realm::load(&mut vessel.isolate, &program.name, &program.source, options);
+        let late = watch.disarm();
+        let full = vessel.heap.hit.load(Ordering::Relaxed);
+        match loaded {
+            Ok(realm) if !late && !full => {
+                vessel.realms.insert(program.id, (Arc::downgrade(program), realm));
+                self.counters.contexts.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(_) | Err(_) if late || full => {
+                let refusal = if full {
+                    let megabytes = options.heap_bytes_max / (1024 * 1024);
+                    Refusal::new(LoadErrorKind::OutOfMemory, format!("its top level needs more than {megabytes} MiB of memory"))
+                } else {
+                    Refusal::new(LoadErrorKind::Timeout, format!("its top level ran longer than {} ms", options.batch_timeout.as_millis()))
+                };
+                drop(loaded);
+                self.recover(program.id, full);
+                Err(refusal)
+            }
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// After a limit was hit.
+    fn recover(&mut self, program: u64, full: bool) {
+        self.counters.terminations.fetch_add(1, Ordering::Relaxed);
+        let Some(vessel) = &mut self.vessel else { return };
+        vessel.isolate.cancel_terminate_execution();
+        if full {
+            tracing::warn!(worker = self.index, "a transform exceeded the memory limit; its isolate is replaced");
+            self.discard();
+            self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+        } else if vessel.realms.remove(&program).is_some() {
+            self.counters.contexts.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Drops the isolate with everything in it.
+    pub(crate) fn discard(&mut self) {
+        if let Some(vessel) = self.vessel.take() {
+            self.counters.contexts.fetch_sub(vessel.realms.len(), Ordering::Relaxed);
+            let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(vessel);
+        }
+        self.counters.set_heap(self.index, 0);
+    }
+
+    /// Drops the contexts of transforms that nobody has any more.
+    pub(crate) fn sweep(&mut self) {
+        let Some(vessel) = &mut self.vessel else { return };
+        let before = vessel.realms.len();
+        vessel.realms.retain(|_, (program, _)| program.strong_count() > 0);
+        let gone = before - vessel.realms.len();
+        if gone > 0 {
+            self.counters.contexts.fetch_sub(gone, Ordering::Relaxed);
+            // What a dropped context held is collected now, not in the middle of somebody's batch.
+            vessel.isolate.low_memory_notification();
+        }
+        self.settle();
+    }
+
+    /// After a job: V8's own tasks for this thread, and the numbers for people.
+    fn settle(&mut self) {
+        let Some(vessel) = &mut self.vessel else { return };
+        let platform = v8::V8::get_current_platform();
+        while v8::Platform::pump_message_loop(&platform, &vessel.isolate, false) {}
+        let used = vessel.isolate.get_heap_statistics().used_heap_size();
+        self.counters.set_heap(self.index, used);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// Puts the rows that were run and those that could not be back into one order.
+fn weave(first: usize, ran: Vec<RowResult>, failures: Vec<(usize, RowError)>) -> Vec<RowResult> {
+    if failures.is_empty() {
+        return ran;
+    }
+    let mut woven = Vec::with_capacity(ran.len() + failures.len());
+    let mut failures = failures.into_iter().peekable();
+    for result in ran {
+        while let Some((_, error)) = failures.next_if(|(row, _)| *row == first + woven.len()) {
+            woven.push(RowResult::Failed(error));
+        }
+        woven.push(result);
+    }
+    woven.extend(failures.map(|(_, error)| RowResult::Failed(error)));
+    woven
+}
+
+// === impl Vessel ===
+
+impl Vessel {
+    fn new(options: &Options, watch: &Watch) -> Self {
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let parameters = v8::CreateParams::default().heap_limits(0, options.heap_bytes_max);
+        let mut isolate = v8::Isolate::new(parameters);
+        isolate.set_microtasks_policy(v8::MicrotasksPolicy::Explicit);
+        isolate.set_promise_reject_callback(host::rejection);
+        isolate.set_oom_error_handler(out_of_memory);
+        let heap = Box::new(HeapGuard { isolate: isolate.thread_safe_handle(), hit: AtomicBool::new(false) });
+        let data = std::ptr::from_ref::<HeapGuard>(&heap).cast_mut().cast::<c_void>();
+        isolate.add_near_heap_limit_callback(near_heap_limit, data);
+        watch.enroll(isolate.thread_safe_handle());
+        Self { realms: HashMap::new(), isolate, heap }
+    }
+}
+
+/// Stops the code that is about to exceed the limit, and lets the heap grow so that it can unwind: V8 would end the process
+/// otherwise. Called on the isolate's own thread, in the middle of an allocation.
+unsafe extern "C" fn near_heap_limit(data: *mut c_void, current: usize, initial: usize) -> usize {
+    // SAFETY: `data` is the `HeapGuard` in its box, which is dropped after the isolate that has this callback.
+    let guard = unsafe { &*data.cast::<HeapGuard>() };
+    guard.hit.store(true, Ordering::Relaxed);
+    guard.isolate.terminate_execution();
+    // Built-in functions that do not look at the stop for long may come here more than once.
+    current.max(initial).saturating_add(HEAP_HEADROOM_BYTES)
+}
+
+/// The last words before V8 aborts the process: even the headroom was not enough.
+unsafe extern "C" fn out_of_memory(_location: *const c_char, _details: &v8::OomDetails) {
+    tracing::error!("V8 is out of memory and ends the process; a transform allocates more at once than can be stopped");
+}

@@ -1,0 +1,160 @@
+//! What the driver may ask of us while a batch runs, and what V8 tells us then: the callbacks.
+//!
+//! An isolate stays on its thread, so what the callbacks work on stands in a variable of the thread: the *stage*. It is set for
+//! the length of one run and cleared after it.
+
+use std::cell::RefCell;
+
+use crate::batch::{ConsoleLevel, ConsoleLine};
+use crate::encode;
+use crate::lent::Lent;
+
+/// Rejected promises that are remembered until somebody handles them. Beyond it they are not, which changes nothing: the run
+/// fails for the first one already.
+const REJECTIONS_MAX: usize = 1000;
+
+/// Lines of the console per run, whatever their length.
+const CONSOLE_LINES_MAX: usize = 200;
+
+#[derive(Default)]
+struct Stage {
+    loan: Option<Loan>,
+    console: Vec<ConsoleLine>,
+    console_bytes: usize,
+    console_bytes_max: usize,
+    console_dropped: u64,
+    rejections: Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>,
+}
+
+/// The batch of the run, and which of its rows the driver was given.
+struct Loan {
+    lent: *const Lent,
+    rows: Vec<usize>,
+}
+
+thread_local! {
+    static STAGE: RefCell<Stage> = RefCell::default();
+}
+
+/// What a run left behind on the stage.
+#[derive(Debug, Default)]
+pub(crate) struct Console {
+    pub(crate) lines: Vec<ConsoleLine>,
+    pub(crate) dropped: u64,
+}
+
+/// A run's time on the stage. Borrows the batch, so that it cannot be gone while a callback may look at it.
+pub(crate) struct Run<'a> {
+    _lent: Option<&'a Lent>,
+}
+
+impl<'a> Run<'a> {
+    /// Without a batch while a transform is loaded: its top level runs, too.
+    pub(crate) fn begin(lent: Option<&'a Lent>, rows: Vec<usize>, console_bytes_max: usize) -> Self {
+        STAGE.with_borrow_mut(|stage| {
+            *stage = Stage { loan: lent.map(|lent| Loan { lent, rows }), console_bytes_max, ..Stage::default() };
+        });
+        Self { _lent: lent }
+    }
+
+    /// Takes what was written to the console.
+    pub(crate) fn console(&self) -> Console {
+        STAGE.with_borrow_mut(|stage| Console {
+            lines: std::mem::take(&mut stage.console),
+            dropped: std::mem::take(&mut stage.console_dropped),
+        })
+    }
+
+    /// The reason of a promise that was rejected and that nobody handles, if there is one.
+    pub(crate) fn unhandled(&self) -> Option<v8::Global<v8::Value>> {
+        STAGE.with_borrow(|stage| stage.rejections.first().map(|(_, reason)| reason.clone()))
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        STAGE.with_borrow_mut(|stage| *stage = Stage::default());
+    }
+}
+
+// === The driver's questions ===
+
+/// `host(what, index)`: the text of a row's event, profile or data, or of the schema.
+pub(crate) fn host(scope: &mut v8::PinScope<'_, '_>, arguments: v8::FunctionCallbackArguments<'_>, mut result: v8::ReturnValue<'_>) {
+    let what = arguments.get(0).uint32_value(scope).unwrap_or(u32::MAX);
+    let index = arguments.get(1).uint32_value(scope).unwrap_or(u32::MAX);
+    let text = STAGE.with_borrow(|stage| stage.loan.as_ref().and_then(|loan| loan.text(what, index)));
+    match text.and_then(|text| v8::String::new_from_utf8(scope, &text, v8::NewStringType::Normal)) {
+        Some(text) => result.set(text.into()),
+        None => {
+            let message = v8::String::new_from_utf8(scope, b"the sandbox has no such text", v8::NewStringType::Normal);
+            if let Some(message) = message {
+                let error = v8::Exception::error(scope, message);
+                scope.throw_exception(error);
+            }
+        }
+    }
+}
+
+impl Loan {
+    fn text(&self, what: u32, index: u32) -> Option<Vec<u8>> {
+        // SAFETY: the stage holds a loan only while a `Run` lives, and that borrows the `Lent` behind the pointer.
+        let batch = unsafe { &*self.lent }.batch();
+        let schema = batch.schema.as_deref();
+        if what == 3 {
+            return schema.map(|schema| schema.text().as_bytes().to_vec());
+        }
+        let row = batch.rows.get(*self.rows.get(usize::try_from(index).ok()?)?)?;
+        match what {
+            0 => encode::lend(row.event, None),
+            1 => encode::lend(row.profile, None),
+            2 => encode::lend(row.data, schema),
+            _ => return None,
+        }
+        .ok()
+    }
+}
+
+/// `emit(level, text)`: keeps a line of the console.
+pub(crate) fn emit(scope: &mut v8::PinScope<'_, '_>, arguments: v8::FunctionCallbackArguments<'_>, _result: v8::ReturnValue<'_>) {
+    let level = match arguments.get(0).to_rust_string_lossy(scope).as_str() {
+        "error" => ConsoleLevel::Error,
+        "warn" => ConsoleLevel::Warn,
+        "debug" => ConsoleLevel::Debug,
+        _ => ConsoleLevel::Info,
+    };
+    let text = arguments.get(1).to_rust_string_lossy(scope);
+    STAGE.with_borrow_mut(|stage| {
+        if stage.console_bytes + text.len() > stage.console_bytes_max || stage.console.len() >= CONSOLE_LINES_MAX {
+            stage.console_dropped += 1;
+            return;
+        }
+        stage.console_bytes += text.len();
+        stage.console.push(ConsoleLine { level, text, row: None });
+    });
+}
+
+// === What V8 tells ===
+
+/// Keeps the book on promises that were rejected without a handler: a failure that nobody looks at must not be lost.
+pub(crate) unsafe extern "C" fn rejection(message: v8::PromiseRejectMessage<'_>) {
+    v8::callback_scope!(unsafe scope, &message);
+    let promise = message.get_promise();
+    match message.get_event() {
+        v8::PromiseRejectEvent::PromiseRejectWithNoHandler => {
+            let Some(reason) = message.get_value() else { return };
+            let entry = (v8::Global::new(scope, promise), v8::Global::new(scope, reason));
+            STAGE.with_borrow_mut(|stage| {
+                if stage.rejections.len() < REJECTIONS_MAX {
+                    stage.rejections.push(entry);
+                }
+            });
+        }
+        v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => {
+            let promise = v8::Global::new(scope, promise);
+            STAGE.with_borrow_mut(|stage| stage.rejections.retain(|(other, _)| *other != promise));
+        }
+        // Settling a settled promise again does nothing, and is no failure.
+        v8::PromiseRejectEvent::PromiseRejectAfterResolved | v8::PromiseRejectEvent::PromiseResolveAfterResolved => {}
+    }
+}
