@@ -1,0 +1,173 @@
+//! One commit of the log as its writer left it: only what a reader of changes needs. The log's JSON is Delta's protocol
+//! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md#actions>), so it is read as such.
+//!
+//! Lines end at `\n` and nowhere else: statistics may hold U+2028 unescaped.
+
+use std::collections::HashMap;
+
+use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
+use serde::Deserialize;
+
+/// Partition values by physical column name; null where the partition is null.
+pub(crate) type PartitionValues = HashMap<String, Option<String>>;
+
+/// A data file that a commit adds.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Add {
+    pub path: String,
+    #[serde(default)]
+    pub partition_values: PartitionValues,
+    pub size: u64,
+    pub data_change: bool,
+    pub deletion_vector: Option<DeletionVectorDescriptor>,
+}
+
+/// A data file that a commit removes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Remove {
+    pub path: String,
+    /// Left out by writers without extended file metadata.
+    pub partition_values: Option<PartitionValues>,
+    pub size: Option<u64>,
+    #[serde(default = "yes")]
+    pub data_change: bool,
+    pub deletion_vector: Option<DeletionVectorDescriptor>,
+}
+
+/// A file of changes that the writer recorded; where a commit has one, its added and removed files say nothing more.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cdc {
+    pub path: String,
+    #[serde(default)]
+    pub partition_values: PartitionValues,
+    pub size: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Metadata {
+    #[serde(default)]
+    pub configuration: HashMap<String, Option<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CommitInfo {
+    pub operation: Option<String>,
+    #[serde(default)]
+    pub operation_metrics: Option<HashMap<String, serde_json::Value>>,
+    pub in_commit_timestamp: Option<i64>,
+}
+
+/// The actions of one commit, each kind in the order of the file.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    pub adds: Vec<Add>,
+    pub removes: Vec<Remove>,
+    pub cdc: Vec<Cdc>,
+    pub metadata: Option<Metadata>,
+    /// The commit has a protocol action.
+    pub protocol: bool,
+    pub info: CommitInfo,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    add: Option<Add>,
+    remove: Option<Remove>,
+    cdc: Option<Cdc>,
+    meta_data: Option<Metadata>,
+    protocol: Option<serde::de::IgnoredAny>,
+    commit_info: Option<CommitInfo>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+// === impl Actions ===
+
+impl Actions {
+    /// Reads a commit.
+    ///
+    /// # Errors
+    /// The number of the line that is no action, and what is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let mut actions = Self::default();
+        for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let line: Line = serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", index + 1))?;
+            actions.adds.extend(line.add);
+            actions.removes.extend(line.remove);
+            actions.cdc.extend(line.cdc);
+            actions.metadata = line.meta_data.or(actions.metadata);
+            actions.protocol |= line.protocol.is_some();
+            actions.info = line.commit_info.unwrap_or(actions.info);
+        }
+        Ok(actions)
+    }
+
+    /// A MERGE that touched no row, whatever files it rewrote: Spark gives no changes for it (`CDCReader`,
+    /// `shouldSkipFileActionsInCommit`).
+    pub fn is_merge_without_effect(&self) -> bool {
+        let zero = |name: &str| {
+            self.info.operation_metrics.as_ref().and_then(|metrics| metrics.get(name)).is_some_and(|value| match value {
+                serde_json::Value::String(text) => text == "0",
+                other => other.as_u64() == Some(0),
+            })
+        };
+        self.info.operation.as_deref() == Some("MERGE")
+            && zero("numTargetRowsInserted")
+            && zero("numTargetRowsUpdated")
+            && zero("numTargetRowsDeleted")
+    }
+}
+
+impl Metadata {
+    /// Whether the change feed is on after this commit.
+    pub fn change_feed(&self) -> bool {
+        self.configuration
+            .get("delta.enableChangeDataFeed")
+            .and_then(Option::as_deref)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_separator_inside_of_statistics_ends_no_line() {
+        let commit = "{\"add\":{\"path\":\"a\",\"partitionValues\":{},\"size\":1,\"dataChange\":true,\"stats\":\"\u{2028}\"}}\n\n{\"remove\":{\"path\":\"b\"}}\n";
+        let actions = Actions::parse(commit.as_bytes()).unwrap();
+        assert_eq!(actions.adds.len(), 1);
+        assert!(actions.removes[0].data_change);
+    }
+
+    #[test]
+    fn a_merge_is_without_effect_only_if_all_three_numbers_are_known_to_be_zero() {
+        let merge = |metrics: &str| {
+            let line = format!(r#"{{"commitInfo":{{"operation":"MERGE","operationMetrics":{{{metrics}}}}}}}"#);
+            Actions::parse(line.as_bytes()).unwrap().is_merge_without_effect()
+        };
+        let zeros = r#""numTargetRowsInserted":"0","numTargetRowsUpdated":"0","numTargetRowsDeleted":"0""#;
+        assert!(merge(zeros));
+        assert!(!merge(r#""numTargetRowsInserted":"0","numTargetRowsUpdated":"0""#));
+        assert!(!merge(r#""numTargetRowsInserted":"0","numTargetRowsUpdated":"0","numTargetRowsDeleted":"1""#));
+        let write = zeros.replace("MERGE", "WRITE");
+        let line = format!(r#"{{"commitInfo":{{"operation":"WRITE","operationMetrics":{{{write}}}}}}}"#);
+        assert!(!Actions::parse(line.as_bytes()).unwrap().is_merge_without_effect());
+    }
+
+    #[test]
+    fn a_line_that_is_no_action_is_named() {
+        let error = Actions::parse(b"{\"commitInfo\":{}}\n{\"add\":").unwrap_err();
+        assert!(error.starts_with("line 2:"), "{error}");
+    }
+}

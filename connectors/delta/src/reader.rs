@@ -1,0 +1,407 @@
+//! Reads a table step by step: finds the next version, announces its schema, gives its rows, keeps the cursor.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use delta_kernel::scan::StatsOptions;
+use delta_kernel::scan::state::ScanFile;
+use tailwater_core::schema::Schema;
+use tracing::info;
+
+use crate::cursor::{Cursor, FORMAT};
+use crate::error::Error;
+use crate::files::{Content, DataFile, Kind, Selection};
+use crate::layout::Key;
+use crate::log::Actions;
+use crate::options::{OnReplaced, Options, Start};
+use crate::step::{Rows, SchemaChange, Step};
+use crate::table::{Commit, State, Table};
+use crate::version::{Chunk, Part, Plan, VersionReader};
+
+/// Versions without rows that are passed before the caller is given the cursor: OPTIMIZE and the like leave many.
+const EMPTY_VERSIONS_MAX: u32 = 100;
+
+/// A table's reader. Blocking: it belongs on a thread of its own.
+///
+/// After an error it can be asked again: it goes on right behind the rows that it gave last.
+pub struct Reader {
+    table: Arc<Table>,
+    options: Options,
+    cursor: Cursor,
+    /// The table as of the version before the cursor's, if it is known.
+    state: Option<Arc<State>>,
+    /// Commits that were listed and not read yet.
+    listed: VecDeque<Commit>,
+    /// The commit that was read last, as it lay in the log: one that changed means another table.
+    last: Option<Commit>,
+    work: Option<VersionReader>,
+    pending: VecDeque<Step>,
+    empty_versions: u32,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// Opens a table: at the cursor, or where [`Options::start`] says.
+    ///
+    /// # Errors
+    /// No table; no change feed; a cursor of another format or another table; a version or a file that is gone; a feature or a
+    /// type that cannot be read; a key column that does not exist.
+    pub fn open(options: Options, cursor: Option<Cursor>) -> Result<Self, Error> {
+        let table = Arc::new(Table::open(&options)?);
+        let latest = Arc::new(table.state(None, &options)?);
+        let mut reader = Self {
+            cursor: Cursor {
+                format: FORMAT,
+                table: latest.id.clone(),
+                generation: 0,
+                version: latest.version,
+                ordinal: 0,
+                snapshot: true,
+                schema: None,
+            },
+            table,
+            options,
+            state: None,
+            listed: VecDeque::new(),
+            last: None,
+            work: None,
+            pending: VecDeque::new(),
+            empty_versions: 0,
+        };
+        match cursor {
+            Some(cursor) => reader.resume(cursor, &latest)?,
+            None => reader.start(latest)?,
+        }
+        // What is wrong with the first version is told now, not at the first row.
+        reader.begin()?;
+        Ok(reader)
+    }
+
+    /// Where the reader is: behind the rows that it gave last.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The next step. [`Step::CaughtUp`] when there is nothing new: ask again after a while.
+    ///
+    /// # Errors
+    /// See [`Reader::open`]; transient ones ([`Error::is_transient`]) besides.
+    #[expect(clippy::should_implement_trait, reason = "it never ends and it fails, so it is no iterator")]
+    pub fn next(&mut self) -> Result<Step, Error> {
+        loop {
+            if let Some(step) = self.pending.pop_front() {
+                return Ok(step);
+            }
+            match self.work.take() {
+                // If it fails, it is gone, and the version is opened again at the cursor.
+                Some(mut work) => match work.next()? {
+                    Some(chunk) => {
+                        self.give(&work, chunk);
+                        self.work = Some(work);
+                    }
+                    None => self.finish(&work),
+                },
+                None => {
+                    if let Some(latest) = self.begin()? {
+                        return Ok(Step::CaughtUp { version: latest, cursor: self.cursor.clone() });
+                    }
+                }
+            }
+        }
+    }
+
+    // --- where to begin ---
+
+    fn start(&mut self, latest: Arc<State>) -> Result<(), Error> {
+        match self.options.start {
+            Start::Snapshot => self.require_change_feed(&latest),
+            Start::Latest => {
+                self.require_change_feed(&latest)?;
+                self.require_key(&latest)?;
+                self.cursor.version = latest.version + 1;
+                self.cursor.snapshot = false;
+                self.announce(&latest.schema, latest.version);
+                self.state = Some(latest);
+                Ok(())
+            }
+            Start::Version(version) => {
+                if version > latest.version + 1 {
+                    let table = self.table.name.clone();
+                    return Err(Error::VersionUnknown { table, version, latest: latest.version });
+                }
+                self.cursor.version = version;
+                self.cursor.snapshot = false;
+                if version > latest.version {
+                    self.state = Some(latest);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn resume(&mut self, cursor: Cursor, latest: &Arc<State>) -> Result<(), Error> {
+        if cursor.format != FORMAT {
+            let table = self.table.name.clone();
+            return Err(Error::CursorFormat { table, format: cursor.format, expected: FORMAT });
+        }
+        self.cursor = cursor;
+        // The version that has to be there, if the table is still the same.
+        let known = if self.cursor.snapshot { self.cursor.version } else { self.cursor.version.saturating_sub(1) };
+        if latest.version < known && self.cursor.version > 0 {
+            return self.replaced(latest);
+        }
+        if self.cursor.table == latest.id {
+            if known == latest.version {
+                self.state = Some(latest.clone());
+            }
+            return Ok(());
+        }
+        // Another id: a commit since then changed it, which the log shows, or the table is another one.
+        match self.table.state(Some(known), &self.options) {
+            Ok(state) if state.id == self.cursor.table => Ok(()),
+            Ok(_) => self.replaced(latest),
+            Err(error) if error.is_transient() => Err(error),
+            Err(_) => self.replaced(latest),
+        }
+    }
+
+    fn replaced(&mut self, latest: &Arc<State>) -> Result<(), Error> {
+        match self.options.on_replaced {
+            OnReplaced::Fail => Err(Error::Replaced {
+                table: self.table.name.clone(),
+                version: self.cursor.version,
+                expected: self.cursor.table.clone(),
+                found: latest.id.clone(),
+                latest: latest.version,
+            }),
+            OnReplaced::Snapshot => {
+                info!(table = %self.table.name, generation = self.cursor.generation + 1, "the table was replaced, a new generation begins");
+                self.cursor.table.clone_from(&latest.id);
+                self.cursor.generation += 1;
+                self.cursor.version = latest.version;
+                self.cursor.ordinal = 0;
+                self.cursor.snapshot = true;
+                self.state = None;
+                self.listed.clear();
+                self.last = None;
+                self.require_change_feed(latest)
+            }
+        }
+    }
+
+    // --- the next version ---
+
+    /// Opens the cursor's version. If there is none yet, returns the latest one.
+    fn begin(&mut self) -> Result<Option<u64>, Error> {
+        if self.work.is_some() {
+            return Ok(None);
+        }
+        if self.cursor.snapshot {
+            let plan = self.snapshot_plan()?;
+            self.open_version(plan)?;
+            return Ok(None);
+        }
+        let version = self.cursor.version;
+        let Some(commit) = self.commit(version)? else {
+            return Ok(if self.cursor.snapshot { None } else { Some(version.saturating_sub(1)) });
+        };
+        let actions = self.table.actions(&commit)?;
+        let state = self.state_at(version, &actions)?;
+        self.require_change_feed(&state)?;
+        self.require_key(&state)?;
+        if state.id != self.cursor.table {
+            // The log goes on, so nothing is lost; but rows of the two must never be taken for versions of one another.
+            info!(table = %self.table.name, version, "a commit gave the table another id, a new generation begins");
+            self.cursor.table.clone_from(&state.id);
+            self.cursor.generation += 1;
+        }
+        let timestamp = actions.info.in_commit_timestamp.filter(|_| state.in_commit_timestamps).unwrap_or(commit.modified);
+        let previous = || match &self.state {
+            Some(known) if known.version < version => Ok(known.clone()),
+            _ => self.table.state(Some(version.saturating_sub(1)), &self.options).map(Arc::new),
+        };
+        let plan = Plan::of_commit(&self.table, &state, actions, version, Some(timestamp), previous)?;
+        self.open_version(plan)?;
+        self.listed.pop_front();
+        self.last = Some(commit);
+        self.state = Some(state);
+        Ok(None)
+    }
+
+    fn open_version(&mut self, plan: Plan) -> Result<(), Error> {
+        let mut work = VersionReader::open(self.table.clone(), plan, &self.options, self.cursor.ordinal)?;
+        if let Some(report) = work.take_report().filter(|_| self.cursor.ordinal == 0) {
+            self.pending.push_back(Step::Coalesced(report));
+        }
+        self.work = Some(work);
+        Ok(())
+    }
+
+    /// The commit of a version; none if the table has not come to it.
+    fn commit(&mut self, version: u64) -> Result<Option<Commit>, Error> {
+        if self.listed.front().is_none_or(|commit| commit.version != version) {
+            // The version before it is listed too: if it is not what was read, the table is another one.
+            self.listed = self.table.commits(version.saturating_sub(1))?.into();
+            let before = self.listed.pop_front_if(|commit| commit.version < version);
+            let same = match (&before, &self.last) {
+                (Some(before), Some(last)) => before == last,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            if !same && version > 0 {
+                self.verify(version)?;
+                if self.cursor.snapshot {
+                    return Ok(None);
+                }
+                self.last = before;
+            }
+        }
+        match self.listed.front() {
+            Some(commit) if commit.version == version => Ok(Some(commit.clone())),
+            Some(_) => Err(self.table.gone(version)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the table is still the one that was read: asked when its log is not as it was left.
+    fn verify(&mut self, version: u64) -> Result<(), Error> {
+        let latest = Arc::new(self.table.state(None, &self.options)?);
+        if latest.version + 1 < version {
+            return self.replaced(&latest);
+        }
+        if latest.id == self.cursor.table {
+            return Ok(());
+        }
+        match self.table.state(Some(version - 1), &self.options) {
+            Ok(state) if state.id == self.cursor.table => Ok(()),
+            Ok(_) => self.replaced(&latest),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The table as of a version whose actions are at hand.
+    fn state_at(&self, version: u64, actions: &Actions) -> Result<Arc<State>, Error> {
+        match &self.state {
+            Some(state) if actions.metadata.is_none() && !actions.protocol && state.version < version => Ok(state.clone()),
+            Some(state) if state.version == version => Ok(state.clone()),
+            _ => self.table.state(Some(version), &self.options).map(Arc::new),
+        }
+    }
+
+    fn snapshot_plan(&mut self) -> Result<Plan, Error> {
+        let version = self.cursor.version;
+        let state = Arc::new(self.table.state(Some(version), &self.options)?);
+        self.require_key(&state)?;
+        let failed = |error| self.table.error(Some(version), "list the files", &error);
+        let scan = state.snapshot.clone().scan_builder().with_stats(StatsOptions::none()).build().map_err(failed)?;
+        let mut files: Vec<DataFile> = Vec::new();
+        for metadata in scan.scan_metadata(self.table.engine.as_ref()).map_err(failed)? {
+            files = metadata.map_err(failed)?.visit_scan_files(files, push_file).map_err(failed)?;
+        }
+        // The order of the log's replay changes with each checkpoint, the names do not.
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let commit = self.table.commits(version)?.into_iter().next().filter(|commit| commit.version == version);
+        let timestamp = match &commit {
+            Some(commit) if state.in_commit_timestamps => self.table.actions(commit)?.info.in_commit_timestamp,
+            Some(commit) => Some(commit.modified),
+            None => None,
+        };
+        let part = |files: Vec<DataFile>| Part {
+            layout: state.layout.clone(),
+            schema: state.schema.clone(),
+            schema_version: version,
+            files: Arc::new(files),
+        };
+        let plan =
+            Plan { version, timestamp, snapshot: true, before: part(Vec::new()), after: part(files), recorded: false };
+        self.last = commit;
+        self.state = Some(state);
+        Ok(plan)
+    }
+
+    fn require_change_feed(&self, state: &State) -> Result<(), Error> {
+        if state.change_feed {
+            return Ok(());
+        }
+        Err(self.table.change_feed_disabled(state.version)?)
+    }
+
+    fn require_key(&self, state: &State) -> Result<(), Error> {
+        if state.layout.key != Key::Missing {
+            return Ok(());
+        }
+        let columns: Vec<&str> = state.layout.columns.iter().map(|column| column.name.as_str()).collect();
+        Err(Error::Key {
+            table: self.table.name.clone(),
+            version: state.version,
+            column: self.options.key.clone().unwrap_or_default(),
+            columns: columns.join(", "),
+        })
+    }
+
+    // --- what comes out ---
+
+    fn give(&mut self, work: &VersionReader, chunk: Chunk) {
+        self.announce(&chunk.schema, chunk.schema_version);
+        if chunk.last {
+            self.move_on(work.version());
+        } else {
+            self.cursor.ordinal = chunk.next;
+        }
+        self.empty_versions = 0;
+        self.pending.push_back(Step::Rows(Rows {
+            version: work.version(),
+            rows: chunk.rows,
+            cursor: self.cursor.clone(),
+            snapshot: work.is_snapshot(),
+            schema: chunk.schema,
+        }));
+    }
+
+    /// The version has no more rows.
+    fn finish(&mut self, work: &VersionReader) {
+        self.move_on(work.version());
+        let Some(state) = self.state.clone() else { return };
+        // A schema may change without a row.
+        self.announce(&state.schema, state.version);
+        self.empty_versions += 1;
+        if self.empty_versions >= EMPTY_VERSIONS_MAX {
+            self.empty_versions = 0;
+            self.pending.push_back(Step::Rows(Rows {
+                version: work.version(),
+                rows: Vec::new(),
+                cursor: self.cursor.clone(),
+                snapshot: work.is_snapshot(),
+                schema: state.schema.clone(),
+            }));
+        }
+    }
+
+    fn move_on(&mut self, version: u64) {
+        if self.cursor.version == version {
+            self.cursor.version = version + 1;
+            self.cursor.ordinal = 0;
+            self.cursor.snapshot = false;
+        }
+    }
+
+    fn announce(&mut self, schema: &Arc<Schema>, version: u64) {
+        if self.cursor.schema.as_ref() == Some(schema.as_ref()) {
+            return;
+        }
+        let previous = self.cursor.schema.replace(schema.as_ref().clone());
+        let difference = previous.as_ref().map(|previous| schema.difference(previous)).unwrap_or_default();
+        self.pending.push_back(Step::Schema(SchemaChange { version, schema: schema.clone(), previous, difference }));
+    }
+}
+
+fn push_file(files: &mut Vec<DataFile>, file: ScanFile) {
+    files.push(DataFile {
+        path: file.path,
+        size: u64::try_from(file.size).unwrap_or_default(),
+        partition_values: file.partition_values.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+        selection: if file.dv_info.has_vector() { Selection::Except(file.dv_info) } else { Selection::All },
+        content: Content::Rows(Kind::Insert),
+    });
+}

@@ -1,0 +1,345 @@
+//! A table's location: the kernel's engine on it, the listing of its log, its commits, and what it looks like at a version.
+
+use std::fmt::Write as _;
+use std::num::NonZero;
+use std::sync::Arc;
+
+use delta_kernel::snapshot::Snapshot;
+use delta_kernel::{Engine, FileMeta, KernelError, SnapshotRef};
+use delta_kernel_default_engine::DefaultEngineBuilder;
+use delta_kernel_default_engine::storage::store_from_url_opts;
+use secrecy::{ExposeSecret as _, SecretString};
+use tailwater_core::schema::Schema;
+use url::Url;
+
+use crate::error::{Error, Meaning, meaning, short};
+use crate::layout::Layout;
+use crate::log::Actions;
+use crate::options::Options;
+
+/// Rows that the kernel decodes at once.
+const BATCH_ROWS: usize = 4_096;
+
+/// Batches that are decoded ahead of their use.
+const BATCHES_AHEAD: usize = 2;
+
+/// Commits taken from one listing of the log; the next listing brings more.
+const LISTING_MAX: usize = 1_000;
+
+/// Bytes of one commit of the log. A commit is held in memory while its version is read.
+const COMMIT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Commits looked at to name the first version with a change feed in an error.
+const SEARCH_MAX: usize = 10_000;
+
+pub(crate) struct Table {
+    /// For people: an absolute path, or the URL without credentials and query.
+    pub name: String,
+    pub root: Url,
+    pub engine: Arc<dyn Engine>,
+    secrets: Vec<SecretString>,
+}
+
+/// A commit's file in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub version: u64,
+    pub size: u64,
+    /// Milliseconds since 1970.
+    pub modified: i64,
+}
+
+/// What a table looks like from one version until the next commit with metadata.
+pub(crate) struct State {
+    pub version: u64,
+    /// The table's id.
+    pub id: String,
+    pub snapshot: SnapshotRef,
+    /// The change feed is on.
+    pub change_feed: bool,
+    pub in_commit_timestamps: bool,
+    pub schema: Arc<Schema>,
+    pub layout: Arc<Layout>,
+}
+
+// === impl Table ===
+
+impl Table {
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let secrets: Vec<SecretString> = options.storage_options.values().cloned().collect();
+        let location = |detail: String| Error::Location { table: public_name(&options.table), detail };
+        let root = root(&options.table).map_err(&location)?;
+        let name = match root.to_file_path() {
+            Ok(path) => path.to_string_lossy().trim_end_matches('/').to_owned(),
+            Err(()) => public_name(root.as_str()),
+        };
+        let opts = options.storage_options.iter().map(|(key, value)| (key.as_str(), value.expose_secret().to_owned()));
+        let store = store_from_url_opts(&root, opts).map_err(|error| location(short(&error.to_string(), &secrets)))?;
+        let mut builder = DefaultEngineBuilder::new(store);
+        if let (Some(rows), Some(ahead)) = (NonZero::new(BATCH_ROWS), NonZero::new(BATCHES_AHEAD)) {
+            builder = builder.with_batch_size(rows).with_buffer_size(ahead);
+        }
+        Ok(Self { name, root, engine: Arc::new(builder.build()), secrets })
+    }
+
+    /// The statement that enables the change feed.
+    pub fn enabling_statement(&self) -> String {
+        format!("ALTER TABLE delta.`{}` SET TBLPROPERTIES (delta.enableChangeDataFeed = true)", self.name)
+    }
+
+    /// The commits from `from` on, in order, [`LISTING_MAX`] at most. Versions that the log no longer has are simply not
+    /// among them.
+    pub fn commits(&self, from: u64) -> Result<Vec<Commit>, Error> {
+        let failed = |error: KernelError| match meaning(&error, &self.secrets) {
+            // A folder without a log, or no folder at all: whoever asks says what that means.
+            Meaning::FileMissing(_) => None,
+            _ => Some(self.error(None, "list the log", &error)),
+        };
+        // The name without its ending lies right before the commit, its checksum and its checkpoints.
+        let start = self.log_url(&format!("{from:020}."))?;
+        let listing = match self.engine.storage_handler().list_from(&start) {
+            Ok(listing) => listing,
+            Err(error) => return failed(error).map_or_else(|| Ok(Vec::new()), Err),
+        };
+        let mut commits = Vec::new();
+        for file in listing {
+            let file = match file {
+                Ok(file) => file,
+                Err(error) => return failed(error).map_or_else(|| Ok(commits), Err),
+            };
+            let path = file.location.path();
+            let name = path.rsplit('/').next().unwrap_or_default();
+            // Everything but commits, checksums and checkpoints is named with an underscore and sorts after the digits.
+            if !name.starts_with(|c: char| c.is_ascii_digit()) || !path.ends_with(&format!("/_delta_log/{name}")) {
+                break;
+            }
+            if let Some(version) = commit_version(name) {
+                commits.push(Commit { version, size: file.size, modified: file.last_modified });
+                if commits.len() == LISTING_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(commits)
+    }
+
+    /// Reads a commit.
+    pub fn actions(&self, commit: &Commit) -> Result<Actions, Error> {
+        let version = commit.version;
+        let read = |detail: String| Error::Read {
+            table: self.name.clone(),
+            version: Some(version),
+            doing: "read a commit",
+            detail,
+            transient: false,
+        };
+        if commit.size > COMMIT_BYTES_MAX {
+            return Err(read(format!("it has {} bytes, {COMMIT_BYTES_MAX} at most are read", commit.size)));
+        }
+        let url = self.log_url(&format!("{version:020}.json"))?;
+        let mut bytes = Vec::new();
+        let parts = self.engine.storage_handler().read_files(vec![(url, None)]);
+        for part in parts.map_err(|error| self.commit_error(version, &error))? {
+            bytes.extend_from_slice(&part.map_err(|error| self.commit_error(version, &error))?);
+        }
+        Actions::parse(&bytes).map_err(|detail| read(short(&detail, &self.secrets)))
+    }
+
+    /// The table at a version, or its latest one.
+    pub fn state(&self, version: Option<u64>, options: &Options) -> Result<State, Error> {
+        let mut builder = Snapshot::builder_for(self.root.as_str());
+        if let Some(version) = version {
+            builder = builder.at_version(version);
+        }
+        let snapshot = builder.build(self.engine.as_ref()).map_err(|error| match meaning(&error, &self.secrets) {
+            Meaning::NoTable | Meaning::FileMissing(_) if version.is_none() => {
+                Error::NotATable { table: self.name.clone(), detail: "it has no log".to_owned() }
+            }
+            Meaning::NoTable | Meaning::FileMissing(_) => self.gone(version.unwrap_or_default()),
+            _ => self.error(version, "read the schema", &error),
+        })?;
+        State::of(self, snapshot, options)
+    }
+
+    /// The version is not in the log: which is the first that can be read?
+    pub fn gone(&self, version: u64) -> Error {
+        let earliest = self.commits(0).ok().and_then(|commits| commits.first().map(|commit| commit.version));
+        Error::VersionGone { table: self.name.clone(), version, earliest: earliest.filter(|&earliest| earliest > version) }
+    }
+
+    /// The feed is off at `version`: from which version on can changes be read?
+    pub fn change_feed_disabled(&self, version: u64) -> Result<Error, Error> {
+        let mut first_version = None;
+        let mut from = version + 1;
+        let mut seen = 0;
+        'search: loop {
+            let commits = self.commits(from)?;
+            let Some(last) = commits.last() else { break };
+            from = last.version + 1;
+            for commit in &commits {
+                seen += 1;
+                if seen > SEARCH_MAX {
+                    break 'search;
+                }
+                if self.actions(commit)?.metadata.is_some_and(|metadata| metadata.change_feed()) {
+                    first_version = Some(commit.version);
+                    break 'search;
+                }
+            }
+        }
+        Ok(Error::CdfDisabled { table: self.name.clone(), version, statement: self.enabling_statement(), first_version })
+    }
+
+    /// Translates a kernel error. `doing` completes "could not …".
+    pub fn error(&self, version: Option<u64>, doing: &'static str, error: &KernelError) -> Error {
+        let table = self.name.clone();
+        match meaning(error, &self.secrets) {
+            Meaning::Unsupported(feature) => Error::Unsupported { table, version: version.unwrap_or_default(), feature },
+            Meaning::FileMissing(file) => Error::FileGone { table, version: version.unwrap_or_default(), file },
+            Meaning::VersionMissing { earliest } => {
+                Error::VersionGone { table, version: version.unwrap_or_default(), earliest }
+            }
+            Meaning::NoTable => Error::NotATable { table, detail: "it has no log".to_owned() },
+            Meaning::Transient(detail) => Error::Read { table, version, doing, detail, transient: true },
+            Meaning::Other(detail) => Error::Read { table, version, doing, detail, transient: false },
+        }
+    }
+
+    fn commit_error(&self, version: u64, error: &KernelError) -> Error {
+        match meaning(error, &self.secrets) {
+            Meaning::FileMissing(_) => self.gone(version),
+            _ => self.error(Some(version), "read a commit", error),
+        }
+    }
+
+    fn log_url(&self, name: &str) -> Result<Url, Error> {
+        self.root.join("_delta_log/").and_then(|log| log.join(name)).map_err(|error| Error::Location {
+            table: self.name.clone(),
+            detail: error.to_string(),
+        })
+    }
+
+    /// Where a file of the table lies. Paths in the log are relative URLs, or absolute ones in a shallow clone.
+    pub fn file_url(&self, version: u64, path: &str) -> Result<Url, Error> {
+        let url = self.root.join(path).map_err(|error| Error::Read {
+            table: self.name.clone(),
+            version: Some(version),
+            doing: "locate a data file",
+            detail: error.to_string(),
+            transient: false,
+        })?;
+        if url.scheme() != self.root.scheme() || url.host_str() != self.root.host_str() {
+            return Err(Error::Unsupported {
+                table: self.name.clone(),
+                version,
+                feature: format!("a file lies in another store, {} (a clone whose source is elsewhere)", public_name(url.as_str())),
+            });
+        }
+        Ok(url)
+    }
+
+    pub fn file(&self, location: Url, size: u64) -> FileMeta {
+        FileMeta { location, last_modified: 0, size }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn of(table: &Table, snapshot: SnapshotRef, options: &Options) -> Result<Self, Error> {
+        let version = snapshot.version();
+        let configuration = snapshot.table_configuration();
+        if configuration.is_catalog_managed() {
+            return Err(Error::Unsupported {
+                table: table.name.clone(),
+                version,
+                feature: "it is catalog-managed (table feature catalogManaged), so its commits are the catalog's to give".to_owned(),
+            });
+        }
+        let layout = Layout::of(table, &snapshot, options)?;
+        let set = |name: &str| {
+            configuration.metadata().configuration().get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        };
+        Ok(Self {
+            version,
+            id: configuration.metadata().id().to_owned(),
+            change_feed: set("delta.enableChangeDataFeed"),
+            in_commit_timestamps: set("delta.enableInCommitTimestamps"),
+            schema: Arc::new(layout.schema()),
+            layout: Arc::new(layout),
+            snapshot,
+        })
+    }
+}
+
+// === names ===
+
+/// The version of a commit's file name: twenty digits and `.json`.
+fn commit_version(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".json")?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// The table's folder as a URL that ends in a slash.
+fn root(table: &str) -> Result<Url, String> {
+    // A single letter before the colon is a drive of Windows.
+    let is_url = table.split_once(':').is_some_and(|(scheme, rest)| {
+        scheme.len() > 1 && rest.starts_with('/') && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
+    });
+    if is_url {
+        let mut url = Url::parse(table).map_err(|error| error.to_string())?;
+        if !url.path().ends_with('/') {
+            let path = format!("{}/", url.path());
+            url.set_path(&path);
+        }
+        return Ok(url);
+    }
+    let path = std::path::absolute(table).map_err(|error| error.to_string())?;
+    Url::from_directory_path(&path).map_err(|()| "it is no path of a folder".to_owned())
+}
+
+/// A location without user, password and query.
+fn public_name(location: &str) -> String {
+    match Url::parse(location) {
+        Ok(url) if !url.cannot_be_a_base() => {
+            let mut name = format!("{}://", url.scheme());
+            if let Some(host) = url.host_str() {
+                // `abfss://container@account` names a container where others name a user.
+                if url.password().is_none() && !url.username().is_empty() && !url.scheme().starts_with("http") {
+                    let _ = write!(name, "{}@", url.username());
+                }
+                name.push_str(host);
+            }
+            name.push_str(url.path().trim_end_matches('/'));
+            name
+        }
+        _ => location.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_commits_are_commits() {
+        assert_eq!(commit_version("00000000000000000012.json"), Some(12));
+        assert_eq!(commit_version("00000000000000000012.checkpoint.parquet"), None);
+        assert_eq!(commit_version("00000000000000000012.crc"), None);
+        assert_eq!(commit_version("00000000000000000012.3f.json"), None);
+        assert_eq!(commit_version("00000000000000000009.00000000000000000012.compacted.json"), None);
+    }
+
+    #[test]
+    fn a_location_is_shown_without_credentials() {
+        assert_eq!(public_name("https://user:pass@host/a/b/?sig=xyz"), "https://host/a/b");
+        assert_eq!(public_name("abfss://box@account.dfs.core.windows.net/t"), "abfss://box@account.dfs.core.windows.net/t");
+        assert_eq!(public_name("s3://bucket/t/"), "s3://bucket/t");
+    }
+
+    #[test]
+    fn a_folder_is_a_url_that_ends_in_a_slash() {
+        assert_eq!(root("/a/b c").unwrap().as_str(), "file:///a/b%20c/");
+        assert_eq!(root("s3://bucket/t").unwrap().as_str(), "s3://bucket/t/");
+    }
+}
