@@ -125,6 +125,9 @@ codes! {
 
     // Process
     STATE_UNREADABLE = "state_unreadable", "the local state could not be read or written";
+    LOG_FILTER_INVALID = "log_filter_invalid", "the log filter cannot be read";
+    ADMIN_LISTEN_FAILED = "admin_listen_failed", "the admin server could not listen on its address";
+    SHUTDOWN_TIMEOUT = "shutdown_timeout", "a part of the process did not drain in time";
     TASK_FAILED = "task_failed", "a part of the process stopped unexpectedly";
     UNACCOUNTED = "unaccounted", "the audit found records without an end";
 }

@@ -1,0 +1,595 @@
+//! Starts every thread and task of the process, knows what to do when one ends, and ends them all in order.
+//!
+//! Each has a name and a [`TaskKind`] that declares its policy: what an error means (start again after a pause, or end the process),
+//! how long it may drain, and whether it may end by itself. A panic always ends the process: the state of whoever panicked is unknown,
+//! and a restart from the last commit is safe. Nothing is spawned past the supervisor, so nothing can end unseen.
+//!
+//! Shutdown has two phases. First everything that works is asked to stop and drains: it finishes its batch, commits, and gives its
+//! partitions back. When that is done, or the deadline has passed, the servers stop; until then the probes and metrics show how the
+//! drain goes. The first SIGTERM or SIGINT begins this; a second one ends the process at once, which loses nothing that was
+//! promised (what was not committed is read again).
+
+mod shutdown;
+mod signals;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tailwater_core::{Code, code};
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{error, info, warn};
+
+pub use shutdown::Shutdown;
+
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::{TaskFailed, TaskRestarted};
+
+/// How long a stage may take to drain: longer than a Kafka transaction takes at worst, shorter than what an orchestrator usually
+/// grants (30 s).
+pub const DRAIN_MAX: Duration = Duration::from_secs(25);
+
+/// How long a server may take to answer its last requests.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// The first pause before a task is started again; it doubles with each failure.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// The longest pause before a task is started again.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// A task that has run for so long has recovered: its next failure begins with the first pause again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(300);
+
+/// What a task is, and with that what happens when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaskKind {
+    /// Reads a table or another origin of events. Its trouble is its own: the other sources and the stages go on.
+    Source,
+    /// Takes batches from Kafka. An error means that Kafka, the state or we ourselves are broken, and the process ends; what passes
+    /// by itself (a broker that is away) it must wait out.
+    Stage,
+    /// Looks after something beside the flow: watches files, reports. It is started again.
+    Watcher,
+    /// Answers requests, the probes among them; stops after everything else has drained.
+    Server,
+    /// Does one thing and ends.
+    Once,
+}
+
+/// What an error of a task means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// It is started again after a pause that doubles from `min` to `max`.
+    Restart { min: Duration, max: Duration },
+    /// The process shuts down.
+    ShutDown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Policy {
+    on_error: OnError,
+    /// How long it may take to end after it was asked to.
+    drain: Duration,
+    /// Whether it may end without having been asked to.
+    may_finish: bool,
+    /// Whether it stops only after the others.
+    last: bool,
+}
+
+/// Why a task failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TaskError {
+    pub code: Code,
+    /// The error with its causes.
+    pub message: String,
+}
+
+/// Why the process ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody asked for it: a signal, or a part that is done.
+    Requested(String),
+    /// Every task that had something to do has done it.
+    Finished,
+    /// A task failed.
+    Failed { task: String, error: TaskError },
+    /// A task panicked.
+    Panicked { task: String, message: String },
+}
+
+/// How the process ended.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitReason {
+    pub cause: Cause,
+    /// Tasks that had not ended when their time was up. They lost nothing: what was not committed is read again.
+    pub undrained: Vec<String>,
+}
+
+/// Starts tasks; clones start them under the same supervisor.
+#[derive(Clone)]
+pub struct Spawner(Arc<Shared>);
+
+struct Shared {
+    runtime: Handle,
+    telemetry: Telemetry,
+    /// Asks those that work to stop.
+    shutdown: Shutdown,
+    /// Asks the servers to stop.
+    closing: Shutdown,
+    running: Mutex<Running>,
+    messages: Sender<Message>,
+}
+
+#[derive(Default)]
+struct Running {
+    next_id: u64,
+    tasks: BTreeMap<u64, Task>,
+}
+
+struct Task {
+    name: String,
+    kind: TaskKind,
+    abort: Option<AbortHandle>,
+}
+
+/// Runs the process until it ends.
+pub struct Supervisor {
+    spawner: Spawner,
+    messages: Receiver<Message>,
+}
+
+enum Message {
+    Ended { name: String, kind: TaskKind, end: End },
+    /// The wish to stop was raised.
+    Requested,
+}
+
+/// How one run of a task ended.
+enum End {
+    Finished,
+    Failed(TaskError),
+    Panicked(String),
+}
+
+/// What to do after a run.
+enum Next {
+    End(End),
+    Again(Duration),
+}
+
+/// Decides, run after run, about one task.
+struct Keeper {
+    name: String,
+    policy: Policy,
+    stop: Shutdown,
+    telemetry: Telemetry,
+    failures: u32,
+}
+
+// === impl TaskKind ===
+
+impl TaskKind {
+    const fn policy(self) -> Policy {
+        const RESTART: OnError = OnError::Restart { min: BACKOFF_MIN, max: BACKOFF_MAX };
+        match self {
+            Self::Source => Policy { on_error: RESTART, drain: DRAIN_MAX, may_finish: false, last: false },
+            Self::Stage => Policy { on_error: OnError::ShutDown, drain: DRAIN_MAX, may_finish: false, last: false },
+            Self::Watcher => Policy { on_error: RESTART, drain: CLOSE_MAX, may_finish: false, last: false },
+            Self::Server => Policy { on_error: OnError::ShutDown, drain: CLOSE_MAX, may_finish: false, last: true },
+            Self::Once => Policy { on_error: OnError::ShutDown, drain: DRAIN_MAX, may_finish: true, last: false },
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Stage => "stage",
+            Self::Watcher => "watcher",
+            Self::Server => "server",
+            Self::Once => "once",
+        }
+    }
+}
+
+// === impl TaskError ===
+
+impl TaskError {
+    /// An error with all its causes in one sentence.
+    pub fn new(code: Code, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(next) = cause {
+            let text = next.to_string();
+            // Many errors repeat their cause; once is enough.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = next.source();
+        }
+        Self { code, message }
+    }
+}
+
+// === impl ExitReason ===
+
+impl ExitReason {
+    /// 0 when the process ended as it was asked to, 1 when a part failed, 3 when something did not drain in time.
+    pub fn exit_code(&self) -> u8 {
+        match &self.cause {
+            Cause::Failed { .. } | Cause::Panicked { .. } => 1,
+            Cause::Requested(_) | Cause::Finished if self.undrained.is_empty() => 0,
+            Cause::Requested(_) | Cause::Finished => 3,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requested(reason) => f.write_str(reason),
+            Self::Finished => f.write_str("everything is done"),
+            Self::Failed { task, error } => write!(f, "{task} failed with {}: {error}", error.code),
+            Self::Panicked { task, message } => write!(f, "{task} panicked: {message}"),
+        }
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)?;
+        if self.undrained.is_empty() { Ok(()) } else { write!(f, "; did not end in time: {}", self.undrained.join(", ")) }
+    }
+}
+
+// === impl Supervisor ===
+
+impl Supervisor {
+    /// A supervisor that starts its tasks on this runtime.
+    pub fn new(runtime: Handle, telemetry: Telemetry) -> Self {
+        let (sender, messages) = channel();
+        let spawner = Spawner(Arc::new(Shared {
+            runtime,
+            telemetry,
+            shutdown: Shutdown::new(),
+            closing: Shutdown::new(),
+            running: Mutex::default(),
+            messages: sender,
+        }));
+        Self { spawner, messages }
+    }
+
+    /// Starts a thread; see [`Spawner::thread`].
+    pub fn thread<F>(&self, name: &str, kind: TaskKind, body: F)
+    where
+        F: FnMut(&Shutdown) -> Result<(), TaskError> + Send + 'static,
+    {
+        self.spawner.thread(name, kind, body);
+    }
+
+    /// Starts a task; see [`Spawner::task`].
+    pub fn task<F, T>(&self, name: &str, kind: TaskKind, body: F)
+    where
+        F: FnMut(Shutdown) -> T + Send + 'static,
+        T: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        self.spawner.task(name, kind, body);
+    }
+
+    /// For parts that start more tasks later.
+    pub fn spawner(&self) -> Spawner {
+        self.spawner.clone()
+    }
+
+    /// The wish to stop that every task but the servers is given.
+    pub fn shutdown(&self) -> Shutdown {
+        self.spawner.0.shutdown.clone()
+    }
+
+    /// Waits until a signal, a failure or the tasks themselves end the process, drains, and says why. SIGTERM and SIGINT are handled
+    /// from here on. Threads that have not ended by then are still there: the caller must end the process.
+    pub fn run_until_shutdown(self) -> ExitReason {
+        match signals::Listener::start(self.shutdown()) {
+            Ok(_listener) => self.run(),
+            Err(error) => {
+                let error = TaskError::new(code::TASK_FAILED, &error);
+                self.drain(Cause::Failed { task: "signals".to_owned(), error })
+            }
+        }
+    }
+
+    fn run(self) -> ExitReason {
+        let shutdown = self.shutdown();
+        let messages = self.spawner.0.messages.clone();
+        self.spawner.0.runtime.spawn(async move {
+            shutdown.requested().await;
+            // Nobody listens any more when the process has ended for another reason.
+            let _unheard = messages.send(Message::Requested);
+        });
+        loop {
+            // The supervisor holds a sender itself, so the channel cannot close.
+            let Ok(message) = self.messages.recv() else { return self.drain(Cause::Finished) };
+            if let Some(cause) = self.cause(message) {
+                return self.drain(cause);
+            }
+        }
+    }
+
+    /// What a message means for the process; `None` if it goes on.
+    fn cause(&self, message: Message) -> Option<Cause> {
+        let Message::Ended { name, kind, end } = message else {
+            let reason = self.spawner.0.shutdown.reason();
+            return Some(Cause::Requested(reason.unwrap_or_else(|| "a shutdown was requested".to_owned())));
+        };
+        match end {
+            End::Failed(error) => Some(Cause::Failed { task: name, error }),
+            End::Panicked(message) => Some(Cause::Panicked { task: name, message }),
+            // It noticed the wish to stop before we did.
+            End::Finished if self.spawner.0.shutdown.is_requested() => None,
+            // A process that has only servers is never finished.
+            End::Finished if kind.policy().may_finish => (self.spawner.count(works) == 0).then_some(Cause::Finished),
+            End::Finished => {
+                let message = "it ended although nobody asked it to".to_owned();
+                Some(Cause::Failed { task: name, error: TaskError { code: code::TASK_FAILED, message } })
+            }
+        }
+    }
+
+    /// Ends everything: first what works, then what serves.
+    fn drain(self, mut cause: Cause) -> ExitReason {
+        let shared = Arc::clone(&self.spawner.0);
+        match &cause {
+            Cause::Failed { task, error } => {
+                shared.telemetry.emit(&TaskFailed { task, code: error.code, message: &error.message });
+            }
+            Cause::Panicked { task, message } => {
+                shared.telemetry.emit(&TaskFailed { task, code: code::TASK_FAILED, message });
+            }
+            Cause::Requested(_) | Cause::Finished => {}
+        }
+        shared.telemetry.health().stopping();
+        shared.shutdown.request(cause.to_string());
+        let working = self.spawner.count(works);
+        info!(reason = %cause, working, "shutting down: finishing what has begun");
+        let mut undrained = self.wait_for(works, &mut cause);
+        shared.closing.request(cause.to_string());
+        undrained.extend(self.wait_for(serves, &mut cause));
+        let reason = ExitReason { cause, undrained };
+        if reason.exit_code() == 0 {
+            info!(reason = %reason, "everything has ended");
+        } else {
+            error!(reason = %reason, code = %if reason.undrained.is_empty() { code::TASK_FAILED } else { code::SHUTDOWN_TIMEOUT },
+                "the process ends with an error");
+        }
+        reason
+    }
+
+    /// Waits until the tasks of these kinds have ended, at most as long as the most patient of their policies allows, and returns those
+    /// that have not. An error while draining becomes the cause if none was an error before.
+    fn wait_for(&self, kinds: fn(TaskKind) -> bool, cause: &mut Cause) -> Vec<String> {
+        let deadline = Instant::now() + self.spawner.longest_drain(kinds);
+        loop {
+            // Whoever leaves the list has sent its message before; so an empty list means that all messages are there.
+            let done = self.spawner.count(kinds) == 0;
+            while let Ok(message) = self.messages.try_recv() {
+                note(message, cause);
+            }
+            if done {
+                return Vec::new();
+            }
+            match self.messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(message) => note(message, cause),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return self.spawner.abandon(kinds),
+            }
+        }
+    }
+}
+
+/// Looks at an end that came while the process drains.
+fn note(message: Message, cause: &mut Cause) {
+    let (name, error) = match message {
+        Message::Requested | Message::Ended { end: End::Finished, .. } => return,
+        Message::Ended { end: End::Failed(error), name, .. } => (name, error),
+        Message::Ended { end: End::Panicked(message), name, .. } => (name, TaskError { code: code::TASK_FAILED, message }),
+    };
+    warn!(task = name, code = %error.code, "ended with an error while it drained: {error}");
+    if matches!(cause, Cause::Requested(_) | Cause::Finished) {
+        *cause = Cause::Failed { task: name, error };
+    }
+}
+
+fn works(kind: TaskKind) -> bool {
+    !kind.policy().last
+}
+
+fn serves(kind: TaskKind) -> bool {
+    kind.policy().last
+}
+
+// === impl Spawner ===
+
+impl Spawner {
+    /// Starts a named thread. `body` runs until it is asked to stop; it is called again where the kind's policy restarts it, so it must
+    /// make everything that a run needs.
+    pub fn thread<F>(&self, name: &str, kind: TaskKind, body: F)
+    where
+        F: FnMut(&Shutdown) -> Result<(), TaskError> + Send + 'static,
+    {
+        self.thread_with(name, kind, kind.policy(), body);
+    }
+
+    /// Starts a named task on the runtime, under the same rules as a thread. The future must not block.
+    pub fn task<F, T>(&self, name: &str, kind: TaskKind, body: F)
+    where
+        F: FnMut(Shutdown) -> T + Send + 'static,
+        T: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        self.task_with(name, kind, kind.policy(), body);
+    }
+
+    /// The wish to stop that tasks of this kind are given.
+    fn stop(&self, policy: Policy) -> Shutdown {
+        if policy.last { self.0.closing.clone() } else { self.0.shutdown.clone() }
+    }
+
+    fn thread_with<F>(&self, name: &str, kind: TaskKind, policy: Policy, mut body: F)
+    where
+        F: FnMut(&Shutdown) -> Result<(), TaskError> + Send + 'static,
+    {
+        let id = self.register(name, kind);
+        let mut keeper = self.keeper(name, policy);
+        let spawner = self.clone();
+        let run = move || {
+            let end = loop {
+                let began = Instant::now();
+                let result = catch_unwind(AssertUnwindSafe(|| body(&keeper.stop)));
+                match keeper.next(result.map_err(|payload| panic_text(&*payload)), began.elapsed()) {
+                    Next::Again(wait) if keeper.stop.wait(wait) => break End::Finished,
+                    Next::Again(_) => {}
+                    Next::End(end) => break end,
+                }
+            };
+            // What the body owns ends before the task counts as ended: clients are closed, locks are given back.
+            drop(body);
+            spawner.ended(id, end);
+        };
+        if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(run) {
+            self.ended(id, End::Failed(TaskError::new(code::TASK_FAILED, &error)));
+        }
+    }
+
+    fn task_with<F, T>(&self, name: &str, kind: TaskKind, policy: Policy, mut body: F)
+    where
+        F: FnMut(Shutdown) -> T + Send + 'static,
+        T: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        let id = self.register(name, kind);
+        let mut keeper = self.keeper(name, policy);
+        let spawner = self.clone();
+        let handle = self.0.runtime.spawn(async move {
+            let end = loop {
+                let began = Instant::now();
+                // In a set of its own, so that a panic is caught and aborting this task aborts the run.
+                let mut run = JoinSet::new();
+                match catch_unwind(AssertUnwindSafe(|| body(keeper.stop.clone()))) {
+                    Ok(future) => {
+                        run.spawn(future);
+                    }
+                    Err(payload) => break End::Panicked(panic_text(&*payload)),
+                }
+                let result = match run.join_next().await {
+                    Some(Ok(result)) => Ok(result),
+                    Some(Err(error)) if error.is_panic() => Err(panic_text(&*error.into_panic())),
+                    // Only an abandoned task is cancelled, and then nobody is here to see it.
+                    Some(Err(_)) | None => Ok(Ok(())),
+                };
+                match keeper.next(result, began.elapsed()) {
+                    Next::Again(wait) => {
+                        if tokio::time::timeout(wait, keeper.stop.requested()).await.is_ok() {
+                            break End::Finished;
+                        }
+                    }
+                    Next::End(end) => break end,
+                }
+            };
+            drop(body);
+            spawner.ended(id, end);
+        });
+        if let Some(task) = self.running().tasks.get_mut(&id) {
+            task.abort = Some(handle.abort_handle());
+        }
+    }
+
+    fn keeper(&self, name: &str, policy: Policy) -> Keeper {
+        Keeper { name: name.to_owned(), policy, stop: self.stop(policy), telemetry: self.0.telemetry.clone(), failures: 0 }
+    }
+
+    fn register(&self, name: &str, kind: TaskKind) -> u64 {
+        let mut running = self.running();
+        let id = running.next_id;
+        running.next_id += 1;
+        running.tasks.insert(id, Task { name: name.to_owned(), kind, abort: None });
+        drop(running);
+        self.0.telemetry.metrics().tasks.with_label_values(&[kind.as_str()]).inc();
+        self.0.telemetry.status(&format!("task.{name}"), serde_json::json!({"state": "running", "kind": kind.as_str()}));
+        id
+    }
+
+    fn ended(&self, id: u64, end: End) {
+        let mut running = self.running();
+        // An abandoned task may still end; nobody waits for it any more.
+        let Some(Task { name, kind, .. }) = running.tasks.remove(&id) else { return };
+        self.0.telemetry.metrics().tasks.with_label_values(&[kind.as_str()]).dec();
+        self.0.telemetry.status(&format!("task.{name}"), serde_json::json!({"state": "ended", "kind": kind.as_str()}));
+        // Sent under the lock: whoever finds the list empty finds every message in the channel.
+        let _unheard = self.0.messages.send(Message::Ended { name, kind, end });
+    }
+
+    fn count(&self, kinds: fn(TaskKind) -> bool) -> usize {
+        self.running().tasks.values().filter(|task| kinds(task.kind)).count()
+    }
+
+    fn longest_drain(&self, kinds: fn(TaskKind) -> bool) -> Duration {
+        self.running().tasks.values().filter(|task| kinds(task.kind)).map(|task| task.kind.policy().drain).max().unwrap_or_default()
+    }
+
+    /// Gives up on the tasks of these kinds and returns their names. Tasks of the runtime are aborted; a thread cannot be.
+    fn abandon(&self, kinds: fn(TaskKind) -> bool) -> Vec<String> {
+        let mut running = self.running();
+        let gone: Vec<u64> = running.tasks.iter().filter(|(_, task)| kinds(task.kind)).map(|(id, _)| *id).collect();
+        let mut names = Vec::with_capacity(gone.len());
+        for id in gone {
+            if let Some(task) = running.tasks.remove(&id) {
+                if let Some(abort) = task.abort {
+                    abort.abort();
+                }
+                names.push(task.name);
+            }
+        }
+        names
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Decides after a run that took so long. `Err` is a panic.
+    fn next(&mut self, result: Result<Result<(), TaskError>, String>, took: Duration) -> Next {
+        let error = match result {
+            Err(panic) => return Next::End(End::Panicked(panic)),
+            Ok(Ok(())) => return Next::End(End::Finished),
+            Ok(Err(error)) => error,
+        };
+        let OnError::Restart { min, max } = self.policy.on_error else { return Next::End(End::Failed(error)) };
+        if self.stop.is_requested() {
+            // It would have been started again; there is nothing left to start it for.
+            warn!(task = self.name, code = %error.code, "ended with an error while it was stopped: {error}");
+            return Next::End(End::Finished);
+        }
+        if took >= RECOVERED_AFTER {
+            self.failures = 0;
+        }
+        let wait = min.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(max);
+        self.failures = self.failures.saturating_add(1).min(31);
+        self.telemetry.emit(&TaskRestarted { task: &self.name, code: error.code, message: &error.message, wait });
+        Next::Again(wait)
+    }
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
