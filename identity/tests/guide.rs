@@ -1,5 +1,7 @@
 //! Runs the examples of the guide, so that it says what the software does.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
 mod support;
 
 use std::collections::BTreeMap;

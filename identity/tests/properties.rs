@@ -2,6 +2,8 @@
 //!
 //! The universe is small on purpose: few values, so that streams conflict, merge and run into limits all the time.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may stop at the first surprise")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! Worked examples: what the guide tells, and what other systems document for the same policy.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
 mod support;
 
 use support::{Story, rules, types};

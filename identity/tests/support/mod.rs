@@ -1,6 +1,7 @@
 //! A small stage for stories: events go in one by one, and the store can be looked at.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use std::ops::Deref;
 
