@@ -17,7 +17,7 @@ shown() {
 print_command() {
   local word text=''
   for word in "$@"; do
-    case "$word" in *[!A-Za-z0-9_./:=@%+,-]*) word="'$word'" ;; esac
+    case "$word" in '&') ;; *[!A-Za-z0-9_./:=@%+,-]*) word="'$word'" ;; esac
     text+=" $word"
   done
   printf '%s$%s%s\n' "$bold" "$text" "$plain"
@@ -90,7 +90,7 @@ leave() {
   trap - EXIT INT TERM
   if [ -n "${KEEP:-}" ] && [ -n "$finished" ]; then exit 0; fi
   dismantle "$stage"
-  if [ "$code" -eq 0 ]; then
+  if [ "$code" -eq 0 ] || [ "$code" -eq 130 ] || [ "$code" -eq 143 ]; then
     rm -rf "$stage"
   else
     printf 'demo: ended with exit code %d; logs and data are kept in %s\n' "$code" "$stage" >&2
