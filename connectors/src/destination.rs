@@ -35,7 +35,8 @@ pub struct ClassifyInput<'a> {
     /// One output of the transform: the vendor's own JSON.
     pub output: &'a RawValue,
     pub route: &'a str,
-    /// The ordinal of the output within its event.
+    /// The ordinal of the output within its event; the operation's place, unless the author gave a `_key`, which the route stage
+    /// then puts there.
     pub ordinal: usize,
     /// The profile's identifiers in use: (type, value).
     pub identifiers: &'a [(&'a str, &'a str)],
@@ -98,8 +99,9 @@ pub trait Destination: Send + Sync {
     /// per delivery, in the same order. Dropping the future means that there is no outcome.
     async fn deliver(&self, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome>;
 
-    /// Asks for the outcomes of the deliveries that run in a job. One outcome per delivery, in the same order: `Accepted` with the same
-    /// ticket while the job runs. `members` are all deliveries of the ticket, in the order in which they were sent.
+    /// Asks once for the outcomes of the deliveries that run in a job. One outcome per delivery, in the same order: `Accepted` with the
+    /// same ticket while the job runs, and while its state cannot be learned (the vendor is away), since sending again would overtake
+    /// it. `members` are all deliveries of the ticket, in the order in which they were sent.
     async fn confirm(&self, ticket: &Ticket, members: &[Delivery], context: &Context<'_>) -> Vec<Outcome>;
 
     /// Checks credentials and connection without changing anything at the vendor.

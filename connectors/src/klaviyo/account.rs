@@ -10,7 +10,7 @@ use tailwater_core::code;
 use super::requests::{Endpoint, Request};
 use crate::error::{Error, Problem};
 use crate::http::client::{self, check_base_url};
-use crate::http::{Client, Limiter};
+use crate::http::{Client, Limiter, Rate};
 
 /// The vendor's host; there is one for all regions.
 pub const BASE_URL: &str = "https://a.klaviyo.com";
@@ -75,7 +75,12 @@ impl Account {
     ///
     /// # Errors
     /// The configuration is wrong, or the platform gives no HTTP client.
-    pub fn new(config: &AccountConfig) -> Result<Arc<Self>, Error> {
+    pub fn new(config: &AccountConfig) -> Result<Self, Error> {
+        Self::with_rates(config, &Endpoint::ALL.map(Endpoint::rate))
+    }
+
+    /// `rates` are in the order of [`Endpoint::ALL`].
+    pub(super) fn with_rates(config: &AccountConfig, rates: &[Rate]) -> Result<Self, Error> {
         let problems = config.check();
         if !problems.is_empty() {
             return Err(Error::Config(problems));
@@ -85,13 +90,13 @@ impl Account {
         let mut authorization = HeaderValue::from_str(&format!("Klaviyo-API-Key {}", config.api_key.expose_secret()))
             .map_err(|_| invalid("api_key", "the key cannot stand in an HTTP header".to_owned()))?;
         authorization.set_sensitive(true);
-        Ok(Arc::new(Self {
+        Ok(Self {
             client: Client::new(&base)?,
             authorization,
             api_key: config.api_key.clone(),
             masked: mask(config.api_key.expose_secret()),
-            limiter: Limiter::new(&Endpoint::ALL.map(Endpoint::rate), config.rate_share),
-        }))
+            limiter: Limiter::new(rates, config.rate_share),
+        })
     }
 
     /// For people: `pk_…4f2a at a.klaviyo.com`.

@@ -200,6 +200,7 @@ mod tests {
         known.insert((0..KNOWN_MAX * 3).map(|number| (Field::ExternalId, number.to_string())));
         let generations = known.0.lock().unwrap();
         assert!(generations.young.len() + generations.old.len() <= 2 * KNOWN_MAX);
-        assert!(generations.old.contains(&(Field::ExternalId, (KNOWN_MAX * 2).to_string())));
+        assert!(generations.old.contains(&(Field::ExternalId, KNOWN_MAX.to_string())));
+        assert!(!generations.old.contains(&(Field::ExternalId, (KNOWN_MAX - 1).to_string())));
     }
 }

@@ -14,7 +14,7 @@ use tailwater_core::operation::{Operation, OperationKind};
 
 use super::requests::{EVENT_BYTES_MAX, Field, PROFILE_BYTES_MAX};
 use super::schema::{
-    EVENT, EVENT_PROPERTIES_MAX, EXTERNAL_ID_CHARS_MAX, KEY_BYTES_MAX, LIST_ID_BYTES_MAX, LISTS_MAX, LOCATION, METRIC_CHARS_END, PROFILE,
+    EVENT, EVENT_PROPERTIES_MAX, EXTERNAL_ID_CHARS_MAX, LIST_ID_BYTES_MAX, LISTS_MAX, LOCATION, METRIC_CHARS_END, PROFILE,
     REFUSED, REFUSED_PROPERTIES, Shape,
 };
 use crate::destination::{ClassifyError, ClassifyInput};
@@ -34,20 +34,20 @@ pub(super) struct Rules<'a> {
 /// # Errors
 /// The output does not fit, or names somebody else; the message says where, what was expected and what to do.
 pub(super) fn classify(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Result<Operation, ClassifyError> {
-    let mut root: Value = serde_json::from_str(input.output.get())
+    let root: Value = serde_json::from_str(input.output.get())
         .map_err(|error| invalid("the output", &format!("cannot be read ({error}); return plain data of moderate depth")))?;
-    settle_non_finite(rules.non_finite, input.non_finite, &mut root)?;
+    refuse_non_finite(rules.non_finite, input.non_finite)?;
     let mut root = object(root, "the output", "`{data: {type: 'profile', attributes: {…}}}`")?;
-    let place = take_key(&mut root)?.unwrap_or_else(|| input.ordinal.to_string());
     let data = root.remove("data").ok_or_else(|| invalid("the output", "has no `data`; expected `{data: {type: 'profile', attributes: {…}}}`"))?;
-    refuse_rest(&root, "", &["data", "_key"])?;
+    refuse_rest(&root, "", &["data"])?;
     let mut data = object(data, "data", "an object with `type` and `attributes`")?;
     let kind = take_kind(&mut data)?;
     let mut checked = Checker { rules, input };
-    let (body, lists) = match kind {
+    let (mut body, lists) = match kind {
         OperationKind::TrackEvent => (checked.event(data)?, Vec::new()),
         _ => checked.profile(data)?,
     };
+    clear_non_finite(rules.non_finite, input.non_finite, kind, &mut body)?;
     let text = serde_json::to_string(&body).map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
     let bytes_max = if kind == OperationKind::TrackEvent { EVENT_BYTES_MAX } else { PROFILE_BYTES_MAX };
     if text.len() > bytes_max {
@@ -55,6 +55,7 @@ pub(super) fn classify(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Result<Op
         return Err(ClassifyError { code: code::PAYLOAD_TOO_LARGE, message });
     }
     let body = RawValue::from_string(text).map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
+    let place = input.ordinal.to_string();
     Ok(Operation { kind, route: input.route.to_owned(), place, body, lists, non_finite: input.non_finite.to_vec() })
 }
 
@@ -260,35 +261,34 @@ impl Checker<'_> {
 
 const PROFILE_EXAMPLE: &str = "{data: {type: 'profile', attributes: {email: row.email}}}";
 
-/// What the configuration wants done with numbers that are not finite; the sandbox has taken them out already.
-fn settle_non_finite(rule: NonFinite, paths: &[String], root: &mut Value) -> Result<(), ClassifyError> {
-    let Some(first) = paths.first() else { return Ok(()) };
-    let error = |message: String| ClassifyError { code: code::NON_FINITE_NUMBER, message };
-    match rule {
-        NonFinite::Omit => Ok(()),
-        NonFinite::Reject => {
-            let message = format!("{first}: the number is not finite (NaN or infinite), and the destination says `non_finite: reject`; guard it in the transform");
-            Err(error(message))
+/// `non_finite: reject`.
+fn refuse_non_finite(rule: NonFinite, paths: &[String]) -> Result<(), ClassifyError> {
+    match (rule, paths.first()) {
+        (NonFinite::Reject, Some(first)) => {
+            let message = format!(
+                "{first}: the number is not finite (NaN or infinite), and the destination says `non_finite: reject`; guard it in the transform"
+            );
+            Err(ClassifyError { code: code::NON_FINITE_NUMBER, message })
         }
-        NonFinite::Clear => match paths.iter().find(|path| !put_null(root, path)) {
-            None => Ok(()),
-            Some(path) => Err(error(format!("{path}: the number is not finite, and there is no place for the null that `non_finite: clear` asks for"))),
-        },
+        (NonFinite::Reject | NonFinite::Omit | NonFinite::Clear, _) => Ok(()),
     }
 }
 
-/// The author's own key of the output.
-fn take_key(root: &mut Map<String, Value>) -> Result<Option<String>, ClassifyError> {
-    let key = match root.remove("_key") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(key)) => key,
-        Some(Value::Number(number)) => number.to_string(),
-        Some(other) => return Err(wrong_type("_key", "a text or a number", &other)),
-    };
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(invalid("_key", &format!("has {} bytes; expected 1 to {KEY_BYTES_MAX}", key.len())));
+/// `non_finite: clear`: a null where the sandbox took the number out. It comes after nulls were left out, since it is meant. Only
+/// custom properties are numbers that can be cleared; of an event nothing was there before.
+fn clear_non_finite(rule: NonFinite, paths: &[String], kind: OperationKind, body: &mut Value) -> Result<(), ClassifyError> {
+    const PROPERTIES: &str = "data.attributes.properties.";
+    if rule != NonFinite::Clear || kind != OperationKind::UpsertProfile {
+        return Ok(());
     }
-    Ok(Some(key))
+    for path in paths {
+        let place = path.strip_prefix(PROPERTIES).zip(body.pointer_mut("/attributes/properties"));
+        if !place.is_some_and(|(rest, properties)| put_null(properties, rest)) {
+            let message = format!("{path}: the number is not finite, and `non_finite: clear` can clear custom properties only");
+            return Err(ClassifyError { code: code::NON_FINITE_NUMBER, message });
+        }
+    }
+    Ok(())
 }
 
 fn take_kind(data: &mut Map<String, Value>) -> Result<OperationKind, ClassifyError> {

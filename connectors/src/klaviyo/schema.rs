@@ -91,6 +91,3 @@ pub(super) const LISTS_MAX: usize = 50;
 
 /// A list id has six characters today; it becomes part of a path.
 pub(super) const LIST_ID_BYTES_MAX: usize = 64;
-
-/// The longest `_key` of an author, in bytes.
-pub(super) const KEY_BYTES_MAX: usize = 255;
