@@ -46,6 +46,9 @@ done < <(comm -23 <(echo "$codes") <(echo "$written"))
 while IFS= read -r code; do
   [ -z "$code" ] || fail "docs/errors/$code.md is a page of a code that does not exist"
 done < <(comm -13 <(echo "$codes") <(echo "$written"))
+while IFS= read -r page; do
+  [ "$(wc -c <"$page")" -ge 200 ] || fail "$page says next to nothing"
+done < <(find docs/errors -name '*.md' | sort)
 
 [ "$failures" -eq 0 ] || { printf 'docs: %d problems\n' "$failures" >&2; exit 1; }
 printf 'docs: %d links and %d codes are right\n' "$checked" "$(echo "$codes" | wc -l)"
