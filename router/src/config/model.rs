@@ -106,9 +106,16 @@ pub struct DeltaSource {
     pub coalesce: bool,
     /// A column that an overwrite adds counts as a difference.
     pub added_columns_differ: bool,
-    /// Columns whose integers become strings.
-    pub longs_as_strings: Vec<String>,
+    pub longs: Longs,
     pub storage_options: BTreeMap<String, SecretString>,
+}
+
+/// Which columns of 64-bit integers are strings in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Longs {
+    /// These; empty for none.
+    Columns(Vec<String>),
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,270 @@
+//! Sources.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use tailwater_core::code;
+use tailwater_core::schema::{Column, Schema};
+
+use super::{Builder, spark_type};
+use crate::config::model::{DeltaSource, KafkaSource, Longs, OnDelete, Source, SourceInput, SourceKind, Start};
+use crate::config::problem::{Path, Problem};
+use crate::config::raw::{RawAddedColumns, RawCoalesce, RawDeltaSource, RawKafkaSource, RawKind, RawLongs, RawOnDelete, RawStart};
+use crate::config::value::Period;
+use crate::config::walk::nearest;
+
+/// Schemes under which tables can be read.
+const SCHEMES: &[&str] = &["s3", "s3a", "abfs", "abfss", "az", "gs", "file"];
+
+/// Columns that a declared schema may have, the bound of Delta's own statistics many times over.
+const COLUMNS_MAX: usize = 5_000;
+
+impl Builder<'_> {
+    pub(super) fn sources(&mut self, prefix: &str) -> BTreeMap<String, Source> {
+        let mut sources = BTreeMap::new();
+        for (name, json) in self.entries("sources") {
+            let path = Path::of(["sources"]).key(&name);
+            let source = match self.tag("sources", &name) {
+                Some("delta") => self.section(&json, &path).and_then(|raw| self.delta_source(&name, &path, raw)),
+                Some("kafka") => self.section(&json, &path).and_then(|raw| self.kafka_source(&name, &path, raw, prefix)),
+                Some(_) | None => None,
+            };
+            if let Some(source) = source {
+                sources.insert(name, source);
+            }
+        }
+        sources
+    }
+
+    fn delta_source(&mut self, name: &str, path: &Path, raw: RawDeltaSource) -> Option<Source> {
+        let kind = self.kind(path, raw.kind, raw.key.as_deref(), raw.id.clone(), true)?;
+        let columns = Columns {
+            key: raw.key.as_deref(),
+            id: raw.id.as_deref(),
+            event_time: raw.event_time.as_deref(),
+            identifiers: &raw.identifiers,
+            aliases: &raw.aliases,
+        };
+        self.columns(path, &columns, None);
+        self.within(&path.key("poll_interval"), raw.poll_interval, Period::millis(100), Period::days(1));
+        let table = self.table(path, &raw.table);
+        let (coalesce, added_columns_differ) = match raw.coalesce {
+            RawCoalesce::Enabled(enabled) => (enabled, true),
+            RawCoalesce::Rules(rules) => (true, rules.added_columns == RawAddedColumns::Differ),
+        };
+        Some(Source {
+            name: name.to_owned(),
+            input: SourceInput::Delta(DeltaSource {
+                table,
+                poll_interval: raw.poll_interval.0,
+                start: match raw.start {
+                    RawStart::Snapshot => Start::Snapshot,
+                    RawStart::Latest => Start::Latest,
+                    RawStart::Version(version) => Start::Version(version),
+                },
+                coalesce,
+                added_columns_differ,
+                longs: match raw.longs {
+                    None => Longs::Columns(Vec::new()),
+                    Some(RawLongs::All(_)) => Longs::All,
+                    Some(RawLongs::Columns(columns)) => Longs::Columns(columns.into_keys().collect()),
+                },
+                storage_options: raw.storage.into_iter().map(|(key, value)| (key, value.into_inner())).collect(),
+            }),
+            key: raw.key.or_else(|| raw.id.clone()),
+            kind,
+            identifiers: raw.identifiers.into_iter().collect(),
+            event_time: raw.event_time,
+            event_type: raw.event_type.unwrap_or_else(|| name.to_owned()),
+            on_delete: on_delete(raw.on_delete),
+            aliases: raw.aliases,
+            before_image: raw.before_image,
+        })
+    }
+
+    fn kafka_source(&mut self, name: &str, path: &Path, raw: RawKafkaSource, prefix: &str) -> Option<Source> {
+        let kind = self.kind(path, raw.kind, raw.key.as_deref(), raw.id.clone(), false)?;
+        let schema = self.declared_schema(path, &raw);
+        let columns = Columns {
+            key: raw.key.as_deref(),
+            id: raw.id.as_deref(),
+            event_time: raw.event_time.as_deref(),
+            identifiers: &raw.identifiers,
+            aliases: &raw.aliases,
+        };
+        self.columns(path, &columns, schema.as_ref());
+        Some(Source {
+            name: name.to_owned(),
+            input: SourceInput::Kafka(KafkaSource { topic: raw.topic.unwrap_or_else(|| format!("{prefix}ingest.{name}")), schema }),
+            key: raw.key.or_else(|| raw.id.clone()),
+            kind,
+            identifiers: raw.identifiers.into_iter().collect(),
+            event_time: raw.event_time,
+            event_type: raw.event_type.unwrap_or_else(|| name.to_owned()),
+            on_delete: on_delete(raw.on_delete),
+            aliases: raw.aliases,
+            before_image: raw.before_image,
+        })
+    }
+
+    /// A state needs a key, because the latest row *of a key* counts; a fact from a table needs an id, because nothing else tells two equal
+    /// rows apart.
+    fn kind(&mut self, path: &Path, kind: RawKind, key: Option<&str>, id: Option<String>, id_needed: bool) -> Option<SourceKind> {
+        match kind {
+            RawKind::State if key.is_none() => {
+                let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key("key"), "the key is missing");
+                self.report(problem.hint("add `key: <column>`: rows that are overwritten (`kind: state`) need the column that says which row it is"), path);
+                None
+            }
+            RawKind::State => {
+                if id.is_some() {
+                    let problem = Problem::warning(code::CONFIG_INVALID_VALUE, &path.key("id"), "`id` has no meaning for `kind: state`");
+                    self.report(problem.hint("remove it; `key` says which row it is"), &path.key("id"));
+                }
+                Some(SourceKind::State)
+            }
+            RawKind::Events if id.is_none() && id_needed => {
+                let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key("id"), "the key is missing");
+                self.report(problem.hint("add `id: <column>`: facts (`kind: events`) are known by their id, so that a repeat is recognised"), path);
+                None
+            }
+            RawKind::Events => Some(SourceKind::Events { id }),
+        }
+    }
+
+    fn table(&mut self, path: &Path, table: &str) -> String {
+        let path = path.key("table");
+        match table.split_once("://") {
+            Some((scheme, rest)) => {
+                if !SCHEMES.contains(&scheme) {
+                    let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, format!("tables cannot be read from `{scheme}://`"));
+                    self.report(problem.hint(format!("known are a folder and {}", SCHEMES.join("://, ") + "://")), &path);
+                } else if url::Url::parse(table).is_err() || rest.trim_matches('/').is_empty() {
+                    self.error(code::CONFIG_INVALID_VALUE, &path, "the URL does not lead to a table: expected scheme://bucket/path");
+                }
+                table.to_owned()
+            }
+            // A path that is no UTF-8 cannot come from here: the file is UTF-8, and so is the folder it is joined to, or it is shown lossily.
+            None => self.folder.join(table).to_string_lossy().into_owned(),
+        }
+    }
+
+    /// `schema` or `strict: false`, never neither: whether a missing column is an error must be somebody's decision.
+    fn declared_schema(&mut self, path: &Path, raw: &RawKafkaSource) -> Option<Schema> {
+        match (&raw.schema, raw.strict) {
+            (Some(_), Some(false)) => {
+                let path = path.key("strict");
+                let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, "`schema` and `strict: false` contradict each other");
+                self.report(problem.hint("keep one of them"), &path);
+                None
+            }
+            (Some(columns), _) => self.schema(path, columns, raw.longs.as_ref()),
+            (None, Some(false)) => {
+                if raw.longs.is_some() {
+                    let path = path.key("longs");
+                    self.error(code::CONFIG_INVALID_VALUE, &path, "`longs` needs `schema`: without it no column is known to be a whole number");
+                }
+                None
+            }
+            (None, Some(true) | None) => {
+                let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key("schema"), "the key is missing");
+                self.report(
+                    problem.hint("add `schema: { column: type, … }`, so that a column that is missing is an error; or say `strict: false`"),
+                    path,
+                );
+                None
+            }
+        }
+    }
+
+    fn schema(&mut self, path: &Path, declared: &BTreeMap<String, String>, longs: Option<&RawLongs>) -> Option<Schema> {
+        let path_of_schema = path.key("schema");
+        if declared.is_empty() || declared.len() > COLUMNS_MAX {
+            self.error(code::CONFIG_INVALID_VALUE, &path_of_schema, format!("a schema has 1 to {COLUMNS_MAX} columns"));
+            return None;
+        }
+        let mut columns = Vec::with_capacity(declared.len());
+        let mut right = true;
+        for (name, text) in declared {
+            let Some(data_type) = spark_type::canonical(text) else {
+                let path = path_of_schema.key(name);
+                let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, format!("`{text}` is no type"));
+                self.report(problem.hint(format!("types are {}", spark_type::KNOWN)), &path);
+                right = false;
+                continue;
+            };
+            let longs_as_strings = match longs {
+                None => false,
+                Some(RawLongs::All(_)) => spark_type::is_long(&data_type),
+                Some(RawLongs::Columns(names)) => names.contains_key(name),
+            };
+            columns.push(Column { name: name.clone(), data_type, nullable: true, id: None, longs_as_strings });
+        }
+        if let Some(RawLongs::Columns(names)) = longs {
+            for name in names.keys() {
+                self.declared(&path.key("longs").key(name), name, declared.keys());
+            }
+        }
+        right.then_some(Schema { columns })
+    }
+
+    /// The columns that a source speaks of must be paths, lead to known types, and be declared where a schema is.
+    fn columns(&mut self, path: &Path, columns: &Columns<'_>, schema: Option<&Schema>) {
+        self.known_types(&path.key("identifiers"), columns.identifiers);
+        let single = [("key", columns.key), ("id", columns.id), ("event_time", columns.event_time)];
+        let mut named: Vec<(Path, &str)> = single.iter().filter_map(|(key, column)| column.map(|column| (path.key(*key), column))).collect();
+        named.extend(columns.identifiers.keys().map(|column| (path.key("identifiers").key(column), column.as_str())));
+        for (path, column) in named {
+            if column.split('.').any(|part| part.trim().is_empty()) {
+                self.error(code::CONFIG_INVALID_VALUE, &path, format!("`{column}` is no column or path: expected `column` or `struct.field`"));
+            } else if let Some(schema) = schema {
+                let first = column.split('.').next().unwrap_or(column);
+                self.declared(&path, first, schema.columns.iter().map(|column| &column.name));
+            }
+        }
+        for (column, older) in columns.aliases {
+            if older.iter().any(|older| older == column || older.is_empty()) {
+                self.error(code::CONFIG_INVALID_VALUE, &path.key("aliases").key(column), "an alias must be another, older name of the column");
+            }
+        }
+    }
+
+    fn declared<'c>(&mut self, path: &Path, column: &str, mut declared: impl Iterator<Item = &'c String> + Clone) {
+        if declared.clone().any(|name| name == column) {
+            return;
+        }
+        let problem = Problem::error(code::CONFIG_UNKNOWN_REFERENCE, path, format!("the declared schema has no column `{column}`"));
+        let hint = match nearest(column, declared.by_ref().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add it to `schema`".to_owned(),
+        };
+        self.report(problem.hint(hint), path);
+    }
+
+    /// What the source says about deletes, for the destinations that have to be able to do it.
+    pub(super) fn raw_on_delete(&self, source: &str) -> RawOnDelete {
+        let json = self.json.get("sources").and_then(|sources| sources.get(source)).and_then(|source| source.get("on_delete"));
+        match json.and_then(Json::as_str) {
+            Some("unset") => RawOnDelete::Unset,
+            Some("erase") => RawOnDelete::Erase,
+            Some(_) | None => RawOnDelete::Skip,
+        }
+    }
+}
+
+/// What a source says about its columns, whatever its type.
+struct Columns<'a> {
+    key: Option<&'a str>,
+    id: Option<&'a str>,
+    event_time: Option<&'a str>,
+    identifiers: &'a BTreeMap<String, String>,
+    aliases: &'a BTreeMap<String, Vec<String>>,
+}
+
+fn on_delete(raw: RawOnDelete) -> OnDelete {
+    match raw {
+        RawOnDelete::Skip => OnDelete::Skip,
+        RawOnDelete::Unset => OnDelete::Unset,
+        RawOnDelete::Erase => OnDelete::Erase,
+    }
+}

@@ -1,0 +1,510 @@
+//! Holds the tree against the schema and finds everything that is wrong with its form, at once.
+//!
+//! What comes out beside the problems is the tree as JSON *without* the parts that are wrong, so that the checks of meaning
+//! can run on the rest: an unknown key in one destination must not hide a wrong reference in another.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Number, Value as Json};
+use tailwater_core::code;
+
+use super::problem::{Path, Problem};
+use super::schema::resolve;
+use super::secrets;
+use super::tree::{Entry, Node, Value};
+
+pub(super) struct Walk<'a> {
+    root: &'a Json,
+    pub problems: Vec<Problem>,
+    /// Values whose references could not be resolved: a placeholder stands for each, so nothing may be said about their meaning.
+    pub unresolved: BTreeSet<Path>,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(root: &'a Json) -> Self {
+        Self { root, problems: Vec::new(), unresolved: BTreeSet::new() }
+    }
+
+    /// The whole tree.
+    pub fn tree(&mut self, node: &Node) -> Option<Json> {
+        match node.value {
+            Value::Null => self.map(&[], node, self.root, &Path::default()),
+            _ => self.value(node, self.root, &Path::default()),
+        }
+    }
+
+    /// One value against its schema; `None` when it is of no use, which has been reported then.
+    fn value(&mut self, node: &Node, schema: &'a Json, path: &Path) -> Option<Json> {
+        let outer = schema;
+        let schema = resolve(self.root, schema);
+        if is(outer, schema, "x-secret") && !self.secret_is_reference(node, path) {
+            return None;
+        }
+        if let Value::Text(text) = &node.value
+            && text.references().unresolved
+        {
+            self.unresolved.insert(path.clone());
+            return placeholder(outer, schema);
+        }
+        let branches = branches(self.root, schema);
+        if !branches.is_empty() {
+            return self.one_of(node, schema, &branches, path);
+        }
+        match &node.value {
+            Value::Map(entries) if admits(schema, "object") => self.map(entries, node, schema, path),
+            Value::List(items) if admits(schema, "array") => self.list(items, node, schema, path),
+            _ => self.scalar(node, schema, path),
+        }
+    }
+
+    fn map(&mut self, entries: &[Entry], node: &Node, schema: &'a Json, path: &Path) -> Option<Json> {
+        let properties = schema.get("properties").and_then(Json::as_object);
+        let others = schema.get("additionalProperties");
+        let mut out = Map::new();
+        let mut meant = Vec::new();
+        for entry in entries {
+            let path = path.key(&entry.key);
+            let property = properties.and_then(|properties| properties.get(&entry.key));
+            let child = match (property, others) {
+                (Some(property), _) => property,
+                (None, Some(others)) if others.is_object() => {
+                    self.name(entry, schema, &path);
+                    if is(schema, schema, "x-secret-names") && secrets::is_secret_name(&entry.key) && !self.secret_is_reference(&entry.node, &path) {
+                        continue;
+                    }
+                    others
+                }
+                (None, _) => {
+                    meant.extend(self.unknown(entry, properties, &path));
+                    continue;
+                }
+            };
+            // `key:` with nothing behind it counts as left out; where it is required, the loop below says so.
+            if matches!(entry.node.value, Value::Null) {
+                if property.is_none() {
+                    self.problems.push(wrong_type(&path, "it is empty").at(entry.key_place));
+                }
+                continue;
+            }
+            if let Some(value) = self.value(&entry.node, child, &path) {
+                out.insert(entry.key.clone(), value);
+            }
+        }
+        self.required(entries, node, schema, path, &meant);
+        if let Some(1) = schema.get("minProperties").and_then(Json::as_u64)
+            && entries.is_empty()
+        {
+            self.problems.push(invalid(path, "it must have at least one entry").at(node.place));
+        }
+        Some(Json::Object(out))
+    }
+
+    /// Keys that must be there. One that was only misspelt (`meant`) has been reported.
+    fn required(&mut self, entries: &[Entry], node: &Node, schema: &'a Json, path: &Path, meant: &[&str]) {
+        let required = schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
+        for key in required {
+            let present = entries.iter().find(|entry| entry.key == key);
+            if present.is_some_and(|entry| !matches!(entry.node.value, Value::Null)) || meant.contains(&key) {
+                continue;
+            }
+            let message = if present.is_some() { "the key is empty" } else { "the key is missing" };
+            let property = schema.get("properties").and_then(|properties| properties.get(key));
+            let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key(key), message);
+            let place = present.map_or(node.place, |entry| entry.key_place);
+            self.problems.push(problem.hint(self.advice(key, property)).at(place));
+        }
+    }
+
+    /// What to write for a missing key: its values where there are few, and its documentation.
+    fn advice(&self, key: &str, property: Option<&'a Json>) -> String {
+        let Some(outer) = property else { return format!("add `{key}`") };
+        let schema = resolve(self.root, outer);
+        let choice = match constants(self.root, schema) {
+            choices if !choices.is_empty() => format!("`{key}: {}`", choices.join(" | ")),
+            _ if admits(schema, "boolean") => format!("`{key}: true` or `{key}: false`"),
+            _ => format!("`{key}`"),
+        };
+        match outer.get("description").or_else(|| schema.get("description")).and_then(Json::as_str) {
+            Some(description) => format!("add {choice}: {}", lower_first(description)),
+            None => format!("add {choice}"),
+        }
+    }
+
+    /// Reports an unknown key, and returns the key that was probably meant.
+    fn unknown(&mut self, entry: &Entry, properties: Option<&'a Map<String, Json>>, path: &Path) -> Option<&'a str> {
+        let known: Vec<&'a str> = properties.map(|properties| properties.keys().map(String::as_str).collect()).unwrap_or_default();
+        let meant = nearest(&entry.key, known.iter().copied());
+        let hint = match meant {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known keys here: {}", known.join(", ")),
+        };
+        self.problems.push(Problem::error(code::CONFIG_UNKNOWN_KEY, path, "there is no such key").hint(hint).at(entry.key_place));
+        meant
+    }
+
+    /// The key of a map whose keys are names of the operator's choice.
+    fn name(&mut self, entry: &Entry, schema: &Json, path: &Path) {
+        let pattern = schema.pointer("/propertyNames/pattern").and_then(Json::as_str);
+        if pattern.is_some_and(|pattern| !matches_pattern(pattern, &entry.key)) {
+            self.problems.push(
+                invalid(path, format!("`{}` is no allowed name", entry.key))
+                    .hint("a name has lower-case letters, digits, `_` and `-`, begins with a letter, and has at most 64 characters")
+                    .at(entry.key_place),
+            );
+        }
+    }
+
+    fn list(&mut self, items: &[Node], node: &Node, schema: &'a Json, path: &Path) -> Option<Json> {
+        if let Some(least) = schema.get("minItems").and_then(Json::as_u64)
+            && (items.len() as u64) < least
+        {
+            self.problems.push(invalid(path, "the list must have at least one entry").at(node.place));
+            return None;
+        }
+        let Some(item_schema) = schema.get("items") else { return Some(Json::Array(Vec::new())) };
+        let values = items.iter().enumerate().filter_map(|(index, item)| self.value(item, item_schema, &path.index(index))).collect();
+        Some(Json::Array(values))
+    }
+
+    /// A choice between several forms: by the tag for kinds of objects, else by the kind of the value.
+    fn one_of(&mut self, node: &Node, schema: &'a Json, branches: &[&'a Json], path: &Path) -> Option<Json> {
+        if let Some(tag) = common_tag(branches) {
+            return self.tagged(node, branches, tag, path);
+        }
+        let fitting: Vec<&'a Json> = branches.iter().copied().filter(|branch| kinds(node).iter().any(|kind| admits(branch, kind))).collect();
+        let choices = constants(self.root, schema);
+        match fitting.as_slice() {
+            [only] if constants(self.root, only).is_empty() => self.value(node, only, path),
+            [] => {
+                self.problems.push(wrong_type(path, format!("expected {}, got {}", expectation(self.root, schema), describe(node))).at(node.place));
+                None
+            }
+            _ if !matches!(node.value, Value::Map(_) | Value::List(_)) => self.constant(node, &choices, path),
+            several => {
+                // Objects with one key each (`{ version: 12 }`): the key tells which one is meant.
+                let by_key = several.iter().copied().find(|branch| {
+                    let properties = branch.get("properties").and_then(Json::as_object);
+                    properties.is_some_and(|properties| node.keys().any(|key| properties.contains_key(key)))
+                });
+                self.value(node, by_key.or_else(|| several.first().copied())?, path)
+            }
+        }
+    }
+
+    /// Objects that a tag tells apart: `type: delta`.
+    fn tagged(&mut self, node: &Node, branches: &[&'a Json], tag: &str, path: &Path) -> Option<Json> {
+        let Value::Map(entries) = &node.value else {
+            self.problems.push(wrong_type(path, format!("expected a map with the key `{tag}`, got {}", describe(node))).at(node.place));
+            return None;
+        };
+        let kinds: Vec<&str> = branches.iter().filter_map(|branch| tag_value(branch, tag)).collect();
+        let path_of_tag = path.key(tag);
+        match node.get(tag).map(|node| (&node.value, node)) {
+            Some((Value::Text(text), value)) => match branches.iter().find(|branch| tag_value(branch, tag) == Some(text.resolved())) {
+                Some(branch) => self.map(entries, node, branch, path),
+                None => {
+                    let allowed: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+                    self.constant(value, &allowed, &path_of_tag);
+                    None
+                }
+            },
+            Some((Value::Null, _)) | None => {
+                let problem = Problem::error(code::CONFIG_MISSING_KEY, &path_of_tag, "the key is missing");
+                self.problems.push(problem.hint(format!("add `{tag}: {}`", kinds.join(" | "))).at(node.place));
+                None
+            }
+            Some((_, value)) => {
+                self.problems.push(wrong_type(&path_of_tag, format!("expected one of {}, got {}", kinds.join(", "), describe(value))).at(value.place));
+                None
+            }
+        }
+    }
+
+    fn constant(&mut self, node: &Node, allowed: &[String], path: &Path) -> Option<Json> {
+        let Value::Text(text) = &node.value else {
+            self.problems.push(wrong_type(path, format!("expected one of {}, got {}", allowed.join(", "), describe(node))).at(node.place));
+            return None;
+        };
+        if allowed.iter().any(|choice| choice == text.resolved()) {
+            return Some(Json::String(text.resolved().to_owned()));
+        }
+        let mut problem = invalid(path, format!("`{}` is not one of {}", text.written(), allowed.join(", "))).at(node.place);
+        if let Some(near) = nearest(text.resolved(), allowed.iter().map(String::as_str)) {
+            problem = problem.hint(format!("did you mean `{near}`?"));
+        }
+        self.problems.push(problem);
+        None
+    }
+
+    fn scalar(&mut self, node: &Node, schema: &'a Json, path: &Path) -> Option<Json> {
+        let choices = constants(self.root, schema);
+        if !choices.is_empty() {
+            return self.constant(node, &choices, path);
+        }
+        let referenced = matches!(&node.value, Value::Text(text) if text.references().any);
+        let value = match (&node.value, written(node)) {
+            (Value::Text(_), Some(text)) if admits(schema, "string") => Some(Json::String(text.to_owned())),
+            // What a reference resolved to has no type of its own: it takes the one that is wanted.
+            (Value::Text(_), Some(text)) if referenced => typed(text.trim(), schema),
+            (Value::Number(_), Some(text)) => typed(text, schema),
+            (Value::Bool(flag), _) if admits(schema, "boolean") => {
+                Some(if admits(schema, "string") { Json::String(flag.to_string()) } else { Json::Bool(*flag) })
+            }
+            _ => None,
+        };
+        let Some(value) = value else {
+            let mut problem = wrong_type(path, format!("expected {}, got {}", expectation(self.root, schema), describe(node))).at(node.place);
+            if admits(schema, "string") && matches!(node.value, Value::Number(_) | Value::Bool(_)) {
+                problem = problem.hint("put it in quotes");
+            } else if matches!(node.value, Value::Text(_)) && !referenced && !admits(schema, "object") && !admits(schema, "array") {
+                problem = problem.hint("write it without quotes");
+            }
+            self.problems.push(problem);
+            return None;
+        };
+        self.bounds(&value, node, schema, path).then_some(value)
+    }
+
+    /// Range, length and pattern of a scalar.
+    fn bounds(&mut self, value: &Json, node: &Node, schema: &Json, path: &Path) -> bool {
+        let number = value.as_f64();
+        let (least, most) = (schema.get("minimum").and_then(Json::as_f64), schema.get("maximum").and_then(Json::as_f64));
+        if number.is_some_and(|number| least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most)) {
+            let range = match (least, most) {
+                (Some(least), Some(most)) if least >= most => format!("{least}"),
+                (Some(least), Some(most)) => format!("between {least} and {most}"),
+                (Some(least), None) => format!("at least {least}"),
+                (None, Some(most)) => format!("at most {most}"),
+                (None, None) => "in range".to_owned(),
+            };
+            self.problems.push(invalid(path, format!("{} is not allowed: it must be {range}", quote(node))).at(node.place));
+            return false;
+        }
+        let Some(text) = value.as_str() else { return true };
+        if text.is_empty() && schema.get("minLength").is_some() {
+            self.problems.push(invalid(path, "it must not be empty").at(node.place));
+            return false;
+        }
+        let pattern = schema.get("pattern").and_then(Json::as_str);
+        if pattern.is_some_and(|pattern| !matches_pattern(pattern, text)) {
+            let expected = schema.get("x-expected").and_then(Json::as_str).unwrap_or("another form");
+            self.problems.push(invalid(path, format!("{} is not allowed: expected {expected}", quote(node))).at(node.place));
+            return false;
+        }
+        true
+    }
+
+    /// A secret must be a reference, and one without a default: the default would stand in the file.
+    fn secret_is_reference(&mut self, node: &Node, path: &Path) -> bool {
+        let Value::Text(text) = &node.value else {
+            if matches!(node.value, Value::Number(_) | Value::Bool(_)) {
+                self.problems.push(secrets::inline(path).at(node.place));
+                return false;
+            }
+            return true;
+        };
+        let references = text.references();
+        if references.any && !references.with_default {
+            return true;
+        }
+        if text.resolved().is_empty() {
+            self.problems.push(invalid(path, "it must not be empty").at(node.place));
+        } else {
+            self.problems.push(secrets::inline(path).at(node.place));
+        }
+        false
+    }
+}
+
+/// The forms among which a schema lets one choose.
+fn branches<'a>(root: &'a Json, schema: &'a Json) -> Vec<&'a Json> {
+    let list = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array);
+    let mut flat = Vec::new();
+    for branch in list.into_iter().flatten().map(|branch| resolve(root, branch)) {
+        let inner = branches(root, branch);
+        if inner.is_empty() { flat.push(branch) } else { flat.extend(inner) }
+    }
+    // A choice between constants only is one scalar with several values.
+    if flat.iter().all(|branch| branch.get("const").is_some()) { Vec::new() } else { flat }
+}
+
+/// The constants that a schema allows, if it is made of constants.
+fn constants(root: &Json, schema: &Json) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(text) = schema.get("const").and_then(Json::as_str) {
+        found.push(text.to_owned());
+    }
+    found.extend(schema.get("enum").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).map(str::to_owned));
+    for branch in schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array).into_iter().flatten() {
+        found.extend(constants(root, resolve(root, branch)));
+    }
+    found
+}
+
+/// The key whose constant value tells all branches apart.
+fn common_tag<'a>(branches: &[&'a Json]) -> Option<&'a str> {
+    let first = branches.first()?.get("properties")?.as_object()?;
+    let tag = first.keys().map(String::as_str).find(|key| branches.iter().all(|branch| tag_value(branch, key).is_some()))?;
+    Some(tag)
+}
+
+fn tag_value<'a>(branch: &'a Json, tag: &str) -> Option<&'a str> {
+    branch.get("properties")?.get(tag)?.get("const")?.as_str()
+}
+
+fn admits(schema: &Json, kind: &str) -> bool {
+    match schema.get("type") {
+        Some(Json::String(only)) => only == kind,
+        Some(Json::Array(several)) => several.iter().any(|one| one == kind),
+        // Without a type, a constant tells: all of ours are texts.
+        _ => kind == "string" && (schema.get("const").is_some() || schema.get("enum").is_some()),
+    }
+}
+
+/// The kinds of schema that can describe a node.
+fn kinds(node: &Node) -> &'static [&'static str] {
+    match &node.value {
+        Value::Null => &[],
+        Value::Bool(_) => &["boolean"],
+        Value::Number(_) => &["integer", "number"],
+        Value::Text(text) if text.references().any => &["string", "boolean", "integer", "number"],
+        Value::Text(_) => &["string"],
+        Value::List(_) => &["array"],
+        Value::Map(_) => &["object"],
+    }
+}
+
+/// A scalar's text as the type that is wanted; a number stays the text that stands there where texts are allowed too.
+fn typed(text: &str, schema: &Json) -> Option<Json> {
+    if admits(schema, "string") && (admits(schema, "number") || admits(schema, "integer")) {
+        return Some(Json::String(text.to_owned()));
+    }
+    if admits(schema, "boolean")
+        && let Ok(flag) = text.parse::<bool>()
+    {
+        return Some(Json::Bool(flag));
+    }
+    if admits(schema, "integer") {
+        return text.parse::<i64>().ok().map(|number| Json::Number(number.into()));
+    }
+    if admits(schema, "number") {
+        return text.parse::<f64>().ok().and_then(Number::from_f64).map(Json::Number);
+    }
+    None
+}
+
+/// Something of the right form that stands for a value that is not known.
+fn placeholder(outer: &Json, schema: &Json) -> Option<Json> {
+    if let Some(default) = outer.get("default").or_else(|| schema.get("default")) {
+        return Some(default.clone());
+    }
+    if let Some(least) = schema.get("minimum") {
+        return Some(least.clone());
+    }
+    if admits(schema, "string") { Some(Json::String("unresolved".to_owned())) } else { None }
+}
+
+fn is(outer: &Json, schema: &Json, keyword: &str) -> bool {
+    outer.get(keyword).or_else(|| schema.get(keyword)).and_then(Json::as_bool) == Some(true)
+}
+
+fn written(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Text(text) => Some(text.resolved()),
+        Value::Number(text) => Some(text),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+/// A value as the file has it, cut to a length that fits a line. Never what a reference resolved to.
+fn quote(node: &Node) -> String {
+    let text = match &node.value {
+        Value::Text(text) => text.written(),
+        Value::Number(text) => text,
+        Value::Bool(true) => "true",
+        Value::Bool(false) => "false",
+        Value::Null => "null",
+        Value::List(_) => "a list",
+        Value::Map(_) => "a map",
+    };
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("`{}…`", &text[..end]),
+        None => format!("`{text}`"),
+    }
+}
+
+fn describe(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(_) => format!("the truth value {}", quote(node)),
+        Value::Number(_) => format!("the number {}", quote(node)),
+        Value::Text(_) => format!("the text {}", quote(node)),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "a map".to_owned(),
+    }
+}
+
+/// What a schema wants, in words.
+fn expectation(root: &Json, schema: &Json) -> String {
+    if let Some(expected) = schema.get("x-expected").and_then(Json::as_str) {
+        return expected.to_owned();
+    }
+    let choices = constants(root, schema);
+    let forms = branches(root, schema);
+    let mut words: Vec<String> = choices.iter().map(|choice| format!("`{choice}`")).collect();
+    for form in forms.iter().filter(|form| constants(root, form).is_empty()) {
+        words.push(expectation(root, form));
+    }
+    for (kind, word) in [
+        ("object", "a map"),
+        ("array", "a list"),
+        ("boolean", "true or false"),
+        ("integer", "a whole number"),
+        ("number", "a number"),
+        ("string", "a text"),
+    ] {
+        if forms.is_empty() && choices.is_empty() && admits(schema, kind) {
+            words.push(match (kind, schema.get("properties").and_then(Json::as_object)) {
+                ("object", Some(properties)) => {
+                    format!("a map with {}", properties.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))
+                }
+                _ => word.to_owned(),
+            });
+        }
+    }
+    words.join(" or ")
+}
+
+/// The known name that is meant, if one is near enough to be a slip of the pen.
+pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
+    let name = plain(name);
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(&name, &plain(candidate)), candidate))
+        .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count() / 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// All patterns are our own; one that did not compile would admit everything, and a test compiles them all.
+fn matches_pattern(pattern: &str, text: &str) -> bool {
+    regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+}
+
+fn lower_first(text: &str) -> String {
+    let first = text.split("\n\n").next().unwrap_or(text);
+    let acronym = first.chars().take(2).all(char::is_uppercase);
+    let mut letters = first.chars();
+    match letters.next() {
+        Some(letter) if !acronym => letter.to_lowercase().chain(letters).collect(),
+        _ => first.to_owned(),
+    }
+}
+
+fn invalid(path: &Path, message: impl Into<String>) -> Problem {
+    Problem::error(code::CONFIG_INVALID_VALUE, path, message)
+}
+
+fn wrong_type(path: &Path, message: impl Into<String>) -> Problem {
+    Problem::error(code::CONFIG_WRONG_TYPE, path, message)
+}
