@@ -174,7 +174,9 @@ watch() {
   local keeper=$1 dir=$2 pid
   pid=$(cat "$dir/pid")
   set -m
-  nohup bash -c 'while kill -0 "$1" 2>/dev/null && kill -0 "$2" 2>/dev/null; do sleep 1; done; exec bash "$3" stop "$4"' \
+  # A broker that was stopped and started again has a watcher of its own: this one must not end the new one.
+  nohup bash -c 'while kill -0 "$1" 2>/dev/null && kill -0 "$2" 2>/dev/null; do sleep 1; done
+    [ "$(cat "$4/pid" 2>/dev/null)" != "$2" ] || exec bash "$3" stop "$4"' \
     _ "$keeper" "$pid" "$here/kafka.sh" "$dir" >/dev/null 2>&1 </dev/null 3>&- &
   set +m
 }
