@@ -1,0 +1,212 @@
+//! The stage of one test: a folder, a prefix in Kafka, a vendor, and the configuration that joins them.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tailwater_simulators::klaviyo::{DEFAULT_API_KEY, JobDuration, Options};
+use tempfile::TempDir;
+
+use crate::kafka::{self, free_port};
+use crate::process::{self, Ended, Process};
+use crate::runtime;
+use crate::topics::Topics;
+use crate::vendor::Vendor;
+use crate::wait::{PATIENCE, eventually};
+
+/// What every test has. Processes that it starts must go before it: declare them after it.
+#[derive(Debug)]
+pub struct Scene {
+    folder: TempDir,
+    pub prefix: String,
+    brokers: String,
+    pub vendor: Vendor,
+    admin_port: u16,
+    api_key: String,
+}
+
+/// A transform that sends a profile with the row's `score` under the profile's email.
+pub const SCORE_TRANSFORM: &str = "async function send(payload, headers) {
+  return payload.events.map(row => ({ data: { type: 'profile', attributes: {
+    email: row.email, properties: { score: row.score } } } }));
+}
+";
+
+impl Scene {
+    /// A scene on the shared broker, with a vendor that has a list `LIST01`, no limits, and jobs that take a tenth of a second.
+    pub fn new(name: &str) -> Self {
+        Self::with(name, kafka::brokers(), quick_vendor())
+    }
+
+    pub fn with(name: &str, brokers: &str, vendor: Options) -> Self {
+        let folder = TempDir::new().unwrap_or_else(|error| panic!("no folder for {name}: {error}"));
+        Self {
+            folder,
+            prefix: kafka::prefix(name),
+            brokers: brokers.to_owned(),
+            vendor: Vendor::start(vendor),
+            admin_port: free_port(),
+            api_key: DEFAULT_API_KEY.to_owned(),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn topics(&self) -> Topics {
+        Topics::at(&self.brokers)
+    }
+
+    /// A topic of this scene: `resolved`, `dlq.source.orders`, …
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The key that the process gets in its environment; the vendor takes [`DEFAULT_API_KEY`] only.
+    pub fn set_api_key(&mut self, key: &str) {
+        key.clone_into(&mut self.api_key);
+    }
+
+    /// Writes a file, whole at once as an editor does, so that a watcher never sees half of it.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.folder().join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        }
+        let staged = path.with_extension("staged");
+        fs::write(&staged, text).unwrap_or_else(|error| panic!("{}: {error}", staged.display()));
+        fs::rename(&staged, &path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// Writes `tailwater.yaml`: the head that all tests share, then these sections.
+    pub fn configure(&self, sections: &str) {
+        self.write("tailwater.yaml", &format!("{}{sections}", self.head(4)));
+    }
+
+    /// The part of a configuration that says where things are.
+    pub fn head(&self, lanes: u32) -> String {
+        format!(
+            "version: 1
+workspace: test
+kafka:
+  brokers: \"{}\"
+  prefix: \"{}\"
+  lanes: {lanes}
+  replication_factor: 1
+  latency: low
+  session_timeout: 6s
+state_dir: ./state
+admin: {{ listen: \"127.0.0.1:{}\" }}
+accounts:
+  main: {{ type: klaviyo, api_key: \"${{env:KLAVIYO_API_KEY}}\", base_url: \"{}\" }}
+",
+            self.brokers,
+            self.prefix,
+            self.admin_port,
+            self.vendor.url()
+        )
+    }
+
+    /// A configuration with one topic of JSON rows, `rows`, that have `customer_id`, `email` and `score`, and one route.
+    pub fn configure_rows(&self) {
+        self.write("transforms/score.js", SCORE_TRANSFORM);
+        self.configure(ROWS);
+    }
+
+    /// The topic that [`Self::configure_rows`] reads.
+    pub fn rows_topic(&self) -> String {
+        self.topic("ingest.rows")
+    }
+
+    pub fn environment(&self) -> Vec<(String, String)> {
+        vec![
+            ("KLAVIYO_API_KEY".into(), self.api_key.clone()),
+            ("KAFKA_BROKERS".into(), self.brokers.clone()),
+            ("RUST_BACKTRACE".into(), "1".into()),
+        ]
+    }
+
+    /// Starts `tailwater run` and waits until it is ready.
+    pub fn run(&self) -> Process {
+        let mut process = self.spawn("tailwater run", &["run", "--config", "tailwater.yaml"]);
+        self.wait_until_ready(&mut process);
+        process
+    }
+
+    /// Starts `tailwater` with these arguments, and does not wait.
+    pub fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+        Process::spawn(name, self.folder(), &self.environment(), arguments)
+    }
+
+    pub fn wait_until_ready(&self, process: &mut Process) {
+        eventually("/readyz answers 200", PATIENCE, || {
+            process.assert_running();
+            match self.admin("/readyz") {
+                Ok((200, _)) => Ok(()),
+                Ok((status, text)) => Err(format!("{status}: {text}")),
+                Err(error) => Err(error),
+            }
+        });
+    }
+
+    /// Asks the process's admin port.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn admin(&self, path: &str) -> Result<(u16, String), String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.admin_port);
+        runtime().block_on(async {
+            let client = reqwest::Client::builder()
+                .timeout(Duration::from_secs(5))
+                .build()
+                .map_err(|error| error.to_string())?;
+            let response = client.get(url).send().await.map_err(|error| error.to_string())?;
+            let status = response.status().as_u16();
+            Ok((status, response.text().await.map_err(|error| error.to_string())?))
+        })
+    }
+
+    /// Runs a command of `tailwater` in the scene's folder until it ends. It gets the configuration where it takes one.
+    pub fn command(&self, arguments: &[&str]) -> Ended {
+        process::run(self.folder(), &self.environment(), arguments)
+    }
+
+    /// `tailwater audit --json`, whatever it finds.
+    pub fn audit(&self) -> Value {
+        self.command(&["audit", "--config", "tailwater.yaml", "--json"]).json()
+    }
+}
+
+/// A vendor for tests that are not about limits.
+pub fn quick_vendor() -> Options {
+    Options {
+        limits: false,
+        job_duration: JobDuration { base: Duration::from_millis(100), per_profile: Duration::ZERO },
+        lists: vec![("LIST01".into(), "Test".into())],
+        ..Options::default()
+    }
+}
+
+const ROWS: &str = "identity:
+  types:
+    customer_id: { priority: 1, max: 1, normalise: trim }
+    email: { priority: 2, max: 5, normalise: email }
+sources:
+  rows:
+    type: kafka
+    kind: state
+    key: customer_id
+    identifiers: { customer_id: customer_id, email: email }
+    schema: { customer_id: string, email: string, score: double }
+destinations:
+  klaviyo:
+    account: main
+    create: true
+    key: email
+    identifiers: { email: email, external_id: customer_id }
+    on_missing_key: hold
+    routes:
+      - { from: rows, transform: transforms/score.js }
+";
