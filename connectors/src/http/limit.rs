@@ -276,9 +276,7 @@ impl Limiter {
 
     fn rebuild(&self, rate: Rate, pace: &mut Pace) {
         let part = (self.part * self.share() * pace.throttle).max(PART_MIN);
-        let windows = Windows::new(rate, part, &self.clock);
-        windows.drain();
-        pace.windows = Arc::new(windows);
+        pace.windows = Arc::new(Windows::drained(rate, part, &self.clock));
         pace.changed = self.clock.now();
     }
 }
@@ -308,17 +306,24 @@ impl Drop for Seat {
 
 impl Windows {
     fn new(rate: Rate, part: f64, clock: &Clock) -> Self {
+        let steady = quota(rate.per_minute, Duration::from_secs(60), part);
+        let burst = quota(rate.per_second, Duration::from_secs(1), part);
         Self {
-            steady: RateLimiter::direct_with_clock(quota(rate.per_minute, Duration::from_secs(60), part), clock.clone()),
-            burst: RateLimiter::direct_with_clock(quota(rate.per_second, Duration::from_secs(1), part), clock.clone()),
+            steady: RateLimiter::direct_with_clock(steady, clock.clone()),
+            burst: RateLimiter::direct_with_clock(burst, clock.clone()),
         }
     }
 
-    /// Uses up the bursts, so that replacing a limiter never lets more through than keeping it.
-    fn drain(&self) {
-        for window in [&self.steady, &self.burst] {
-            while window.check().is_ok() {}
+    /// Windows whose bursts are used up already, so that replacing a limiter never lets more through than keeping it.
+    fn drained(rate: Rate, part: f64, clock: &Clock) -> Self {
+        let windows = Self::new(rate, part, clock);
+        for (window, limit, length) in [(&windows.steady, rate.per_minute, 60), (&windows.burst, rate.per_second, 1)] {
+            let burst = quota(limit, Duration::from_secs(length), part).burst_size();
+            // A fresh window has its whole burst, so this always conforms.
+            let taken = window.check_n(burst);
+            debug_assert!(matches!(taken, Ok(Ok(()))), "a fresh window gave less than its burst");
         }
+        windows
     }
 }
 
