@@ -149,4 +149,35 @@ mod tests {
         assert_eq!(Code::find("missing_column"), Some(MISSING_COLUMN));
         assert_eq!(Code::find("nonsense"), None);
     }
+
+    /// The pages that a person finds by a code.
+    fn pages() -> std::collections::BTreeMap<String, String> {
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors"))
+            .expect("docs/errors can be read")
+            .map(|entry| entry.expect("the entry can be read").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+            .map(|path| {
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                (name, std::fs::read_to_string(&path).expect("the page can be read"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_code_has_its_page_and_every_page_its_code() {
+        let mut pages = pages();
+        let index = pages.remove("README").expect("docs/errors/README.md lists the codes");
+        for (code, summary) in ALL {
+            let page = pages.remove(code.as_str()).unwrap_or_else(|| panic!("docs/errors/{code}.md is missing"));
+            assert!(page.starts_with(&format!("# `{code}`\n")), "docs/errors/{code}.md has another title");
+            // The first sentence of a page is the summary, whatever its line breaks.
+            let words: String = page.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+            assert!(words.contains(&summary.to_lowercase()), "docs/errors/{code}.md does not say: {summary}");
+            for heading in ["## How it shows", "## Why it happens", "## What to do", "## What happens meanwhile"] {
+                assert!(page.contains(&format!("\n{heading}\n")), "docs/errors/{code}.md lacks `{heading}`");
+            }
+            assert!(index.contains(&format!("| [`{code}`]({code}.md) | {summary} |")), "docs/errors/README.md does not list {code}");
+        }
+        assert!(pages.is_empty(), "docs/errors has pages of no code: {:?}", pages.keys());
+    }
 }

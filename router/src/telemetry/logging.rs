@@ -13,8 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::Error;
 
-/// What is logged unless the operator says otherwise.
-pub const FILTER_DEFAULT: &str = "info";
+/// What is logged unless the operator says otherwise. Libraries tell of their own affairs at `info`; an operator wants ours.
+pub const FILTER_DEFAULT: &str = "info,delta_kernel=warn,fjall=warn,lsm_tree=warn";
 
 /// The environment variable that sets the filter.
 pub const FILTER_VARIABLE: &str = "TAILWATER_LOG";

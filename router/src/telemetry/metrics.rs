@@ -415,10 +415,10 @@ mod tests {
     #[test]
     fn the_reference_page_is_fresh() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(path, reference()).expect("the page can be written");
         }
         let page = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(page == reference(), "docs/reference/metrics.md is stale: run this test with UPDATE_DOCS=1");
+        assert!(page == reference(), "docs/reference/metrics.md is stale: run this test with UPDATE_GOLDEN=1");
     }
 }
