@@ -14,6 +14,7 @@ use delta_kernel::arrow::array::{
     StringViewArray, StructArray, TimestampMicrosecondArray,
 };
 use delta_kernel::arrow::buffer::NullBuffer;
+use delta_kernel::arrow::datatypes::DataType as ArrowType;
 use delta_kernel::expressions::Scalar;
 use delta_kernel::schema::{DataType, PrimitiveType};
 
@@ -134,6 +135,10 @@ impl<'a> RowEncoder<'a> {
 
 impl<'a> Node<'a> {
     fn new(data_type: &DataType, array: &'a dyn Array) -> Result<Self, Malformed> {
+        // The file does not have the column.
+        if *array.data_type() == ArrowType::Null {
+            return Ok(Self { nulls: None, values: Values::Null });
+        }
         let values = match plain(data_type) {
             DataType::Primitive(primitive) => Self::primitive(primitive, array)?,
             DataType::Array(list) => {

@@ -1,6 +1,7 @@
 //! Why a table cannot be read, told so that a person can act on it, and the only place where the kernel's own errors are read.
 //! They can hold pages of debug output and request URLs: what is passed on is one short line with the secrets masked.
 
+use delta_kernel::parquet::errors::ParquetError;
 use delta_kernel::{KernelError, object_store};
 use secrecy::{ExposeSecret as _, SecretString};
 use tailwater_core::code::{self, Code};
@@ -20,7 +21,7 @@ pub enum Error {
     NotATable { table: String, detail: String },
 
     #[error(
-        "the change data feed of table {table} is not enabled at version {version}; enable it with {statement} {}",
+        "the change data feed of table {table} is not enabled at version {version}; enable it with {statement} ; {}",
         first_version_text(*.first_version)
     )]
     CdfDisabled {
@@ -105,10 +106,10 @@ impl Error {
 fn first_version_text(first: Option<u64>) -> String {
     match first {
         Some(version) => format!(
-            "- it is enabled from version {version} on: begin with a snapshot, or start at version {version}; what changed before it \
-             was not recorded"
+            "it is enabled from version {version} on: begin with a snapshot, or start at version {version} (what changed before it \
+             was not recorded)"
         ),
-        None => "- changes made before it are not recorded".to_owned(),
+        None => "changes made before that are not recorded".to_owned(),
     }
 }
 
@@ -148,10 +149,21 @@ pub(crate) fn meaning(error: &KernelError, secrets: &[SecretString]) -> Meaning 
         | KernelError::MissingMetadataAndProtocol
         | KernelError::InvalidTableLocation(_) => Meaning::NoTable,
         KernelError::ObjectStore(inner) => Meaning::Transient(detail(&inner.to_string())),
+        // The store's errors come through the parquet reader as causes of its own.
+        KernelError::Parquet(ParquetError::External(inner)) if stored(inner.as_ref()).is_some() => match stored(inner.as_ref()) {
+            Some(object_store::Error::NotFound { path, .. }) => Meaning::FileMissing(detail(path)),
+            Some(other) => Meaning::Transient(detail(&other.to_string())),
+            None => Meaning::Other(detail(&inner.to_string())),
+        },
         KernelError::IOError(inner) => Meaning::Transient(detail(&inner.to_string())),
         KernelError::Reqwest(inner) => Meaning::Transient(detail(&inner.to_string())),
         other => Meaning::Other(detail(&other.to_string())),
     }
+}
+
+/// The object store's error among the causes.
+fn stored<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a object_store::Error> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// The beginning of the first line, with known secrets and the query of any URL masked.

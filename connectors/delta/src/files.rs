@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
 use delta_kernel::arrow::array::{Array as _, RecordBatch, StringArray};
-use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
 use delta_kernel::expressions::Scalar;
+use delta_kernel::KernelError;
 use delta_kernel::scan::state::DvInfo;
 
 use crate::encode;
 use crate::error::Error;
 use crate::layout::{Layout, Source};
 use crate::log::PartitionValues;
+use crate::parquet::{FileReader, ReadError};
 use crate::table::Table;
 
 /// What a row was before it is paired with another.
@@ -78,7 +79,7 @@ pub(crate) struct Scan {
 }
 
 struct OpenFile {
-    batches: Box<dyn Iterator<Item = Result<RecordBatch, delta_kernel::KernelError>> + Send>,
+    reader: FileReader,
     constants: Arc<Vec<Vec<u8>>>,
     rows: RowSet,
     content: Content,
@@ -112,8 +113,7 @@ impl Scan {
                     self.open_file(file)?
                 }
             };
-            let Some(records) = file.batches.next() else { continue };
-            let records = records.map_err(|error| self.table.error(Some(self.version), "read a data file", &error))?;
+            let Some(records) = file.reader.next().map_err(|error| self.unreadable(error))? else { continue };
             let rows = self.select(&mut file, &records)?;
             let batch = Batch { records, constants: file.constants.clone(), rows };
             self.open = Some(file);
@@ -128,18 +128,28 @@ impl Scan {
             Content::Rows(_) => self.layout.physical.clone(),
             Content::Changes => self.layout.physical_changes.clone(),
         };
+        let failed = |error: KernelError| self.table.error(Some(self.version), "read a data file", &error);
         let location = self.table.file_url(self.version, &file.path)?;
-        let meta = self.table.file(location, file.size);
         let rows = self.row_set(&file.selection)?;
-        let batches = self
-            .table
-            .engine
-            .parquet_handler()
-            .read_parquet_files(&[meta], schema, None)
-            .map_err(|error| self.table.error(Some(self.version), "read a data file", &error))?;
+        // Writers may leave out the size of what they remove.
+        let size = match file.size {
+            0 => self.table.engine.storage_handler().head(&location).map_err(failed)?.size,
+            size => size,
+        };
+        let reader = FileReader::open(&self.table.executor, &self.table.store, &location, size, &schema).map_err(failed)?;
         let constants = Arc::new(self.constants(file)?);
-        let batches = Box::new(batches.map(|batch| batch.try_into_record_batch()));
-        Ok(OpenFile { batches, constants, rows, content: file.content, position: 0 })
+        Ok(OpenFile { reader, constants, rows, content: file.content, position: 0 })
+    }
+
+    fn unreadable(&self, error: ReadError) -> Error {
+        match error {
+            ReadError::Kernel(error) => self.table.error(Some(self.version), "read a data file", &error),
+            ReadError::Misfit(misfit) => Error::Unsupported {
+                table: self.table.name.clone(),
+                version: self.version,
+                feature: format!("column {}: {}", self.layout.logical_name(&misfit.column), misfit.what),
+            },
+        }
     }
 
     fn constants(&self, file: &DataFile) -> Result<Vec<Vec<u8>>, Error> {

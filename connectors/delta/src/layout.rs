@@ -69,9 +69,7 @@ impl Layout {
         }
         // Building a scan reads nothing; it checks that the table's features can be read.
         let scan = snapshot.clone().scan_builder().build().map_err(failed)?;
-        // Whether a field may be null is a promise to writers. Readers do not need it, and arrow rejects files that are right:
-        // below a null map value or struct, a field that is never null has no value either.
-        let physical = relaxed_struct(scan.physical_schema()).map_err(failed)?;
+        let physical = scan.physical_schema().clone();
         let change_type = StructField::nullable(CHANGE_TYPE, DataType::STRING);
         let physical_changes =
             StructType::try_new(physical.fields().cloned().chain([change_type])).map_err(failed)?;
@@ -109,7 +107,7 @@ impl Layout {
             });
         }
         let mut layout =
-            Self { columns, physical: Arc::new(physical), physical_changes: Arc::new(physical_changes), key: Key::None };
+            Self { columns, physical, physical_changes: Arc::new(physical_changes), key: Key::None };
         if let Some(key) = &options.key {
             layout.key = layout
                 .find(key)
@@ -129,6 +127,13 @@ impl Layout {
             longs_as_strings: false,
         });
         Schema { columns: columns.collect() }
+    }
+
+    /// The name that readers know a physical column by.
+    pub fn logical_name<'a>(&'a self, physical: &'a str) -> &'a str {
+        let place = self.physical.index_of(physical);
+        let column = self.columns.iter().find(|column| matches!(column.source, Source::File(at) if Some(at) == place));
+        column.map_or(physical, |column| &column.name)
     }
 
     /// A column's place by name, or a nested field's by its dotted path. A column whose name has the dot in it comes first.
@@ -180,34 +185,6 @@ fn unreadable(data_type: &DataType) -> Option<String> {
         },
         DataType::UserDefined(_) => Some(notation(data_type)),
     }
-}
-
-// === physical schemas ===
-
-fn relaxed_struct(fields: &StructType) -> Result<StructType, delta_kernel::KernelError> {
-    StructType::try_new(
-        fields
-            .fields()
-            .map(|field| {
-                let mut field = field.clone();
-                field.data_type = relaxed(&field.data_type)?;
-                field.nullable = true;
-                Ok(field)
-            })
-            .collect::<Result<Vec<_>, delta_kernel::KernelError>>()?,
-    )
-}
-
-/// The same type with everything in it nullable.
-fn relaxed(data_type: &DataType) -> Result<DataType, delta_kernel::KernelError> {
-    use delta_kernel::schema::{ArrayType, MapType};
-    Ok(match data_type {
-        DataType::Struct(fields) => relaxed_struct(fields)?.into(),
-        DataType::Array(array) => ArrayType::new(relaxed(array.element_type())?, true).into(),
-        DataType::Map(map) => MapType::new(relaxed(map.key_type())?, relaxed(map.value_type())?, true).into(),
-        DataType::UserDefined(defined) => relaxed(defined.sql_type())?,
-        other @ (DataType::Primitive(_) | DataType::Variant(_)) => other.clone(),
-    })
 }
 
 // === Spark's notation ===

@@ -4,8 +4,8 @@
 //! version. Each batch of [`Rows`] comes with the [`Cursor`] to store in the same transaction; a reader that is opened with
 //! it goes on at exactly the next row, in the middle of a version or of the snapshot.
 //!
-//! `delta_kernel` reads the log's state and the files; what makes changes of them is here, because four things decide
-//! whether the rows are right and the kernel's own change feed has none of them:
+//! `delta_kernel` knows the table (its schema, features, files and deletion vectors at a version); what makes changes of it is
+//! here, because four things decide whether the rows are right, and the kernel's own change feed has none of them:
 //! * each version is read with its own schema, and what a commit removes with the schema of the version before it;
 //! * a MERGE that says that it touched no row has none, although it rewrote files;
 //! * the images of an update become one change, and a whole-table rewrite the few changes it really is ([`CoalesceReport`]);
@@ -15,13 +15,15 @@
 //! reader ─ which version is next, cursor, schema announcements
 //!   version ─ one commit: which files, on which side, in which order; rows out
 //!     pairs, compare ─ which rows belong together, and whether they differ
-//!     files ─ one data file: batches, selected rows, partition values
+//!     files ─ one data file: selected rows, partition values
+//!       parquet, adapt ─ its batches as the schema has them
 //!       encode, layout ─ Arrow to JSON under a schema
 //!   table, log ─ the kernel's engine, listing, commits
 //! ```
 //!
 //! Everything blocks; a reader lives on a thread of its own. It knows nothing of Kafka and keeps nothing on disk.
 
+mod adapt;
 mod compare;
 mod cursor;
 mod encode;
@@ -31,6 +33,7 @@ mod layout;
 mod log;
 mod options;
 mod pairs;
+mod parquet;
 mod reader;
 mod step;
 mod table;

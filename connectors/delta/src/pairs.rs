@@ -86,27 +86,27 @@ impl Pairs {
         for ((scan, layout), columns) in [(before, columns(|pair| pair.0)), (after, columns(|pair| pair.1))] {
             while let Some(batch) = scan.next()? {
                 let encoder = RowEncoder::new(layout, &batch.records, &batch.constants).map_err(malformed)?;
-                let mut content = Vec::new();
+                let mut values = Vec::new();
                 for &(row, kind) in &batch.rows {
                     match kind {
                         Kind::Delete => pairs.counts.deletes += 1,
                         Kind::Insert => pairs.counts.inserts += 1,
                         Kind::BeforeUpdate | Kind::AfterUpdate => {}
                     }
-                    let Some(key) = key_digest(&encoder, layout, row).map_err(malformed)? else { continue };
-                    let digest = match &columns {
+                    let Some(key) = key(&encoder, layout, row).map_err(malformed)? else { continue };
+                    let content = match &columns {
                         Some(columns) if matches!(kind, Kind::Delete | Kind::Insert) => {
-                            content.clear();
+                            values.clear();
                             for &place in columns {
-                                encoder.write_column(place, row, &mut content).map_err(malformed)?;
+                                encoder.write_column(place, row, &mut values).map_err(malformed)?;
                                 // JSON never holds a bare line feed, so values cannot run into one another.
-                                content.push(b'\n');
+                                values.push(b'\n');
                             }
-                            Some(digest(&content))
+                            Some(digest(&values))
                         }
                         _ => None,
                     };
-                    pairs.add(key, kind, digest);
+                    pairs.add(digest(&key), kind, content);
                 }
                 if pairs.keys.len() > KEYS_MAX {
                     return Ok(Err(TooManyKeys));
@@ -164,14 +164,14 @@ impl Entry {
     }
 }
 
-/// The digest of a row's key; none if it is null.
-pub(crate) fn key_digest(encoder: &RowEncoder<'_>, layout: &Layout, row: usize) -> Result<Option<Digest>, Malformed> {
+/// A row's key as text; none if it is null.
+pub(crate) fn key(encoder: &RowEncoder<'_>, layout: &Layout, row: usize) -> Result<Option<Vec<u8>>, Malformed> {
     let Key::At(path) = &layout.key else { return Ok(None) };
     let mut key = Vec::with_capacity(32);
-    Ok(encoder.write_key(path, row, &mut key)?.then(|| digest(&key)))
+    Ok(encoder.write_key(path, row, &mut key)?.then_some(key))
 }
 
-fn digest(bytes: &[u8]) -> Digest {
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
     let hash = Sha256::digest(bytes);
     let mut half = [0; 16];
     half.copy_from_slice(&hash[..16]);

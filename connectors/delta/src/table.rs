@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::num::NonZero;
 use std::sync::Arc;
 
+use delta_kernel::object_store::DynObjectStore;
 use delta_kernel::snapshot::Snapshot;
-use delta_kernel::{Engine, FileMeta, KernelError, SnapshotRef};
+use delta_kernel::{Engine, KernelError, SnapshotRef};
 use delta_kernel_default_engine::DefaultEngineBuilder;
+use delta_kernel_default_engine::executor::tokio::TokioBackgroundExecutor;
 use delta_kernel_default_engine::storage::store_from_url_opts;
 use secrecy::{ExposeSecret as _, SecretString};
 use tailwater_core::schema::Schema;
@@ -17,11 +19,8 @@ use crate::layout::Layout;
 use crate::log::Actions;
 use crate::options::Options;
 
-/// Rows that the kernel decodes at once.
-const BATCH_ROWS: usize = 4_096;
-
-/// Batches that are decoded ahead of their use.
-const BATCHES_AHEAD: usize = 2;
+/// Files of the log (checkpoints and their parts) that the kernel fetches ahead.
+const LOG_FILES_AHEAD: usize = 4;
 
 /// Commits taken from one listing of the log; the next listing brings more.
 const LISTING_MAX: usize = 1_000;
@@ -37,6 +36,9 @@ pub(crate) struct Table {
     pub name: String,
     pub root: Url,
     pub engine: Arc<dyn Engine>,
+    pub store: Arc<DynObjectStore>,
+    /// Runs what the store does, for the kernel's engine and for the files.
+    pub executor: Arc<TokioBackgroundExecutor>,
     secrets: Vec<SecretString>,
 }
 
@@ -75,11 +77,12 @@ impl Table {
         };
         let opts = options.storage_options.iter().map(|(key, value)| (key.as_str(), value.expose_secret().to_owned()));
         let store = store_from_url_opts(&root, opts).map_err(|error| location(short(&error.to_string(), &secrets)))?;
-        let mut builder = DefaultEngineBuilder::new(store);
-        if let (Some(rows), Some(ahead)) = (NonZero::new(BATCH_ROWS), NonZero::new(BATCHES_AHEAD)) {
-            builder = builder.with_batch_size(rows).with_buffer_size(ahead);
+        let executor = Arc::new(TokioBackgroundExecutor::new());
+        let mut builder = DefaultEngineBuilder::new(store.clone()).with_task_executor(executor.clone());
+        if let Some(ahead) = NonZero::new(LOG_FILES_AHEAD) {
+            builder = builder.with_buffer_size(ahead);
         }
-        Ok(Self { name, root, engine: Arc::new(builder.build()), secrets })
+        Ok(Self { name, root, engine: Arc::new(builder.build()), store, executor, secrets })
     }
 
     /// The statement that enables the change feed.
@@ -236,10 +239,6 @@ impl Table {
             });
         }
         Ok(url)
-    }
-
-    pub fn file(&self, location: Url, size: u64) -> FileMeta {
-        FileMeta { location, last_modified: 0, size }
     }
 }
 

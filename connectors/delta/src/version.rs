@@ -20,7 +20,7 @@ use crate::files::{Batch, Content, DataFile, Kind, Scan, Selection, Side};
 use crate::layout::{Key, Layout, Source};
 use crate::log::{Actions, Add, PartitionValues, Remove};
 use crate::options::{Options, ROWS_BYTES_MAX};
-use crate::pairs::{Compare, Digest, KEYS_MAX, Pairs, TooManyKeys, Verdict, key_digest};
+use crate::pairs::{Compare, Digest, KEYS_MAX, Pairs, TooManyKeys, Verdict, digest, key};
 use crate::step::{CoalesceOff, CoalesceReport, Row};
 use crate::table::{State, Table};
 
@@ -286,16 +286,14 @@ impl VersionReader {
             let ordinal = self.ordinal;
             self.ordinal += 1;
             let given = ordinal < self.from;
-            let key = match &self.pairs {
-                Some(_) => key_digest(encoder, layout, row).map_err(|what| self.malformed(what))?,
-                None => None,
-            };
-            let verdict = self.pairs.as_ref().map_or(Verdict::Apart, |pairs| pairs.verdict(key));
+            let key = key(encoder, layout, row).map_err(|what| self.malformed(what))?;
+            let digest = key.as_deref().filter(|_| self.pairs.is_some()).map(digest);
+            let verdict = self.pairs.as_ref().map_or(Verdict::Apart, |pairs| pairs.verdict(digest));
             let change = match (kind, verdict) {
                 (_, Verdict::Nothing) => continue,
                 (Kind::Delete | Kind::BeforeUpdate, Verdict::Update) => {
-                    if let (true, Some(key)) = (self.before_image, key) {
-                        self.keep_image(encoder, row, key)?;
+                    if let (true, Some(digest)) = (self.before_image, digest) {
+                        self.keep_image(encoder, row, digest)?;
                     }
                     continue;
                 }
@@ -306,19 +304,12 @@ impl VersionReader {
                 (Kind::Delete | Kind::BeforeUpdate, Verdict::Apart) => ChangeKind::Delete,
                 (Kind::Insert | Kind::AfterUpdate, Verdict::Apart) => ChangeKind::Insert,
             };
-            let before = key.and_then(|key| self.images.remove(&key));
+            let before = digest.and_then(|digest| self.images.remove(&digest));
             if given {
                 continue;
             }
             let mut data = Vec::with_capacity(256);
             encoder.write_row(row, &mut data).map_err(|what| self.malformed(what))?;
-            let key = match &layout.key {
-                Key::At(path) => {
-                    let mut key = Vec::with_capacity(32);
-                    encoder.write_key(path, row, &mut key).map_err(|what| self.malformed(what))?.then_some(key)
-                }
-                Key::None | Key::Missing => None,
-            };
             *bytes += data.len() + before.as_ref().map_or(0, Vec::len);
             rows.push(Row { key, data, before, change, ordinal, timestamp: self.plan.timestamp });
         }

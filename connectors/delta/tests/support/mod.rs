@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod own;
+
 use serde_json::{Map, Value};
 use tailwater_core::position::ChangeKind;
 use tailwater_delta::{CoalesceReport, Cursor, Error, Options, Reader, Row, SchemaChange, Step};
