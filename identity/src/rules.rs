@@ -219,11 +219,6 @@ impl Rules {
         Ok(Accepted { rank, match_key, delivery })
     }
 
-    /// The names of the declared types, strongest first.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.types.iter().map(|kind| &*kind.name)
-    }
-
     pub(crate) fn rank(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }

@@ -1,1 +1,9 @@
 //! The streaming event router: configuration, Kafka, stages, delivery, telemetry and the command line.
+
+pub mod app;
+pub mod config;
+pub mod kafka;
+pub mod stages;
+pub mod state;
+pub mod supervisor;
+pub mod telemetry;

@@ -1,0 +1,307 @@
+//! The one place that wires things together: from a configuration to running stages.
+
+mod dry_run;
+mod live;
+mod reload;
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tailwater_connectors::klaviyo;
+use tailwater_core::{Code, code};
+use tailwater_sandbox::Pool;
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+pub use self::live::Live;
+
+use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, SourceInput};
+use crate::kafka::topics::{self, Names, Step};
+use crate::stages::schemas::Schemas;
+use crate::stages::{self, Error};
+use crate::state::Cache;
+use crate::supervisor::{ExitReason, Shutdown, Supervisor, TaskError, TaskKind};
+use crate::telemetry::{Telemetry, admin};
+
+/// The first pause before a stage is started again from its last commit, and the longest one.
+const RESTART_WAIT_MIN: Duration = Duration::from_millis(200);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What the parts of one process share.
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub names: Names,
+    pub cache: Cache,
+    pub schemas: Schemas,
+    pub live: Live,
+    pub telemetry: Telemetry,
+    pub shutdown: Shutdown,
+    /// Where the calls to vendors run.
+    pub runtime: Handle,
+}
+
+/// The parts of the flow that a process can take on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Source,
+    Resolve,
+    Route,
+    Send,
+}
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Every role if empty.
+    pub roles: Vec<Role>,
+    /// Do everything but the calls to vendors, and print those.
+    pub dry_run: bool,
+}
+
+/// The process could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Source, Self::Resolve, Self::Route, Self::Send];
+}
+
+impl StartError {
+    fn new(code: Code, error: &dyn std::error::Error) -> Self {
+        let TaskError { code, message } = TaskError::new(code, error);
+        Self { code, message }
+    }
+}
+
+/// Runs the process until it is asked to stop or a part fails.
+///
+/// # Errors
+/// It could not be started: the state folder, the topics, a transform.
+pub fn run(config: Config, options: &Options, runtime: Handle) -> Result<ExitReason, StartError> {
+    let telemetry = Telemetry::new().map_err(|error| StartError::new(code::TASK_FAILED, &error))?;
+    let supervisor = Supervisor::new(runtime.clone(), telemetry.clone());
+    let config = Arc::new(config);
+    let server = runtime
+        .block_on(admin::Server::bind(config.admin.listen))
+        .map_err(|error| StartError::new(error.code(), &error))?;
+    info!(address = %server.address(), "probes, metrics and status are served");
+    let mut server = Some(server);
+    let served = telemetry.clone();
+    supervisor.task("admin", TaskKind::Server, move |stop| {
+        let (server, telemetry) = (server.take(), served.clone());
+        async move {
+            match server {
+                Some(server) => server
+                    .serve(telemetry, async move { stop.requested().await })
+                    .await
+                    .map_err(|error| TaskError::new(error.code(), &error)),
+                None => Ok(()),
+            }
+        }
+    });
+    let pool = Arc::new(pool(&config).map_err(|error| StartError::new(error.code(), &error))?);
+    let live = Live::new(&config, Arc::clone(&pool), options.dry_run)?;
+    let cache = Cache::open(&config.state_dir).map_err(|error| StartError::new(error.code(), &error))?;
+    let names = Names::new(&config.kafka.prefix);
+    let shared = Arc::new(Shared {
+        schemas: Schemas::new(&config.kafka, names.schemas()),
+        names,
+        cache,
+        live,
+        telemetry,
+        shutdown: supervisor.shutdown(),
+        runtime,
+        config,
+    });
+    for (name, target) in shared.live.targets() {
+        info!(destination = %name, %target, dry_run = options.dry_run, "delivering");
+    }
+    let waits = Arc::clone(&shared);
+    let roles = if options.roles.is_empty() { Role::ALL.to_vec() } else { options.roles.clone() };
+    let spawner = supervisor.spawner();
+    supervisor.thread("start", TaskKind::Once, move |_| {
+        if !topics_ready(&waits)? {
+            return Ok(());
+        }
+        for role in &roles {
+            spawn(&waits, &spawner, *role);
+        }
+        reload::spawn(&waits, &spawner);
+        Ok(())
+    });
+    Ok(supervisor.run_until_shutdown())
+}
+
+/// Checks the topics and makes what is missing; waits for a broker. False when the process is asked to stop meanwhile.
+fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
+    let readiness = shared.telemetry.readiness("topics");
+    let kafka = &shared.config.kafka;
+    let wanted = topics::wanted(&shared.config);
+    let mut told = 0_u32;
+    loop {
+        match topics::plan(kafka, &wanted) {
+            Ok(steps) => {
+                let blocking: Vec<&Step> = steps.iter().filter(|step| step.is_blocking() && !matches!(step, Step::Absent { .. })).collect();
+                if !blocking.is_empty() {
+                    let text: Vec<String> = blocking.iter().map(ToString::to_string).collect();
+                    return Err(TaskError { code: code::TOPIC_MISMATCH, message: text.join("; ") });
+                }
+                for step in &steps {
+                    if let Step::Absent { .. } = step {
+                        warn!(code = "topic_missing", "{step}");
+                    }
+                }
+                let missing = steps.iter().filter(|step| matches!(step, Step::Create(_))).count();
+                if missing > 0 && !kafka.create_topics {
+                    return Err(TaskError {
+                        code: code::TOPIC_MISSING,
+                        message: format!("{missing} topics are missing and `kafka.create_topics` is false; run `tailwater topics apply`, or `topics plan` for the list"),
+                    });
+                }
+                let made = topics::apply(kafka, &steps).map_err(|error| TaskError::new(error.code(), &error))?;
+                if made > 0 {
+                    info!(topics = made, prefix = shared.names.prefix(), "made what was missing");
+                }
+                readiness.ready();
+                return Ok(true);
+            }
+            Err(error) if error.is_recoverable() => {
+                if told.is_multiple_of(10) {
+                    warn!(code = %error.code(), "{}", TaskError::new(error.code(), &error).message);
+                }
+                told += 1;
+                readiness.not_ready(error.to_string());
+                if shared.shutdown.wait(Duration::from_secs(1)) {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(TaskError::new(error.code(), &error)),
+        }
+    }
+}
+
+fn spawn(shared: &Arc<Shared>, spawner: &crate::supervisor::Spawner, role: Role) {
+    match role {
+        Role::Source => {
+            for source in shared.config.sources.values() {
+                if let SourceInput::Delta(delta) = &source.input {
+                    let (shared, source, delta) = (Arc::clone(shared), source.clone(), delta.clone());
+                    let name = format!("source.{}", source.name);
+                    spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
+                        keep(&shared, &name, || stages::source::run(&shared, &source, &delta))
+                    });
+                }
+            }
+        }
+        Role::Resolve => {
+            let shared = Arc::clone(shared);
+            spawner.thread("resolve", TaskKind::Stage, move |_| {
+                keep(&shared, "resolve", || stages::resolve::run(&shared))
+            });
+        }
+        Role::Route | Role::Send => {
+            for destination in shared.config.destinations.keys() {
+                let (shared, destination) = (Arc::clone(shared), destination.clone());
+                let stage = if role == Role::Route { "route" } else { "send" };
+                let name = format!("{stage}.{destination}");
+                spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
+                    keep(&shared, &name, || match role {
+                        Role::Route => stages::route::run(&shared, &destination),
+                        Role::Send | Role::Source | Role::Resolve => stages::send::run(&shared, &destination),
+                    })
+                });
+            }
+        }
+    }
+}
+
+/// Runs a stage; what passes by itself (a broker that is away, an aborted transaction) makes it start again from its last commit,
+/// everything else ends the process.
+fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
+    let mut wait = RESTART_WAIT_MIN;
+    loop {
+        let started = std::time::Instant::now();
+        let Err(error) = run() else { return Ok(()) };
+        let problem = TaskError::new(error.code(), &error);
+        if !error.is_recoverable() {
+            return Err(problem);
+        }
+        if started.elapsed() > RESTART_WAIT_MAX * 3 {
+            wait = RESTART_WAIT_MIN;
+        }
+        warn!(stage = name, code = %problem.code, wait_ms = wait.as_millis(), "starts again from its last commit: {}", problem.message);
+        shared.telemetry.metrics().transaction_aborted(name);
+        if shared.shutdown.wait(wait) {
+            return Ok(());
+        }
+        wait = (wait * 2).min(RESTART_WAIT_MAX);
+    }
+}
+
+fn pool(config: &Config) -> Result<Pool, tailwater_sandbox::Error> {
+    let defaults = tailwater_sandbox::Options::default();
+    Pool::start(tailwater_sandbox::Options {
+        threads: NonZero::new(config.sandbox.threads).unwrap_or(defaults.threads),
+        heap_bytes_max: config.sandbox.heap_bytes_max,
+        batch_timeout: config.sandbox.batch_timeout,
+        row_timeout: config.sandbox.row_timeout,
+        ..defaults
+    })
+}
+
+/// Sets up the connector of each destination; destinations of one account share its limits. Speaks to nobody yet.
+///
+/// # Errors
+/// An account or a destination that its connector does not accept.
+pub fn connectors(
+    config: &Config,
+) -> Result<BTreeMap<String, Arc<dyn tailwater_connectors::Destination>>, tailwater_connectors::Error> {
+    let mut accounts: BTreeMap<&str, Arc<klaviyo::Account>> = BTreeMap::new();
+    for (name, account) in &config.accounts {
+        match account {
+            Account::Klaviyo(account) => {
+                let account = klaviyo::Account::new(&klaviyo::AccountConfig {
+                    api_key: account.api_key.clone(),
+                    base_url: account.base_url.clone(),
+                    rate_share: account.rate_share,
+                })?;
+                accounts.insert(name, Arc::new(account));
+            }
+        }
+    }
+    let mut connectors: BTreeMap<String, Arc<dyn tailwater_connectors::Destination>> = BTreeMap::new();
+    for (name, destination) in &config.destinations {
+        match destination.kind {
+            DestinationKind::Klaviyo => {
+                // The configuration has been validated: its account exists.
+                let Some(account) = accounts.get(destination.account.as_str()) else { continue };
+                let connector = klaviyo::Klaviyo::new(
+                    Arc::clone(account),
+                    klaviyo::Config {
+                        create: destination.create,
+                        key: destination.key.clone(),
+                        identifiers: destination.identifiers.clone(),
+                        nulls: match destination.nulls {
+                            Nulls::Omit => tailwater_connectors::Nulls::Omit,
+                            Nulls::Clear => tailwater_connectors::Nulls::Clear,
+                        },
+                        non_finite: match destination.non_finite {
+                            NonFinite::Omit => tailwater_connectors::NonFinite::Omit,
+                            NonFinite::Reject => tailwater_connectors::NonFinite::Reject,
+                            NonFinite::Clear => tailwater_connectors::NonFinite::Clear,
+                        },
+                        bulk_from: klaviyo::BULK_FROM,
+                    },
+                )?;
+                connectors.insert(name.clone(), Arc::new(connector));
+            }
+        }
+    }
+    Ok(connectors)
+}

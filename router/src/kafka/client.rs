@@ -1,0 +1,163 @@
+//! Client configurations, and the context that turns what librdkafka says into logs and a verdict.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use secrecy::ExposeSecret as _;
+use tracing::{debug, error, info, warn};
+
+use crate::config::model::{Kafka, Latency};
+
+/// How long a transaction may stay open before the broker aborts it. Short, because readers of committed records wait behind a
+/// transaction whose process was killed; long enough for the largest batch.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The interval between transactions, and the waits that belong to it.
+pub const fn commit_interval(latency: Latency) -> Duration {
+    match latency {
+        Latency::Low => Duration::from_millis(10),
+        Latency::Balanced => Duration::from_millis(50),
+        Latency::Throughput => Duration::from_millis(100),
+    }
+}
+
+fn base(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("client.id", "tailwater")
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.max.ms", "5000")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// The user's own options come last, so that they win.
+fn with_options(mut config: ClientConfig, kafka: &Kafka, only: &[&str]) -> ClientConfig {
+    for (name, value) in &kafka.options {
+        // Options that only one kind of client knows would make the other one warn at every start.
+        let foreign = match name.split_once(':') {
+            Some((kind, _)) => !only.contains(&kind),
+            None => false,
+        };
+        if !foreign {
+            let name = name.split_once(':').map_or(name.as_str(), |(_, bare)| bare);
+            config.set(name, value.expose_secret());
+        }
+    }
+    config
+}
+
+/// A consumer: of a group, or (with `None`) one that reads what it is told to.
+pub fn consumer(kafka: &Kafka, group: Option<&str>) -> ClientConfig {
+    let mut config = base(kafka);
+    let fetch_wait = match kafka.latency {
+        Latency::Low => "5",
+        Latency::Balanced => "20",
+        Latency::Throughput => "50",
+    };
+    config
+        .set("group.id", group.unwrap_or("tailwater-tools"))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", kafka.session_timeout.as_millis().to_string())
+        .set("heartbeat.interval.ms", (kafka.session_timeout.as_millis() / 5).max(200).to_string())
+        .set("fetch.wait.max.ms", fetch_wait)
+        .set("fetch.queue.backoff.ms", "50")
+        .set("queued.max.messages.kbytes", "65536")
+        .set("fetch.error.backoff.ms", "100");
+    with_options(config, kafka, &["consumer"])
+}
+
+/// A producer; with `transactional_id` it commits in transactions.
+pub fn producer(kafka: &Kafka, transactional_id: Option<&str>) -> ClientConfig {
+    let mut config = base(kafka);
+    let linger = match kafka.latency {
+        Latency::Low => "0",
+        Latency::Balanced => "5",
+        Latency::Throughput => "20",
+    };
+    config
+        .set("enable.idempotence", "true")
+        .set("compression.type", "lz4")
+        .set("linger.ms", linger)
+        .set("partitioner", "murmur2_random")
+        .set("queue.buffering.max.messages", "400000")
+        .set("queue.buffering.max.kbytes", "262144");
+    if let Some(id) = transactional_id {
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+            // A message must not outlive its transaction.
+            .set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+    }
+    with_options(config, kafka, &["producer"])
+}
+
+pub fn admin(kafka: &Kafka) -> ClientConfig {
+    with_options(base(kafka), kafka, &["admin"])
+}
+
+/// What a client has said so far.
+#[derive(Debug, Default)]
+pub struct Health {
+    fatal: AtomicBool,
+    all_brokers_down: AtomicBool,
+}
+
+impl Health {
+    pub fn is_fatal(&self) -> bool {
+        self.fatal.load(Ordering::Relaxed)
+    }
+
+    pub fn is_down(&self) -> bool {
+        self.all_brokers_down.load(Ordering::Relaxed)
+    }
+
+    pub fn up(&self) {
+        if self.all_brokers_down.swap(false, Ordering::Relaxed) {
+            info!("the brokers answer again");
+        }
+    }
+}
+
+/// The part of a client's context that consumers and producers share.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    pub health: Arc<Health>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                warn!(facility, "kafka client: {message}");
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => debug!(facility, "kafka client: {message}"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(facility, "kafka client: {message}"),
+        }
+    }
+
+    fn error(&self, problem: KafkaError, reason: &str) {
+        match problem.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => {
+                error!(code = "kafka_fatal", "the kafka client reports a fatal error: {reason}");
+                self.health.fatal.store(true, Ordering::Relaxed);
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                if !self.health.all_brokers_down.swap(true, Ordering::Relaxed) {
+                    warn!(code = "kafka_unreachable", "no broker answers; the client keeps trying: {reason}");
+                }
+            }
+            _ => debug!("kafka client: {problem}: {reason}"),
+        }
+    }
+}

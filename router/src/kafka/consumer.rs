@@ -1,0 +1,528 @@
+//! The consumer of a stage: a member of a group, polled from one thread, drained in batches.
+//!
+//! A rebalance is not answered inside the client's callback. The callback only notes it; [`Consumer::poll`] hands it to the
+//! stage as an [`Event`], and the stage answers with [`Consumer::assigned`] or [`Consumer::revoked`] when its own affairs are in
+//! order: the open batch committed, the state restored. Offsets are set explicitly when partitions are assigned, from the
+//! committed ones, so that nothing is ever reset silently.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::Offset;
+use tracing::{debug, info, warn};
+
+use super::client::{self, Context};
+use super::{Error, Record, patiently};
+use crate::config::model::Kafka;
+
+/// How long a question to the broker (committed offsets, watermarks) may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A partition of a topic.
+pub type Partition = (Arc<str>, i32);
+
+/// What a poll brought.
+#[derive(Debug)]
+pub enum Polled {
+    /// Records in the order of each partition; none if nothing came in time.
+    Records(Vec<Record>),
+    Event(Event),
+}
+
+/// A change of the assignment that the stage has to answer.
+#[derive(Debug)]
+pub enum Event {
+    /// Answer with [`Consumer::assigned`].
+    Assign(Vec<Partition>),
+    /// Answer with [`Consumer::revoked`]. When `lost`, another process may own them already: nothing may be committed.
+    Revoke { partitions: Vec<Partition>, lost: bool },
+}
+
+/// Where a partition is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+    /// False at the very first start, when nothing was committed yet.
+    pub committed: bool,
+}
+
+/// Tells, from any thread, whether this process still owns a partition: right before a request that cannot be taken back.
+#[derive(Debug)]
+pub struct Ownership {
+    epoch: Instant,
+    polled_ms: AtomicU64,
+    session_timeout: Duration,
+    owned: RwLock<BTreeSet<i32>>,
+}
+
+pub struct Consumer {
+    inner: BaseConsumer<Rebalances>,
+    group: String,
+    topics: Vec<Arc<str>>,
+    ownership: Arc<Ownership>,
+    assigned: BTreeSet<Partition>,
+    brokers: String,
+    waiting_since: Option<Instant>,
+}
+
+enum Note {
+    Assign(Vec<(String, i32)>),
+    Revoke(Vec<(String, i32)>),
+}
+
+struct Rebalances {
+    base: Context,
+    notes: Mutex<VecDeque<Note>>,
+    closing: AtomicBool,
+}
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.base.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.base.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<(String, i32)> =
+            list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        if self.closing.load(Ordering::Relaxed) {
+            // The stage has ended and committed; nobody is left to answer.
+            let answer = match kind {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.assign(&TopicPartitionList::new()),
+                _ => unassign(consumer, list),
+            };
+            if let Err(error) = answer {
+                debug!("while leaving the group: {error}");
+            }
+            return;
+        }
+        let note = match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Note::Assign(partitions),
+            _ => Note::Revoke(partitions),
+        };
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push_back(note);
+    }
+}
+
+fn unassign(consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+    }
+}
+
+// === impl Ownership ===
+
+impl Ownership {
+    fn new(session_timeout: Duration) -> Self {
+        Self {
+            epoch: Instant::now(),
+            polled_ms: AtomicU64::new(0),
+            session_timeout,
+            owned: RwLock::new(BTreeSet::new()),
+        }
+    }
+
+    fn polled(&self) {
+        let elapsed = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.polled_ms.store(elapsed, Ordering::Release);
+    }
+
+    fn set(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
+        change(&mut self.owned.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whether the partition was assigned here at the last poll, and that poll is recent: a process that was stopped for
+    /// longer than its session answers no until it has polled again.
+    pub fn owns(&self, partition: i32) -> bool {
+        let polled = Duration::from_millis(self.polled_ms.load(Ordering::Acquire));
+        let fresh = self.epoch.elapsed().saturating_sub(polled) < self.session_timeout.mul_f32(0.8);
+        fresh && self.owned.read().unwrap_or_else(PoisonError::into_inner).contains(&partition)
+    }
+
+    /// How many partitions are owned.
+    pub fn count(&self) -> usize {
+        self.owned.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+// === impl Consumer ===
+
+impl Consumer {
+    /// Joins a group that reads `topics`.
+    ///
+    /// # Errors
+    /// An option that librdkafka does not know, or no client.
+    pub fn subscribe(kafka: &Kafka, group: &str, topics: &[String]) -> Result<Self, Error> {
+        let consumer = Self::create(kafka, group)?;
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer
+            .inner
+            .subscribe(&names)
+            .map_err(|source| Error::Client { during: "subscribe to topics", source })?;
+        Ok(consumer)
+    }
+
+    /// A client with the group's committed offsets, whose partitions are given with [`Self::assigned`] by hand.
+    ///
+    /// # Errors
+    /// An option that librdkafka does not know, or no client.
+    pub fn create(kafka: &Kafka, group: &str) -> Result<Self, Error> {
+        let context = Rebalances {
+            base: Context::default(),
+            notes: Mutex::new(VecDeque::new()),
+            closing: AtomicBool::new(false),
+        };
+        let inner = BaseConsumer::from_config_and_context(&client::consumer(kafka, Some(group)), context)
+            .map_err(|error| Error::Option { detail: error.to_string() })?;
+        Ok(Self {
+            inner,
+            group: group.to_owned(),
+            topics: Vec::new(),
+            ownership: Arc::new(Ownership::new(kafka.session_timeout)),
+            assigned: BTreeSet::new(),
+            brokers: kafka.brokers.clone(),
+            waiting_since: None,
+        })
+    }
+
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    pub fn ownership(&self) -> Arc<Ownership> {
+        Arc::clone(&self.ownership)
+    }
+
+    /// The partitions that are assigned and answered.
+    pub const fn assignment(&self) -> &BTreeSet<Partition> {
+        &self.assigned
+    }
+
+    /// # Errors
+    /// The client is gone.
+    pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
+        self.inner.group_metadata().ok_or_else(|| Error::Fatal {
+            during: "read the group's metadata",
+            detail: "the consumer has no group".into(),
+        })
+    }
+
+    /// Takes what is there: waits up to `wait` for the first record, then drains without waiting, up to the limits.
+    ///
+    /// # Errors
+    /// A fatal error, a missing right or topic, or offsets outside of the log. While no broker answers it returns no
+    /// records and goes on.
+    pub fn poll(&mut self, records_max: usize, bytes_max: usize, wait: Duration) -> Result<Polled, Error> {
+        if let Some(event) = self.next_event() {
+            return Ok(Polled::Event(event));
+        }
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        let mut patience = wait;
+        while records.len() < records_max && bytes < bytes_max {
+            let polled = self.inner.poll(patience);
+            self.ownership.polled();
+            match polled {
+                Some(Ok(message)) => {
+                    self.waiting_since = None;
+                    let topic = intern(&mut self.topics, message.topic());
+                    let record = Record::from_message(&message, topic);
+                    bytes += record.size();
+                    records.push(record);
+                    patience = Duration::ZERO;
+                }
+                Some(Err(error)) => self.judge(error)?,
+                None => break,
+            }
+            if !self.inner.context().notes.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                break;
+            }
+        }
+        if records.is_empty()
+            && let Some(event) = self.next_event()
+        {
+            return Ok(Polled::Event(event));
+        }
+        if self.inner.context().base.health.is_fatal() {
+            let detail = self.inner.client().fatal_error().map_or_else(String::new, |(code, text)| format!("{code}: {text}"));
+            return Err(Error::Fatal { during: "consume", detail });
+        }
+        if !records.is_empty() {
+            self.inner.context().base.health.up();
+        }
+        Ok(Polled::Records(records))
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        let note = self.inner.context().notes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        let intern_all = |topics: &mut Vec<Arc<str>>, list: Vec<(String, i32)>| -> Vec<Partition> {
+            list.into_iter().map(|(topic, partition)| (intern(topics, &topic), partition)).collect()
+        };
+        Some(match note {
+            Note::Assign(list) => Event::Assign(intern_all(&mut self.topics, list)),
+            Note::Revoke(list) => {
+                let partitions = intern_all(&mut self.topics, list);
+                Event::Revoke { partitions, lost: self.inner.assignment_lost() }
+            }
+        })
+    }
+
+    fn judge(&mut self, error: KafkaError) -> Result<(), Error> {
+        match error {
+            KafkaError::MessageConsumptionFatal(code) => {
+                Err(Error::Fatal { during: "consume", detail: code.to_string() })
+            }
+            KafkaError::MessageConsumption(code) => match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                    // A topic that was just made may need a moment to be known everywhere.
+                    let since = *self.waiting_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > Duration::from_secs(30) {
+                        let topic = self.inner.subscription().ok().and_then(|list| {
+                            list.elements().first().map(|element| element.topic().to_owned())
+                        });
+                        return Err(Error::TopicMissing { topic: topic.unwrap_or_default() });
+                    }
+                    debug!(group = %self.group, "a topic is not known yet");
+                    Ok(())
+                }
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed => Err(Error::Unauthorized {
+                    during: format!("read as group {}", self.group),
+                    detail: code.to_string(),
+                }),
+                RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Authentication => {
+                    Err(Error::Unauthorized { during: "log in".into(), detail: code.to_string() })
+                }
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Err(self.lost_range()),
+                RDKafkaErrorCode::PollExceeded => {
+                    warn!(group = %self.group, "the stage did not poll in time and left its group; it joins again");
+                    Ok(())
+                }
+                _ => {
+                    debug!(group = %self.group, "kafka consumer: {code}");
+                    Ok(())
+                }
+            },
+            other => {
+                debug!(group = %self.group, "kafka consumer: {other}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Names the partition whose offset the broker refused.
+    fn lost_range(&self) -> Error {
+        let positions = self.inner.position().unwrap_or_default();
+        for element in positions.elements() {
+            if let Ok((low, high)) = self.inner.fetch_watermarks(element.topic(), element.partition(), QUERY_TIMEOUT) {
+                let offset = element.offset().to_raw().unwrap_or(-1);
+                if offset >= 0 && (offset < low || offset > high) {
+                    return Error::OffsetLost {
+                        topic: element.topic().to_owned(),
+                        partition: element.partition(),
+                        committed: offset,
+                        low,
+                        high,
+                    };
+                }
+            }
+        }
+        Error::Client {
+            during: "read at a committed offset",
+            source: KafkaError::MessageConsumption(RDKafkaErrorCode::OffsetOutOfRange),
+        }
+    }
+
+    /// Where the group left off in these partitions; at the beginning where it has never been.
+    ///
+    /// # Errors
+    /// No answer, or a committed offset outside of what the topic holds.
+    pub fn starts(&self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let committed = self.inner.committed_offsets(list, QUERY_TIMEOUT).map_err(|source| Error::Unreachable {
+            brokers: self.brokers.clone(),
+            during: "read committed offsets",
+            source,
+        })?;
+        let mut starts = Vec::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            let (low, high) = self.watermarks(topic, *partition)?;
+            let offset = committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
+            });
+            let start = match offset {
+                Some(committed) if committed < low || committed > high => {
+                    return Err(Error::OffsetLost {
+                        topic: topic.to_string(),
+                        partition: *partition,
+                        committed,
+                        low,
+                        high,
+                    });
+                }
+                Some(committed) => Start { topic: Arc::clone(topic), partition: *partition, offset: committed, committed: true },
+                None => Start { topic: Arc::clone(topic), partition: *partition, offset: low, committed: false },
+            };
+            starts.push(start);
+        }
+        Ok(starts)
+    }
+
+    /// The first and the next offset of a partition, transactions that are still open excluded.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
+        patiently(|| self.inner.fetch_watermarks(topic, partition, QUERY_TIMEOUT)).map_err(|source| Error::Unreachable {
+            brokers: self.brokers.clone(),
+            during: "read watermarks",
+            source,
+        })
+    }
+
+    /// Answers [`Event::Assign`]: the partitions are read from these offsets.
+    ///
+    /// # Errors
+    /// The assignment has changed meanwhile in a way the client cannot follow.
+    pub fn assigned(&mut self, starts: &[Start]) -> Result<(), Error> {
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for start in starts {
+            list.add_partition_offset(&start.topic, start.partition, Offset::Offset(start.offset))
+                .map_err(|source| Error::Client { during: "set a start offset", source })?;
+        }
+        let result = match self.inner.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.inner.incremental_assign(&list),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => self.inner.assign(&list),
+        };
+        result.map_err(|source| Error::Client { during: "take over partitions", source })?;
+        for start in starts {
+            self.assigned.insert((Arc::clone(&start.topic), start.partition));
+        }
+        self.ownership.set(|owned| owned.extend(starts.iter().map(|start| start.partition)));
+        if !starts.is_empty() {
+            info!(group = %self.group, partitions = %list_text(starts.iter().map(|start| (&start.topic, start.partition))), "partitions assigned");
+        }
+        Ok(())
+    }
+
+    /// Answers [`Event::Revoke`]: the stage has finished with the partitions.
+    ///
+    /// # Errors
+    /// As [`Self::assigned`].
+    pub fn revoked(&mut self, partitions: &[Partition]) -> Result<(), Error> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+            self.assigned.remove(&(Arc::clone(topic), *partition));
+        }
+        let left: BTreeSet<i32> = self.assigned.iter().map(|(_, partition)| *partition).collect();
+        self.ownership.set(|owned| *owned = left);
+        unassign(&self.inner, &list).map_err(|source| Error::Client { during: "give partitions back", source })?;
+        if !partitions.is_empty() {
+            info!(group = %self.group, partitions = %list_text(partitions.iter().map(|(topic, partition)| (topic, *partition))), "partitions revoked");
+        }
+        Ok(())
+    }
+
+    /// Forgets ownership before the partitions are given back, so that nothing new is sent for them.
+    pub fn renounce(&self, partitions: &[Partition]) {
+        self.ownership.set(|owned| {
+            for (_, partition) in partitions {
+                owned.remove(partition);
+            }
+        });
+    }
+
+    /// Commits offsets (the next ones to read) outside of a transaction.
+    ///
+    /// # Errors
+    /// The group has moved on: another member owns the partitions.
+    pub fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Error> {
+        if offsets.count() == 0 {
+            return Ok(());
+        }
+        self.inner
+            .commit(offsets, CommitMode::Sync)
+            .map_err(|error| Error::Aborted { during: "commit offsets", detail: error.to_string() })
+    }
+
+    /// Stops or goes on reading partitions, while the group membership lives on.
+    ///
+    /// # Errors
+    /// The client does not own them.
+    pub fn pause(&self, partitions: &[Partition], pause: bool) -> Result<(), Error> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let result = if pause { self.inner.pause(&list) } else { self.inner.resume(&list) };
+        result.map_err(|source| Error::Client { during: "pause or resume partitions", source })
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.inner.context().closing.store(true, Ordering::Relaxed);
+        self.ownership.set(BTreeSet::clear);
+        // A rebalance that nobody has answered would keep the client from closing.
+        let notes: Vec<Note> =
+            self.inner.context().notes.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        for note in notes {
+            let (Note::Assign(partitions) | Note::Revoke(partitions)) = &note;
+            let mut list = TopicPartitionList::new();
+            if matches!(note, Note::Revoke(_)) {
+                for (topic, partition) in partitions {
+                    list.add_partition(topic, *partition);
+                }
+            }
+            let answer = match note {
+                Note::Assign(_) => self.inner.assign(&list),
+                Note::Revoke(_) => unassign(&self.inner, &list),
+            };
+            if let Err(error) = answer {
+                debug!(group = %self.group, "while leaving the group: {error}");
+            }
+        }
+    }
+}
+
+fn intern(topics: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
+    if let Some(known) = topics.iter().find(|known| ***known == *name) {
+        return Arc::clone(known);
+    }
+    let new: Arc<str> = Arc::from(name);
+    topics.push(Arc::clone(&new));
+    new
+}
+
+/// `tailwater.resolved[0,1,2]` for logs.
+fn list_text<'a>(partitions: impl Iterator<Item = (&'a Arc<str>, i32)>) -> String {
+    let mut by_topic: std::collections::BTreeMap<&str, Vec<String>> = std::collections::BTreeMap::new();
+    for (topic, partition) in partitions {
+        by_topic.entry(topic).or_default().push(partition.to_string());
+    }
+    let texts: Vec<String> = by_topic.iter().map(|(topic, list)| format!("{topic}[{}]", list.join(","))).collect();
+    texts.join(" ")
+}

@@ -1,0 +1,106 @@
+//! Everything that speaks to Kafka: clients, records, transactions, topics.
+//!
+//! A stage owns one consumer and one producer and uses both from one thread: it drains a batch, decides, produces, waits
+//! for the acknowledgements and commits outputs, state and offsets together. Rebalances are not handled inside the client's
+//! callback but handed to that same thread ([`consumer::Event`]), so that revoking a partition can first finish the batch at hand
+//! and assigning one can first restore its state, without a lock.
+//!
+//! Kafka's own silent losses are errors here: offsets are never reset silently, a committed offset outside of what the topic
+//! holds stops the stage with its range, and a fatal client error ends the process.
+
+pub mod client;
+pub mod consumer;
+pub mod lease;
+pub mod producer;
+pub mod read;
+pub mod record;
+pub mod topics;
+
+use tailwater_core::{Code, code};
+
+pub use consumer::Consumer;
+pub use producer::{Outgoing, Producer};
+pub use record::Record;
+
+/// How long a partition without a leader is waited for: one that was just made, or whose broker has just gone.
+const LEADER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Asks again while a partition has no leader yet.
+fn patiently<T>(
+    ask: impl Fn() -> Result<T, rdkafka::error::KafkaError>,
+) -> Result<T, rdkafka::error::KafkaError> {
+    use rdkafka::types::RDKafkaErrorCode as Answer;
+    let started = std::time::Instant::now();
+    loop {
+        match ask() {
+            Err(error)
+                if started.elapsed() < LEADER_PATIENCE
+                    && matches!(
+                        error.rdkafka_error_code(),
+                        Some(
+                            Answer::NotLeaderForPartition
+                                | Answer::LeaderNotAvailable
+                                | Answer::UnknownTopicOrPartition
+                                | Answer::UnknownPartition
+                        )
+                    ) =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Why a Kafka operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no broker answers at {brokers} ({during}); check `kafka.brokers`, that the brokers run, and the network between")]
+    Unreachable { brokers: String, during: &'static str, #[source] source: rdkafka::error::KafkaError },
+    #[error("the broker refuses to {during}: {detail}; grant the right or see the reference of topics and groups")]
+    Unauthorized { during: String, detail: String },
+    #[error("the Kafka client cannot go on ({during}): {detail}")]
+    Fatal { during: &'static str, detail: String },
+    #[error("the transaction was aborted ({during}): {detail}; the batch is read again")]
+    Aborted { during: &'static str, detail: String },
+    #[error("a record of {bytes} bytes for {topic} exceeds the broker's size limit; raise `message.max.bytes` of the topic or shrink the row")]
+    TooLarge { topic: String, bytes: usize },
+    #[error(
+        "the committed offset {committed} of {topic}[{partition}] lies outside of what the topic holds ({low} to {high}): {}",
+        if committed > high { "the topic was deleted and made anew" } else { "records were removed before they were read" }
+    )]
+    OffsetLost { topic: String, partition: i32, committed: i64, low: i64, high: i64 },
+    #[error("topic {topic} does not exist; run `tailwater topics apply`, or set `kafka.create_topics: true`")]
+    TopicMissing { topic: String },
+    #[error("the Kafka option is not valid: {detail}")]
+    Option { detail: String },
+    #[error("could not {during}")]
+    Client { during: &'static str, #[source] source: rdkafka::error::KafkaError },
+}
+
+impl Error {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unreachable { .. } | Self::Client { .. } | Self::Aborted { .. } => code::KAFKA_UNREACHABLE,
+            Self::Unauthorized { .. } => code::KAFKA_AUTHORIZATION,
+            Self::Fatal { .. } => code::KAFKA_FATAL,
+            Self::TooLarge { .. } => code::KAFKA_RECORD_TOO_LARGE,
+            Self::OffsetLost { .. } => code::KAFKA_OFFSET_LOST,
+            Self::TopicMissing { .. } => code::TOPIC_MISSING,
+            Self::Option { .. } => code::CONFIG_INVALID_VALUE,
+        }
+    }
+
+    /// Whether the stage may start again from the last commit, with new clients.
+    pub const fn is_recoverable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Aborted { .. } | Self::Client { .. } => true,
+            Self::Unauthorized { .. }
+            | Self::Fatal { .. }
+            | Self::TooLarge { .. }
+            | Self::OffsetLost { .. }
+            | Self::TopicMissing { .. }
+            | Self::Option { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The producer of a stage: outputs, state and offsets of a batch in one transaction, or, where the broker has none, the same
+//! calls with acknowledgements before the offsets.
+//!
+//! It is used from the stage's thread only. Delivery reports are counted here instead of calling `flush`, which waits up to
+//! 100 ms each time.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use tracing::warn;
+
+use super::Error;
+use super::client::{self, Context};
+use crate::config::model::Kafka;
+
+/// How long one call to the transaction coordinator may take before it is tried again.
+const COORDINATOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that a batch adds to its only record, with room for a transactional one.
+const BATCH_OVERHEAD: usize = 256;
+
+/// A record to be produced.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
+    /// Set explicitly for lanes and state; `None` leaves it to the key's hash.
+    pub partition: Option<i32>,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    /// The `tw` header.
+    pub envelope: Option<&'a [u8]>,
+    /// Milliseconds since the epoch; `None` is now.
+    pub timestamp: Option<i64>,
+    pub headers: &'a [(String, Option<Vec<u8>>)],
+}
+
+pub struct Producer {
+    inner: BaseProducer<Reports>,
+    transactional: bool,
+    open: bool,
+    sent: u64,
+    brokers: String,
+}
+
+/// Counts the delivery reports and remembers how far each changelog partition was written.
+struct Reports {
+    base: Context,
+    done: AtomicU64,
+    failed: Mutex<Option<(KafkaError, String, usize)>>,
+    ends: Mutex<HashMap<(String, i32), i64>>,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.base.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.base.error(error, reason);
+    }
+}
+
+/// Marks a record whose end offset is remembered.
+const TRACKED: usize = 1;
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
+        match result {
+            Ok(message) if opaque == TRACKED => {
+                let mut ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let end = ends.entry((message.topic().to_owned(), message.partition())).or_insert(0);
+                *end = (*end).max(message.offset() + 1);
+            }
+            Ok(_) => {}
+            Err((error, message)) => {
+                let size = message.payload().map_or(0, <[u8]>::len);
+                let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                failed.get_or_insert((error.clone(), message.topic().to_owned(), size));
+            }
+        }
+        self.done.fetch_add(1, Ordering::Release);
+    }
+}
+
+// === impl Outgoing ===
+
+impl<'a> Outgoing<'a> {
+    pub const fn to(topic: &'a str) -> Self {
+        Self { topic, partition: None, key: None, value: None, envelope: None, timestamp: None, headers: &[] }
+    }
+
+    #[must_use]
+    pub const fn partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    #[must_use]
+    pub const fn key(mut self, key: &'a [u8]) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    #[must_use]
+    pub const fn value(mut self, value: Option<&'a [u8]>) -> Self {
+        self.value = value;
+        self
+    }
+
+    #[must_use]
+    pub const fn envelope(mut self, envelope: &'a [u8]) -> Self {
+        self.envelope = Some(envelope);
+        self
+    }
+
+    #[must_use]
+    pub const fn headers(mut self, headers: &'a [(String, Option<Vec<u8>>)]) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    #[must_use]
+    pub const fn timestamp(mut self, timestamp: i64) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+}
+
+// === impl Producer ===
+
+impl Producer {
+    /// Connects. With a `transactional_id` it waits until the broker has ended what an earlier producer of that id left open.
+    /// `topics` are those it writes to: the smallest size limit among them becomes the client's own, so that a record that
+    /// is too large is refused here, by itself, and not with its whole transaction at the broker.
+    ///
+    /// # Errors
+    /// No broker answers, or the id may not be used.
+    pub fn connect(kafka: &Kafka, transactional_id: Option<&str>, topics: &[String]) -> Result<Self, Error> {
+        let reports = Reports {
+            base: Context::default(),
+            done: AtomicU64::new(0),
+            failed: Mutex::new(None),
+            ends: Mutex::new(HashMap::new()),
+        };
+        let id = transactional_id.filter(|_| kafka.transactions);
+        let mut config = client::producer(kafka, id);
+        if let Some(limit) = super::topics::message_bytes_max(kafka, topics)? {
+            // The broker measures the batch that carries the record: leave room for its frame.
+            config.set("message.max.bytes", limit.saturating_sub(BATCH_OVERHEAD).clamp(1000, 1_000_000_000).to_string());
+        }
+        let inner = BaseProducer::from_config_and_context(&config, reports)
+            .map_err(|error| Error::Option { detail: error.to_string() })?;
+        let producer =
+            Self { inner, transactional: id.is_some(), open: false, sent: 0, brokers: kafka.brokers.clone() };
+        if producer.transactional {
+            producer.retrying("start transactions", || producer.inner.init_transactions(COORDINATOR_TIMEOUT))?;
+        }
+        Ok(producer)
+    }
+
+    /// Whether batches are transactions.
+    pub const fn is_transactional(&self) -> bool {
+        self.transactional
+    }
+
+    pub fn is_fatal(&self) -> bool {
+        self.inner.context().base.health.is_fatal()
+    }
+
+    /// Begins a transaction unless one is open.
+    ///
+    /// # Errors
+    /// The producer is fenced.
+    pub fn begin(&mut self) -> Result<(), Error> {
+        if self.transactional && !self.open {
+            self.inner.begin_transaction().map_err(|error| self.classify("begin a transaction", error))?;
+            self.open = true;
+        }
+        Ok(())
+    }
+
+    /// Queues a record. Back-pressure: when the client's buffer is full it waits for acknowledgements.
+    ///
+    /// # Errors
+    /// The record exceeds the size limit, or the client cannot go on.
+    pub fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
+        self.queue(outgoing, 0)
+    }
+
+    /// Queues a record of a changelog, whose end offset [`Self::end_of`] tells later.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_tracked(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
+        self.queue(outgoing, TRACKED)
+    }
+
+    fn queue(&mut self, outgoing: &Outgoing<'_>, opaque: usize) -> Result<(), Error> {
+        self.begin()?;
+        let mut record = BaseRecord::with_opaque_to(outgoing.topic, opaque);
+        record.partition = outgoing.partition;
+        record.key = outgoing.key;
+        record.payload = outgoing.value;
+        record.timestamp = outgoing.timestamp;
+        if outgoing.envelope.is_some() || !outgoing.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(outgoing.headers.len() + 1);
+            if let Some(envelope) = outgoing.envelope {
+                headers = headers.insert(Header { key: tailwater_core::envelope::HEADER, value: Some(envelope) });
+            }
+            for (key, value) in outgoing.headers {
+                headers = headers.insert(Header { key, value: value.as_deref() });
+            }
+            record.headers = Some(headers);
+        }
+        loop {
+            match self.inner.send(record) {
+                Ok(()) => {
+                    self.sent += 1;
+                    if self.sent % 1024 == 0 {
+                        self.inner.poll(Duration::ZERO);
+                    }
+                    return Ok(());
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    self.inner.poll(Duration::from_millis(5));
+                    record = back;
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    let bytes = outgoing.value.map_or(0, <[u8]>::len);
+                    return Err(Error::TooLarge { topic: outgoing.topic.to_owned(), bytes });
+                }
+                Err((error, _)) => return Err(self.classify("produce a record", error)),
+            }
+        }
+    }
+
+    /// Serves delivery reports without waiting.
+    pub fn serve(&self) {
+        self.inner.poll(Duration::ZERO);
+    }
+
+    /// Waits until every record is acknowledged.
+    ///
+    /// # Errors
+    /// One of them was refused: the batch has to be read again.
+    pub fn acknowledged(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut warned = false;
+        while self.inner.context().done.load(Ordering::Acquire) < self.sent {
+            self.inner.poll(Duration::from_millis(1));
+            if self.is_fatal() {
+                return Err(Error::Fatal { during: "produce", detail: self.fatal_text() });
+            }
+            if !warned && started.elapsed() > Duration::from_secs(5) {
+                warned = true;
+                warn!(brokers = %self.brokers, "the broker has not acknowledged records for 5 s; waiting");
+            }
+        }
+        let failed = self.inner.context().failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        match failed {
+            None => Ok(()),
+            Some((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), topic, bytes)) => {
+                Err(Error::TooLarge { topic, bytes })
+            }
+            Some((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopicOrPartition), topic, _)) => {
+                Err(Error::TopicMissing { topic })
+            }
+            Some((
+                KafkaError::MessageProduction(
+                    RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::TransactionalIdAuthorizationFailed,
+                ),
+                topic,
+                _,
+            )) => Err(Error::Unauthorized { during: format!("write to {topic}"), detail: "no Write permission".into() }),
+            Some((error, topic, _)) => {
+                Err(Error::Aborted { during: "produce", detail: format!("{error} ({topic})") })
+            }
+        }
+    }
+
+    /// The offset after the last record that was written to a changelog partition through [`Self::send_tracked`].
+    pub fn end_of(&self, topic: &str, partition: i32) -> Option<i64> {
+        let ends = self.inner.context().ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ends.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    /// Adds consumed offsets to the open transaction and commits it. `offsets` are the next ones to read.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`]: nothing of the batch happened, it is read again. [`Error::Fatal`]: another process has taken over.
+    pub fn commit(&mut self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Error> {
+        debug_assert!(self.transactional, "without transactions the consumer commits");
+        self.acknowledged()?;
+        if offsets.count() > 0 {
+            self.begin()?;
+            self.retrying("add offsets to the transaction", || {
+                self.inner.send_offsets_to_transaction(offsets, group, COORDINATOR_TIMEOUT)
+            })?;
+        }
+        self.commit_open()
+    }
+
+    /// Commits what was produced, without offsets.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_without_offsets(&mut self) -> Result<(), Error> {
+        self.acknowledged()?;
+        if self.transactional { self.commit_open() } else { Ok(()) }
+    }
+
+    fn commit_open(&mut self) -> Result<(), Error> {
+        if self.open {
+            self.retrying("commit a transaction", || self.inner.commit_transaction(COORDINATOR_TIMEOUT))?;
+            self.open = false;
+        }
+        Ok(())
+    }
+
+    /// Gives up the open transaction. Whoever calls this reads the batch again.
+    pub fn abort(&mut self) {
+        if self.open {
+            self.open = false;
+            if let Err(error) = self.inner.abort_transaction(COORDINATOR_TIMEOUT) {
+                warn!("a transaction could not be aborted, the broker will do it after its time-out: {error}");
+            }
+        }
+    }
+
+    fn retrying(&self, during: &'static str, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), Error> {
+        let started = Instant::now();
+        loop {
+            match call() {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.is_fatal() => {
+                    if started.elapsed() > TRANSACTION_PATIENCE {
+                        return Err(Error::Unreachable {
+                            brokers: self.brokers.clone(),
+                            during,
+                            source: KafkaError::Transaction(error),
+                        });
+                    }
+                    self.inner.poll(Duration::from_millis(20));
+                }
+                Err(KafkaError::Flush(code)) => {
+                    return Err(Error::Aborted { during, detail: code.to_string() });
+                }
+                Err(error) => return Err(self.classify(during, error)),
+            }
+        }
+    }
+
+    fn classify(&self, during: &'static str, error: KafkaError) -> Error {
+        if let KafkaError::Transaction(inner) = &error {
+            if inner.is_fatal() {
+                return Error::Fatal { during, detail: inner.string() };
+            }
+            if inner.txn_requires_abort() {
+                return Error::Aborted { during, detail: inner.string() };
+            }
+            if matches!(inner.code(), RDKafkaErrorCode::TransactionalIdAuthorizationFailed) {
+                return Error::Unauthorized { during: during.to_owned(), detail: inner.string() };
+            }
+        }
+        if self.is_fatal() {
+            return Error::Fatal { during, detail: self.fatal_text() };
+        }
+        Error::Aborted { during, detail: error.to_string() }
+    }
+
+    fn fatal_text(&self) -> String {
+        self.inner.client().fatal_error().map_or_else(|| "unknown".to_owned(), |(code, text)| format!("{code}: {text}"))
+    }
+}
+
+/// How long a call to the coordinator is tried again before the stage gives up and starts anew.
+const TRANSACTION_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}

@@ -1,0 +1,137 @@
+//! Dead letters: the record that the failing stage read, byte for byte, with Kafka Connect's headers and our own.
+
+use std::sync::Arc;
+
+use tailwater_core::Code;
+use tailwater_core::delivery::Reason;
+use tailwater_core::envelope::{self, Envelope};
+
+use crate::kafka::{Error, Outgoing, Producer, Record};
+
+/// Begins the names of Connect's headers, so that tools made for it read these dead letters too.
+const CONNECT: &str = "__connect.errors.";
+
+const SOURCE_CODE: &str = "tw-source-error-code";
+const SOURCE_MESSAGE: &str = "tw-source-error-message";
+
+/// What failed, for the headers of a dead letter.
+#[derive(Debug)]
+pub struct Failure<'a> {
+    /// `resolve`, `route` or `send`.
+    pub stage: &'static str,
+    /// The source's or the destination's name.
+    pub connector: &'a str,
+    pub destination: Option<&'a str>,
+    pub transform: Option<&'a str>,
+    pub attempts: u32,
+    pub reason: &'a Reason,
+    /// A transform's stack, where there is one.
+    pub stack: Option<&'a str>,
+}
+
+/// Produces a dead letter. A record too large for the topic is described instead of copied: the headers say where it lies.
+///
+/// # Errors
+/// The client cannot go on.
+pub fn produce(producer: &mut Producer, topic: &str, record: &Record, failure: &Failure<'_>) -> Result<(), Error> {
+    let headers = headers(record, failure);
+    let outgoing = Outgoing {
+        topic,
+        partition: None,
+        key: record.key(),
+        value: record.value(),
+        envelope: record.header(),
+        timestamp: Some(record.timestamp.as_millis()),
+        headers: &headers,
+    };
+    match producer.send(&outgoing) {
+        Err(Error::TooLarge { .. }) => {
+            let mut headers = headers.clone();
+            headers.push(("tw-value-omitted".to_owned(), Some(b"record too large; read it at the original coordinates".to_vec())));
+            producer.send(&Outgoing { value: None, headers: &headers, ..outgoing })
+        }
+        other => other,
+    }
+}
+
+/// The headers of a record that its source could only announce; resolve dead-letters it with this reason.
+pub fn refused_at_source(code: Code, message: String) -> Vec<(String, Option<Vec<u8>>)> {
+    vec![
+        (SOURCE_CODE.to_owned(), Some(code.as_str().as_bytes().to_vec())),
+        (SOURCE_MESSAGE.to_owned(), Some(message.into_bytes())),
+    ]
+}
+
+/// The reason of a record that its source could only announce.
+pub fn refusal_of(record: &Record) -> Option<Reason> {
+    let code = Code::find(&header_text(record, SOURCE_CODE)?)?;
+    Some(Reason::new(code, header_text(record, SOURCE_MESSAGE).unwrap_or_default()))
+}
+
+/// The headers of a dead letter: the record's own first, then what is known about the failure. A header that the record
+/// already has is not overwritten, as in Connect.
+fn headers(record: &Record, failure: &Failure<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+    let envelope = record.envelope().unwrap_or_default();
+    let mut headers = record.headers.clone();
+    let mut add = |name: String, value: String| {
+        if !headers.iter().any(|(existing, _)| *existing == name) {
+            headers.push((name, Some(value.into_bytes())));
+        }
+    };
+    add(format!("{CONNECT}topic"), record.topic.to_string());
+    add(format!("{CONNECT}partition"), record.partition.to_string());
+    add(format!("{CONNECT}offset"), record.offset.to_string());
+    add(format!("{CONNECT}connector.name"), failure.connector.to_owned());
+    add(format!("{CONNECT}task.id"), "0".to_owned());
+    add(format!("{CONNECT}stage"), failure.stage.to_uppercase());
+    add(format!("{CONNECT}class.name"), format!("tailwater.{}", failure.stage));
+    add(format!("{CONNECT}exception.class.name"), failure.reason.code.to_string());
+    add(format!("{CONNECT}exception.message"), failure.reason.message.clone());
+    if let Some(stack) = failure.stack {
+        add(format!("{CONNECT}exception.stacktrace"), stack.to_owned());
+    }
+    add("tw-error-code".to_owned(), failure.reason.code.to_string());
+    add("tw-attempts".to_owned(), failure.attempts.to_string());
+    if let Some(destination) = failure.destination {
+        add("tw-destination".to_owned(), destination.to_owned());
+    }
+    if let Some(transform) = failure.transform {
+        add("tw-transform".to_owned(), transform.to_owned());
+    }
+    if let Some(status) = failure.reason.status {
+        add("tw-http-status".to_owned(), status.to_string());
+    }
+    if let Some(id) = envelope.event_id {
+        add("tw-event-id".to_owned(), id.to_string());
+    }
+    headers
+}
+
+/// Whether a header was added by [`produce`]; a replay leaves these out.
+pub fn is_own_header(name: &str) -> bool {
+    name.starts_with(CONNECT) || (name.starts_with("tw-") && name != envelope::HEADER)
+}
+
+/// A header's text.
+pub fn header_text(record: &Record, name: &str) -> Option<String> {
+    record
+        .headers
+        .iter()
+        .find(|(key, _)| key == name)
+        .and_then(|(_, value)| value.as_deref())
+        .map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Gives a record another envelope; everything else stays as it was.
+pub fn with_envelope(record: &Record, envelope: &Envelope<'_>) -> Record {
+    Record::new(
+        Arc::clone(&record.topic),
+        record.partition,
+        record.offset,
+        record.timestamp,
+        record.key(),
+        record.value(),
+        Some(&envelope.to_bytes()),
+        record.headers.clone(),
+    )
+}

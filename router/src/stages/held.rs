@@ -1,0 +1,424 @@
+//! What route and send remember about people who wait: records held because the destination's key is missing (route), or because a
+//! merge is not through yet (both). In state, so that they outlive the records in Kafka, the process and its disk.
+//!
+//! ```text
+//! 'h' profile class offset   a waiting record; class 0 was handed over by a merge and goes before class 1
+//! 't' since profile class offset   the same by age, for the time limit
+//! 'w' profile merge          the profile waits for this merge
+//! 'i' profile                the identifiers in use that were seen last
+//! 'p'                        why the route is paused, for people to read
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tailwater_core::{ProfileId, Timestamp};
+
+use crate::kafka::Record;
+use crate::state::{self, Store};
+
+const HELD: u8 = b'h';
+const SINCE: u8 = b't';
+const WAITS: u8 = b'w';
+const IDENTIFIERS: u8 = b'i';
+const PAUSE: &[u8] = b"p";
+
+/// The profiles of one process's lanes that have something waiting, so that the others cost no look into the store.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    by_lane: BTreeMap<i32, BTreeMap<ProfileId, Wait>>,
+    /// What the open plan has changed, so that it can be undone together with the state's overlay.
+    journal: Vec<(i32, ProfileId, Wait)>,
+}
+
+/// Why and how much a profile waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// Waiting records.
+    pub records: u64,
+    /// Merges that it waits for.
+    pub merges: u32,
+}
+
+/// A record in the queue of its profile.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub record: Arc<Record>,
+    pub since: Timestamp,
+    key: Vec<u8>,
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Learns what waits in the lanes that were just restored.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn load(&mut self, store: &Store, lanes: &[i32]) -> Result<(), state::Error> {
+        for lane in lanes {
+            let index = self.by_lane.entry(*lane).or_default();
+            index.clear();
+            for (key, _) in store.scan(*lane, &[HELD])? {
+                if let Some(profile) = profile_of(&key) {
+                    index.entry(profile).or_default().records += 1;
+                }
+            }
+            for (key, _) in store.scan(*lane, &[WAITS])? {
+                if let Some(profile) = profile_of(&key) {
+                    index.entry(profile).or_default().merges += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn forget(&mut self, lanes: &[i32]) {
+        for lane in lanes {
+            self.by_lane.remove(lane);
+        }
+    }
+
+    pub fn get(&self, lane: i32, profile: ProfileId) -> Option<Wait> {
+        self.by_lane.get(&lane)?.get(&profile).copied()
+    }
+
+    /// The profiles of these lanes that have something waiting, with their lane.
+    pub fn profiles(&self, lanes: &[i32]) -> Vec<(ProfileId, i32)> {
+        lanes
+            .iter()
+            .filter_map(|lane| self.by_lane.get(lane).map(|index| (*lane, index)))
+            .flat_map(|(lane, index)| index.keys().map(move |profile| (*profile, lane)))
+            .collect()
+    }
+
+    /// All waiting records.
+    pub fn records(&self) -> u64 {
+        self.by_lane.values().flat_map(BTreeMap::values).map(|wait| wait.records).sum()
+    }
+
+    fn change(&mut self, lane: i32, profile: ProfileId, change: impl FnOnce(&mut Wait)) {
+        let mut wait = self.get(lane, profile).unwrap_or_default();
+        self.journal.push((lane, profile, wait));
+        change(&mut wait);
+        self.set(lane, profile, wait);
+    }
+
+    fn set(&mut self, lane: i32, profile: ProfileId, wait: Wait) {
+        let index = self.by_lane.entry(lane).or_default();
+        if wait == Wait::default() {
+            index.remove(&profile);
+        } else {
+            index.insert(profile, wait);
+        }
+    }
+
+    /// The plan is carried out.
+    pub fn accept(&mut self) {
+        self.journal.clear();
+    }
+
+    /// The plan is thrown away.
+    pub fn undo(&mut self) {
+        while let Some((lane, profile, wait)) = self.journal.pop() {
+            self.set(lane, profile, wait);
+        }
+    }
+
+    /// Puts a record behind everything that waits for the profile; one that a merge handed over goes before the survivor's own.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn hold(
+        &mut self,
+        store: &mut Store,
+        lane: i32,
+        profile: ProfileId,
+        record: &Record,
+        handed_over: bool,
+        now: Timestamp,
+    ) -> Result<(), state::Error> {
+        let mut key = profile_key(HELD, profile);
+        key.push(u8::from(!handed_over));
+        key.extend_from_slice(&record.offset.to_be_bytes());
+        let value = encode(record, now);
+        let since = since_key(now, &key);
+        if store.get(lane, &key)?.is_none() {
+            self.change(lane, profile, |wait| wait.records += 1);
+        }
+        store.put(lane, key, Some(value))?;
+        store.put(lane, since, Some(Vec::new()))
+    }
+
+    /// Everything that waits for a profile, in order.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn queue(&self, store: &Store, lane: i32, profile: ProfileId, topic: &Arc<str>) -> Result<Vec<Held>, state::Error> {
+        let entries = store.scan(lane, &profile_key(HELD, profile))?;
+        Ok(entries.into_iter().filter_map(|(key, value)| decode(topic, lane, key, &value)).collect())
+    }
+
+    /// Takes a record out of its queue.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn take(&mut self, store: &mut Store, lane: i32, profile: ProfileId, held: &Held) -> Result<(), state::Error> {
+        store.put(lane, held.key.clone(), None)?;
+        store.put(lane, since_key(held.since, &held.key), None)?;
+        self.change(lane, profile, |wait| wait.records = wait.records.saturating_sub(1));
+        if self.get(lane, profile).is_none() {
+            store.put(lane, profile_key(IDENTIFIERS, profile), None)?;
+        }
+        Ok(())
+    }
+
+    /// The profile waits for a merge from now on.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn wait_for(&mut self, store: &mut Store, lane: i32, profile: ProfileId, merge: u64) -> Result<(), state::Error> {
+        let key = merge_key(profile, merge);
+        if store.get(lane, &key)?.is_none() {
+            self.change(lane, profile, |wait| wait.merges += 1);
+            store.put(lane, key, Some(Vec::new()))?;
+        }
+        Ok(())
+    }
+
+    /// The merge is through.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn released(&mut self, store: &mut Store, lane: i32, profile: ProfileId, merge: u64) -> Result<(), state::Error> {
+        let key = merge_key(profile, merge);
+        if store.get(lane, &key)?.is_some() {
+            self.change(lane, profile, |wait| wait.merges = wait.merges.saturating_sub(1));
+            store.put(lane, key, None)?;
+            if self.get(lane, profile).is_none() {
+                store.put(lane, profile_key(IDENTIFIERS, profile), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that have waited since before `limit`, oldest first, at most `max` of a lane. Profiles that wait for a merge are left
+    /// out: they lack nothing.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn expired(
+        &self,
+        store: &Store,
+        lane: i32,
+        topic: &Arc<str>,
+        limit: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(ProfileId, Held)>, state::Error> {
+        let mut found = Vec::new();
+        for (key, _) in store.scan_first(lane, &[SINCE], max.saturating_mul(2))? {
+            let Some((since, rest)) = split_since(&key) else { continue };
+            if since > limit || found.len() >= max {
+                break;
+            }
+            let mut held_key = vec![HELD];
+            held_key.extend_from_slice(rest);
+            let Some(profile) = profile_of(&held_key) else { continue };
+            if self.get(lane, profile).is_some_and(|wait| wait.merges > 0) {
+                continue;
+            }
+            if let Some(value) = store.get(lane, &held_key)?
+                && let Some(held) = decode(topic, lane, held_key, &value)
+            {
+                found.push((profile, held));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Remembers the identifiers in use of a profile that waits.
+///
+/// # Errors
+/// The lane is not restored.
+pub fn remember_identifiers(
+    store: &mut Store,
+    lane: i32,
+    profile: ProfileId,
+    identifiers: &[(String, String)],
+) -> Result<(), state::Error> {
+    // Strings into memory: serialising them has no way to fail.
+    let value = serde_json::to_vec(identifiers).unwrap_or_default();
+    store.put(lane, profile_key(IDENTIFIERS, profile), Some(value))
+}
+
+/// The identifiers in use of a waiting profile that were seen last.
+///
+/// # Errors
+/// The state could not be read.
+pub fn identifiers(store: &Store, lane: i32, profile: ProfileId) -> Result<Option<Vec<(String, String)>>, state::Error> {
+    let found = store.get(lane, &profile_key(IDENTIFIERS, profile))?;
+    Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// Writes down why the route is paused, or that it is not any more.
+///
+/// # Errors
+/// The lane is not restored.
+pub fn set_pause(store: &mut Store, lane: i32, reason: Option<&serde_json::Value>) -> Result<(), state::Error> {
+    let value = reason.map(|reason| reason.to_string().into_bytes());
+    if store.get(lane, PAUSE)? == value {
+        return Ok(());
+    }
+    store.put(lane, PAUSE.to_vec(), value)
+}
+
+/// What a state record of route says, for the tools that read the topic from outside.
+pub enum Entry {
+    Held { profile: ProfileId, held: Held },
+    Pause(serde_json::Value),
+    Other,
+}
+
+/// Reads a record of `state.route.<destination>`.
+pub fn read_entry(topic: &Arc<str>, lane: i32, key: &[u8], value: &[u8]) -> Entry {
+    match key.first() {
+        Some(&HELD) => match (profile_of(key), decode(topic, lane, key.to_vec(), value)) {
+            (Some(profile), Some(held)) => Entry::Held { profile, held },
+            _ => Entry::Other,
+        },
+        _ if key == PAUSE => serde_json::from_slice(value).map_or(Entry::Other, Entry::Pause),
+        _ => Entry::Other,
+    }
+}
+
+fn profile_key(tag: u8, profile: ProfileId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(26);
+    key.push(tag);
+    key.extend_from_slice(profile.as_bytes());
+    key
+}
+
+fn merge_key(profile: ProfileId, merge: u64) -> Vec<u8> {
+    let mut key = profile_key(WAITS, profile);
+    key.extend_from_slice(&merge.to_be_bytes());
+    key
+}
+
+fn since_key(since: Timestamp, held_key: &[u8]) -> Vec<u8> {
+    let mut key = vec![SINCE];
+    key.extend_from_slice(&since.as_millis().max(0).to_be_bytes());
+    key.extend_from_slice(held_key.get(1..).unwrap_or_default());
+    key
+}
+
+fn split_since(key: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (since, rest) = key.get(1..)?.split_at_checked(8)?;
+    Some((Timestamp::from_millis(i64::from_be_bytes(since.try_into().ok()?)), rest))
+}
+
+fn profile_of(key: &[u8]) -> Option<ProfileId> {
+    Some(ProfileId::from_bytes(key.get(1..17)?.try_into().ok()?))
+}
+
+/// The format of a held record; state topics hold it, so it is frozen: version 1, then numbers big-endian and byte strings with
+/// their length, an absent one as -1.
+fn encode(record: &Record, since: Timestamp) -> Vec<u8> {
+    let mut out = vec![1];
+    out.extend_from_slice(&since.as_millis().to_be_bytes());
+    out.extend_from_slice(&record.offset.to_be_bytes());
+    out.extend_from_slice(&record.timestamp.as_millis().to_be_bytes());
+    let mut put = |part: Option<&[u8]>| {
+        let length = part.map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(part.unwrap_or_default());
+    };
+    put(record.key());
+    put(record.value());
+    put(record.header());
+    for (name, value) in &record.headers {
+        put(Some(name.as_bytes()));
+        put(value.as_deref());
+    }
+    out
+}
+
+fn decode(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8]) -> Option<Held> {
+    let (version, mut rest) = bytes.split_first()?;
+    if *version != 1 {
+        return None;
+    }
+    let mut number = || -> Option<i64> {
+        let (head, tail) = rest.split_at_checked(8)?;
+        rest = tail;
+        Some(i64::from_be_bytes(head.try_into().ok()?))
+    };
+    let (since, offset, timestamp) = (number()?, number()?, number()?);
+    let mut part = || -> Option<Option<&[u8]>> {
+        let (head, tail) = rest.split_at_checked(4)?;
+        let length = i32::from_be_bytes(head.try_into().ok()?);
+        rest = tail;
+        let Ok(length) = usize::try_from(length) else { return Some(None) };
+        let (value, tail) = rest.split_at_checked(length)?;
+        rest = tail;
+        Some(Some(value))
+    };
+    let (record_key, value, header) = (part()?, part()?, part()?);
+    let mut headers = Vec::new();
+    while let Some(Some(name)) = part() {
+        headers.push((String::from_utf8_lossy(name).into_owned(), part()?.map(<[u8]>::to_vec)));
+    }
+    let record = Record::new(
+        Arc::clone(topic),
+        lane,
+        offset,
+        Timestamp::from_millis(timestamp),
+        record_key,
+        value,
+        header,
+        headers,
+    );
+    Some(Held { record: Arc::new(record), since: Timestamp::from_millis(since), key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_record_comes_back_as_it_was() {
+        let topic: Arc<str> = Arc::from("t.resolved");
+        let headers = vec![("a".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), None)];
+        let record = Record::new(
+            Arc::clone(&topic),
+            3,
+            77,
+            Timestamp::from_millis(5),
+            Some(b"key"),
+            None,
+            Some(b"\x01"),
+            headers.clone(),
+        );
+        let bytes = encode(&record, Timestamp::from_millis(9));
+        let held = decode(&topic, 3, vec![], &bytes).unwrap();
+        assert_eq!((held.record.offset, held.since.as_millis()), (77, 9));
+        assert_eq!((held.record.key(), held.record.value(), held.record.header()), (Some(&b"key"[..]), None, Some(&b"\x01"[..])));
+        assert_eq!(held.record.headers, headers);
+        for length in 0..bytes.len() - 12 {
+            assert!(decode(&topic, 3, vec![], &bytes[..length]).is_none(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_key_by_age_leads_back_to_the_record() {
+        let profile = ProfileId::of("w", "email", "a@b.c", 0);
+        let mut key = profile_key(HELD, profile);
+        key.push(1);
+        key.extend_from_slice(&7_i64.to_be_bytes());
+        let since = since_key(Timestamp::from_millis(1234), &key);
+        let (at, rest) = split_since(&since).unwrap();
+        assert_eq!(at.as_millis(), 1234);
+        assert_eq!(rest, &key[1..]);
+        assert_eq!(profile_of(&key), Some(profile));
+    }
+}

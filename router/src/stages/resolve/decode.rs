@@ -1,0 +1,235 @@
+//! From a record of an ingest topic to an event: what it says about itself, in whichever of the known forms it came.
+//!
+//! Understood are rows of our own sources (the `tw` header), rows that a producer wrote with Spark's `to_json(struct(*))` on a change
+//! feed (`_change_type`, `_commit_version`), CloudEvents headers (`ce_*`), and plain JSON objects. Pure.
+
+use smallvec::SmallVec;
+use tailwater_core::delivery::Reason;
+use tailwater_core::envelope::Envelope;
+use tailwater_core::{ChangeKind, EventId, SourcePosition, Timestamp, code};
+
+use crate::config::model::{Source, SourceKind};
+use crate::kafka::Record;
+use crate::stages::{body, dead_letter};
+
+/// Identifiers that one event may bring; more are counted and refused by the resolver's own limit.
+pub type Identifiers = SmallVec<[(usize, String); 4]>;
+
+/// A record that was understood.
+#[derive(Debug)]
+pub struct Event<'r> {
+    pub envelope: Envelope<'r>,
+    /// Place in the source's `identifiers` and the raw value, absent and null ones left out.
+    pub identifiers: Identifiers,
+    pub event_id: EventId,
+    pub time: Timestamp,
+    pub change: ChangeKind,
+    /// The name of the event, where the record brings its own.
+    pub event_type: Option<String>,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub enum Decoded<'r> {
+    Event(Box<Event<'r>>),
+    /// There is nothing in it to deliver.
+    Skip(Reason),
+    /// It cannot be used.
+    Reject(Reason),
+}
+
+/// Understands one record.
+pub fn decode<'r>(record: &'r Record, source: &Source, workspace: &str) -> Decoded<'r> {
+    if let Some(reason) = dead_letter::refusal_of(record) {
+        return Decoded::Reject(reason);
+    }
+    let Some(value) = record.value() else {
+        return Decoded::Skip(Reason::new(code::TOMBSTONE, "the record has no value"));
+    };
+    let envelope = match record.envelope() {
+        Ok(envelope) => envelope,
+        Err(error) => {
+            return Decoded::Reject(Reason::new(code::DECODE_FAILED, format!("the header `tw` could not be read: {error}")));
+        }
+    };
+    match read(record, value, envelope, source, workspace) {
+        Ok(decoded) => decoded,
+        Err(error) => Decoded::Reject(Reason::new(
+            code::DECODE_FAILED,
+            format!("expected one JSON object, found {} bytes that are none: {error}", value.len()),
+        )),
+    }
+}
+
+fn read<'r>(
+    record: &'r Record,
+    value: &'r [u8],
+    envelope: Envelope<'r>,
+    source: &Source,
+    workspace: &str,
+) -> Result<Decoded<'r>, serde_json::Error> {
+    body::check(value)?;
+    let mut change = envelope.change;
+    if record.header().is_none()
+        && let Some(kind) = body::scalar(value, "_change_type")?
+    {
+        change = match kind.as_str() {
+            "insert" => ChangeKind::Insert,
+            "update_postimage" => ChangeKind::Update,
+            "delete" => ChangeKind::Delete,
+            "update_preimage" => {
+                return Ok(Decoded::Skip(Reason::new(code::PRE_IMAGE, "the row before an update; the row after it follows")));
+            }
+            other => {
+                let message = format!(
+                    "the column _change_type is {other:?}; expected insert, update_preimage, update_postimage or delete"
+                );
+                return Ok(Decoded::Reject(Reason::new(code::DECODE_FAILED, message)));
+            }
+        };
+    }
+    let mut identifiers = Identifiers::new();
+    for (index, (path, _)) in source.identifiers.iter().enumerate() {
+        if let Some(text) = body::scalar(value, path)? {
+            identifiers.push((index, text));
+        }
+    }
+    let position = envelope.position.unwrap_or(SourcePosition::Log(record.coordinates()));
+    let event_id = match event_id(record, value, &envelope, source, workspace, &position, change)? {
+        Ok(id) => id,
+        Err(reason) => return Ok(Decoded::Reject(reason)),
+    };
+    let time = match &source.event_time {
+        Some(path) => body::scalar(value, path)?.and_then(|text| time_of(&text)),
+        None => dead_letter::header_text(record, "ce_time").and_then(|text| Timestamp::parse(&text)),
+    };
+    Ok(Decoded::Event(Box::new(Event {
+        identifiers,
+        event_id,
+        time: time.unwrap_or(record.timestamp),
+        change,
+        event_type: dead_letter::header_text(record, "ce_type"),
+        envelope: Envelope { position: Some(position), ..envelope },
+    })))
+}
+
+fn event_id(
+    record: &Record,
+    value: &[u8],
+    envelope: &Envelope<'_>,
+    source: &Source,
+    workspace: &str,
+    position: &SourcePosition<'_>,
+    change: ChangeKind,
+) -> Result<Result<EventId, Reason>, serde_json::Error> {
+    let own = match &source.kind {
+        SourceKind::Events { id: Some(path) } => match body::scalar(value, path)? {
+            Some(id) => Some(id),
+            None => {
+                let message = format!(
+                    "expected the event's id in `{path}` (source {}, `id`), found none; without it a repeat could not be told from news",
+                    source.name
+                );
+                return Ok(Err(Reason::new(code::EVENT_ID_MISSING, message)));
+            }
+        },
+        SourceKind::Events { id: None } => dead_letter::header_text(record, "ce_id"),
+        SourceKind::State => None,
+    };
+    Ok(Ok(match own {
+        Some(id) => EventId::of_fact(workspace, &source.name, &id),
+        None => {
+            let key = envelope.row_key.or_else(|| record.key()).unwrap_or_default();
+            EventId::of_state(workspace, &source.name, position, key, change)
+        }
+    }))
+}
+
+/// RFC 3339, a date, or a number: seconds since 1970 up to the year 5138, milliseconds beyond.
+fn time_of(text: &str) -> Option<Timestamp> {
+    if let Some(time) = Timestamp::parse(text) {
+        return Some(time);
+    }
+    let number: i64 = text.split('.').next()?.parse().ok()?;
+    Some(Timestamp::from_millis(if number.abs() < 100_000_000_000 { number.checked_mul(1000)? } else { number }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::model::{KafkaSource, OnDelete, SourceInput};
+
+    fn source(kind: SourceKind) -> Source {
+        Source {
+            name: "app".into(),
+            input: SourceInput::Kafka(KafkaSource { topic: "app.events".into(), schema: None }),
+            kind,
+            key: None,
+            identifiers: vec![("user.email".into(), "email".into()), ("id".into(), "customer_id".into())],
+            event_time: Some("at".into()),
+            event_type: "app".into(),
+            on_delete: OnDelete::Skip,
+            aliases: std::collections::BTreeMap::new(),
+            before_image: false,
+        }
+    }
+
+    fn record(value: Option<&str>, headers: Vec<(String, Option<Vec<u8>>)>) -> Record {
+        Record::new(Arc::from("app.events"), 2, 40, Timestamp::from_millis(9), Some(b"k"), value.map(str::as_bytes), None, headers)
+    }
+
+    fn event<'r>(record: &'r Record, source: &Source) -> Box<Event<'r>> {
+        match decode(record, source, "acme") {
+            Decoded::Event(event) => event,
+            other => panic!("expected an event, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn identifiers_are_found_at_their_paths_and_null_is_none() {
+        let record = record(Some(r#"{"user":{"email":"a@b.c"},"id":null,"at":"2026-03-01T08:00:00Z"}"#), vec![]);
+        let event = event(&record, &source(SourceKind::Events { id: None }));
+        assert_eq!(event.identifiers.as_slice(), [(0, "a@b.c".to_owned())]);
+        assert_eq!(event.time.to_string(), "2026-03-01T08:00:00.000Z");
+    }
+
+    #[test]
+    fn rows_of_a_change_feed_say_what_happened_and_their_pre_images_are_skipped() {
+        let delete = record(Some(r#"{"id":"c1","_change_type":"delete","_commit_version":7}"#), vec![]);
+        assert_eq!(event(&delete, &source(SourceKind::State)).change, ChangeKind::Delete);
+        let before = record(Some(r#"{"id":"c1","_change_type":"update_preimage"}"#), vec![]);
+        assert!(matches!(decode(&before, &source(SourceKind::State), "acme"), Decoded::Skip(reason) if reason.code == code::PRE_IMAGE));
+    }
+
+    #[test]
+    fn cloud_events_headers_give_id_time_and_type() {
+        let headers = vec![
+            ("ce_id".to_owned(), Some(b"evt-1".to_vec())),
+            ("ce_type".to_owned(), Some(b"order.placed".to_vec())),
+        ];
+        let record = record(Some(r#"{"id":"c1"}"#), headers);
+        let event = event(&record, &source(SourceKind::Events { id: None }));
+        assert_eq!(event.event_id, EventId::of_fact("acme", "app", "evt-1"));
+        assert_eq!(event.event_type.as_deref(), Some("order.placed"));
+        assert_eq!(event.time, Timestamp::from_millis(9));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_rejected_with_its_code() {
+        for (value, code) in [("[1]", code::DECODE_FAILED), ("{\"id\":", code::DECODE_FAILED), ("{\"id\":\"c\"}", code::EVENT_ID_MISSING)] {
+            let record = record(Some(value), vec![]);
+            let decoded = decode(&record, &source(SourceKind::Events { id: Some("order_id".into()) }), "acme");
+            assert!(matches!(&decoded, Decoded::Reject(reason) if reason.code == code), "{value}: {decoded:?}");
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_skipped_and_a_row_that_its_source_refused_is_not() {
+        let source = source(SourceKind::State);
+        assert!(matches!(decode(&record(None, vec![]), &source, "acme"), Decoded::Skip(reason) if reason.code == code::TOMBSTONE));
+        let headers = dead_letter::refused_at_source(code::KAFKA_RECORD_TOO_LARGE, "too large".into());
+        assert!(matches!(decode(&record(None, headers), &source, "acme"), Decoded::Reject(reason) if reason.code == code::KAFKA_RECORD_TOO_LARGE));
+    }
+}

@@ -1,0 +1,315 @@
+//! The route stage: from events of a person to operations for one destination.
+//!
+//! One consumer group per destination reads `resolved`. For each event: does a route want it (`when`), does the person have the
+//! destination's key (else it is held), what does the transform make of it, does the connector accept that. What comes out is one record
+//! on `outbound.<destination>` with all operations of the event.
+//!
+//! A batch is planned ([`plan`]), its transforms are run ([`transform`]), the failures are judged ([`verdict`]), and only then anything is
+//! written. Where the route has to pause, the plan is thrown away and made anew for the records before the failing one; those and
+//! all behind them stay where they are, uncommitted, and are run again first when something was reloaded.
+
+mod plan;
+mod routes;
+mod transform;
+mod verdict;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tailwater_core::ledger::Stage;
+use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use tracing::debug;
+
+pub use self::routes::{CompileError, Routes};
+
+use self::plan::Planner;
+use self::transform::Results;
+use self::verdict::{Cut, Pause, Windows};
+use super::ledger::Ledger;
+use super::held::{self, Waiting};
+use super::{Error, IDLE_WAIT, now};
+use crate::app::Shared;
+use crate::kafka::consumer::{Event, Partition, Polled};
+use crate::kafka::{Consumer, Producer, Record, client};
+use crate::state::Store;
+use crate::telemetry::events::{Ownership, Paused, Rebalanced, Resumed};
+
+/// How often holds are looked at for their time limit.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs the stage for one destination until shutdown.
+///
+/// # Errors
+/// Kafka or the local state fail in a way that a new attempt may or may not cure (see [`Error::is_recoverable`]).
+pub fn run(shared: &Arc<Shared>, destination: &str) -> Result<(), Error> {
+    Session::open(shared, destination)?.follow()
+}
+
+struct Session<'a> {
+    shared: &'a Arc<Shared>,
+    destination: &'a str,
+    consumer: Consumer,
+    producer: Producer,
+    store: Store,
+    ledger: Ledger,
+    waiting: Waiting,
+    /// Read and not committed yet, in the order of each lane.
+    pending: Vec<Arc<Record>>,
+    results: Results,
+    windows: Windows,
+    pause: Option<Pause>,
+    expiry_looked: Instant,
+    topic: Arc<str>,
+}
+
+impl<'a> Session<'a> {
+    fn open(shared: &'a Arc<Shared>, destination: &'a str) -> Result<Self, Error> {
+        let kafka = &shared.config.kafka;
+        let names = &shared.names;
+        let id = names.transactional_id("route", Some(destination), shared.cache.instance());
+        let outputs = [
+            names.outbound(destination),
+            names.resolved(),
+            names.ledger(),
+            names.state_route(destination),
+            names.dlq_destination(destination),
+        ];
+        Ok(Self {
+            shared,
+            destination,
+            consumer: Consumer::subscribe(kafka, &names.group("route", Some(destination)), &[names.resolved()])?,
+            producer: Producer::connect(kafka, Some(&id), &outputs)?,
+            store: Store::new(kafka, &shared.cache, &names.state_route(destination)),
+            ledger: Ledger::new(names.ledger(), Stage::Route, kafka.lanes),
+            waiting: Waiting::default(),
+            pending: Vec::new(),
+            results: Results::default(),
+            windows: Windows::default(),
+            pause: None,
+            expiry_looked: Instant::now(),
+            topic: Arc::from(names.resolved()),
+        })
+    }
+
+    fn follow(mut self) -> Result<(), Error> {
+        let name = format!("route.{}", self.destination);
+        let heartbeat = self.shared.telemetry.heartbeat(&name);
+        let readiness = self.shared.telemetry.readiness(&name);
+        let interval = client::commit_interval(self.shared.config.kafka.latency);
+        let joined = Instant::now();
+        let mut routes = self.shared.live.routes(self.destination)?;
+        while !self.shared.shutdown.is_requested() {
+            heartbeat.tick();
+            let loaded = self.shared.live.routes(self.destination)?;
+            if loaded.generation != routes.generation {
+                routes = loaded;
+                self.results.clear();
+                self.windows = Windows::default();
+                self.resume()?;
+            }
+            self.gather(interval)?;
+            // A group may have more members than lanes; a member without any is ready all the same.
+            if !self.consumer.assignment().is_empty() || joined.elapsed() > Duration::from_secs(15) {
+                readiness.ready();
+            }
+            if self.pause.is_none() {
+                self.batch(&routes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes records for one transaction: until the interval is over, or the batch is full.
+    fn gather(&mut self, interval: Duration) -> Result<(), Error> {
+        let mut until: Option<Instant> = None;
+        loop {
+            let left = BATCH_RECORDS_MAX.saturating_sub(self.pending.len());
+            if left == 0 && self.pause.is_none() {
+                return Ok(());
+            }
+            let wait = until.map_or(IDLE_WAIT, |until| until.saturating_duration_since(Instant::now()));
+            // While paused, the lanes are paused too: polling keeps the membership and brings nothing.
+            match self.consumer.poll(left.max(1), BATCH_BYTES_MAX, wait)? {
+                Polled::Records(records) if records.is_empty() => return Ok(()),
+                Polled::Records(records) => self.pending.extend(records.into_iter().map(Arc::new)),
+                Polled::Event(event) => {
+                    self.rebalance(event)?;
+                    return Ok(());
+                }
+            }
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + interval) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn rebalance(&mut self, event: Event) -> Result<(), Error> {
+        let lanes_of = |partitions: &[Partition]| partitions.iter().map(|(_, lane)| *lane).collect::<Vec<_>>();
+        let (lanes, change) = match event {
+            Event::Assign(partitions) => {
+                let lanes = lanes_of(&partitions);
+                let starts = self.consumer.starts(&partitions)?;
+                self.store.restore(&lanes)?;
+                self.waiting.load(&self.store, &lanes)?;
+                self.ledger.reset();
+                self.consumer.assigned(&starts)?;
+                if self.pause.is_some() {
+                    self.consumer.pause(&partitions, true)?;
+                }
+                (lanes, Ownership::Assigned)
+            }
+            Event::Revoke { partitions, lost } => {
+                // Every batch is committed as a whole, so there is nothing to finish: what is pending is read again by the next owner.
+                let lanes = lanes_of(&partitions);
+                self.pending.retain(|record| !lanes.contains(&record.partition));
+                self.store.release(&lanes);
+                self.waiting.forget(&lanes);
+                self.consumer.revoked(&partitions)?;
+                (lanes, if lost { Ownership::Lost } else { Ownership::Revoked })
+            }
+        };
+        self.shared.telemetry.emit(&Rebalanced {
+            stage: "route",
+            flow: self.destination,
+            change,
+            partitions: &lanes,
+            owned: self.consumer.assignment().len(),
+        });
+        Ok(())
+    }
+
+    /// Plans, runs, judges and writes what is pending, as far as it may go.
+    fn batch(&mut self, routes: &Routes) -> Result<(), Error> {
+        let expiry_due = self.expiry_looked.elapsed() > EXPIRY_INTERVAL;
+        if self.pending.is_empty() && !expiry_due {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let records: Vec<Arc<Record>> = self.pending.iter().take(BATCH_RECORDS_MAX).cloned().collect();
+        let mut cut = Cut::default();
+        let (actions, pause, dead) = loop {
+            let mut planner = Planner::new(routes, &mut self.store, &mut self.waiting, &self.shared.schemas, now());
+            if expiry_due {
+                let lanes: Vec<i32> = self.consumer.assignment().iter().map(|(_, lane)| *lane).collect();
+                planner.expired(&lanes, &self.topic)?;
+            }
+            for (place, record) in records.iter().enumerate() {
+                if cut.admits(record.partition, place) {
+                    planner.record(place, record)?;
+                }
+            }
+            let actions = planner.actions;
+            self.results.run(&actions, routes, &self.shared.schemas, now(), self.shared.telemetry.metrics())?;
+            match self.windows.judge(&actions, &self.results, routes, now()) {
+                verdict::Verdict::Proceed { dead } => break (actions, cut.pause.take(), dead),
+                verdict::Verdict::Cut(more) => {
+                    self.store.aborted();
+                    self.waiting.undo();
+                    cut.tighten(more);
+                }
+            }
+        };
+        self.waiting.accept();
+        if expiry_due {
+            self.expiry_looked = Instant::now();
+        }
+        let next = next_offsets(&records, &cut);
+        if next.is_empty() && actions.is_empty() && pause.is_none() {
+            return Ok(());
+        }
+        if let Some(pause) = pause {
+            self.pause(pause)?;
+        }
+        let written = self.write(&actions, routes, &dead)?;
+        self.commit(&next)?;
+        let mut place = 0;
+        self.pending.retain(|record| {
+            let keep = place >= records.len() || !cut.admits(record.partition, place);
+            place += 1;
+            keep
+        });
+        let open: std::collections::HashSet<(i32, i64)> =
+            self.pending.iter().map(|record| (record.partition, record.offset)).collect();
+        self.results.retain(|(lane, offset, _)| open.contains(&(*lane, *offset)));
+        let metrics = self.shared.telemetry.metrics();
+        metrics.stage_flow_records("route", self.destination, records.len());
+        metrics.written("route", self.destination, written);
+        metrics.transaction_seconds("route", started.elapsed());
+        metrics.held(self.destination, usize::try_from(self.waiting.records()).unwrap_or(usize::MAX));
+        debug!(destination = self.destination, records = records.len(), written, ms = started.elapsed().as_millis(), "routed a batch");
+        Ok(())
+    }
+
+    fn commit(&mut self, next: &BTreeMap<i32, i64>) -> Result<(), Error> {
+        self.store.produce(&mut self.producer)?;
+        self.ledger.produce(&mut self.producer)?;
+        let mut offsets = TopicPartitionList::with_capacity(next.len());
+        for (lane, offset) in next {
+            offsets
+                .add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
+                .map_err(|source| crate::kafka::Error::Client { during: "name an offset", source })?;
+        }
+        if self.producer.is_transactional() {
+            self.producer.commit(&offsets, &self.consumer.group_metadata()?)?;
+        } else {
+            self.producer.commit_without_offsets()?;
+            self.consumer.commit(&offsets)?;
+        }
+        self.store.committed(&self.producer)?;
+        Ok(())
+    }
+
+    /// Stops the route with one alert. Its lanes stay assigned, so that nobody else runs into the same row.
+    fn pause(&mut self, pause: Pause) -> Result<(), Error> {
+        self.shared.telemetry.emit(&Paused {
+            destination: self.destination,
+            stage: "route",
+            route: &pause.route,
+            code: pause.reason.code,
+            message: &pause.reason.message,
+        });
+        let note = serde_json::json!({
+            "route": pause.route,
+            "code": pause.reason.code.as_str(),
+            "message": pause.reason.message,
+            "since": now().to_string(),
+        });
+        let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
+        for (_, lane) in &partitions {
+            held::set_pause(&mut self.store, *lane, Some(&note))?;
+        }
+        self.consumer.pause(&partitions, true)?;
+        self.pause = Some(pause);
+        Ok(())
+    }
+
+    /// Something was reloaded: what failed is run again first.
+    fn resume(&mut self) -> Result<(), Error> {
+        if self.pause.take().is_none() {
+            return Ok(());
+        }
+        let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
+        for (_, lane) in &partitions {
+            held::set_pause(&mut self.store, *lane, None)?;
+        }
+        self.commit(&BTreeMap::new())?;
+        self.consumer.pause(&partitions, false)?;
+        self.shared.telemetry.emit(&Resumed { destination: self.destination, stage: "route" });
+        Ok(())
+    }
+}
+
+/// The next offset to read of every lane that the batch moves forward.
+fn next_offsets(records: &[Arc<Record>], cut: &Cut) -> BTreeMap<i32, i64> {
+    let mut next = BTreeMap::new();
+    for (place, record) in records.iter().enumerate() {
+        if cut.admits(record.partition, place) {
+            next.insert(record.partition, record.offset + 1);
+        }
+    }
+    next
+}

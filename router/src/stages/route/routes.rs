@@ -1,0 +1,136 @@
+//! The routes of a destination, compiled: what hot reload swaps as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tailwater_core::{Code, SchemaId, code};
+use tailwater_core::schema::Schema;
+use tailwater_sandbox::{Pool, RowSchema, Transform};
+
+use crate::config::model::{Config, Destination, Source};
+use crate::config::When;
+use crate::kafka;
+use crate::stages::schemas::Schemas;
+
+/// Schemas that are kept ready. A source has one at a time, two while a change is in flight.
+const SCHEMAS_MAX: usize = 256;
+
+/// The routes of one destination in one version of the configuration.
+pub struct Routes {
+    /// Counts the versions that this process has loaded.
+    pub generation: u64,
+    pub destination: Destination,
+    pub sources: BTreeMap<String, Source>,
+    /// All identifier types, by their names.
+    pub identifier_types: Vec<String>,
+    pub routes: Vec<Route>,
+    /// Turns outputs into operations; pure as far as route uses it.
+    pub connector: Arc<dyn tailwater_connectors::Destination>,
+    schemas: Mutex<BTreeMap<(String, SchemaId), Arc<SourceSchema>>>,
+}
+
+/// A schema in the two forms that route needs.
+pub struct SourceSchema {
+    pub schema: Schema,
+    pub row: Arc<RowSchema>,
+}
+
+pub struct Route {
+    pub name: String,
+    pub from: String,
+    pub when: Option<When>,
+    pub transform: Transform,
+}
+
+/// A configuration whose routes cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    #[error("destinations.{destination}.routes.{route}: {source}")]
+    Transform { destination: String, route: String, #[source] source: tailwater_sandbox::LoadError },
+    #[error("destinations.{destination}.routes.{route}.when: {message}")]
+    When { destination: String, route: String, message: String },
+}
+
+impl CompileError {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Transform { source, .. } => source.code(),
+            Self::When { .. } => code::CONFIG_EXPRESSION,
+        }
+    }
+}
+
+impl Routes {
+    /// Compiles the routes of a destination.
+    ///
+    /// # Errors
+    /// A transform or a condition that does not compile.
+    pub fn compile(
+        config: &Config,
+        destination: &Destination,
+        connector: Arc<dyn tailwater_connectors::Destination>,
+        pool: &Pool,
+        generation: u64,
+    ) -> Result<Self, CompileError> {
+        let mut routes = Vec::with_capacity(destination.routes.len());
+        for route in &destination.routes {
+            let transform = pool.load(&route.transform.name, &route.transform.source).map_err(|source| {
+                CompileError::Transform { destination: destination.name.clone(), route: route.name.clone(), source }
+            })?;
+            let when = route.when.as_deref().map(When::compile).transpose().map_err(|error| CompileError::When {
+                destination: destination.name.clone(),
+                route: route.name.clone(),
+                message: error.to_string(),
+            })?;
+            routes.push(Route { name: route.name.clone(), from: route.from.clone(), when, transform });
+        }
+        Ok(Self {
+            generation,
+            destination: destination.clone(),
+            sources: config.sources.clone(),
+            identifier_types: config.identity.rules.type_names().map(str::to_owned).collect(),
+            routes,
+            connector,
+            schemas: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// The places of the routes that take events of a source.
+    pub fn of(&self, source: &str) -> impl Iterator<Item = (usize, &Route)> {
+        self.routes.iter().enumerate().filter(move |(_, route)| route.from == source)
+    }
+
+    /// The schema of a source's rows; `None` where the source declares none.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn schema(&self, source: &str, id: Option<SchemaId>, known: &Schemas) -> Result<Option<Arc<SourceSchema>>, kafka::Error> {
+        let Some(id) = id else { return Ok(None) };
+        let key = (source.to_owned(), id);
+        if let Some(found) = self.schemas.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Some(Arc::clone(found)));
+        }
+        let Some(record) = known.get(id)? else {
+            // The source announced it before the row, so only a topic that lost records can lack it.
+            return Err(kafka::Error::Fatal {
+                during: "look up a row's schema",
+                detail: format!("the topic schemas has no schema {id} of source {source}; was the topic deleted?"),
+            });
+        };
+        let schema = Schema { columns: record.columns.clone() };
+        let row = Arc::new(RowSchema::new(&schema, self.aliases(source), true));
+        let found = Arc::new(SourceSchema { schema, row });
+        let mut cache = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= SCHEMAS_MAX {
+            cache.clear();
+        }
+        cache.insert(key, Arc::clone(&found));
+        Ok(Some(found))
+    }
+
+    /// The older names under which a source's columns may still be read.
+    pub fn aliases(&self, source: &str) -> &BTreeMap<String, Vec<String>> {
+        static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        self.sources.get(source).map_or(&NONE, |source| &source.aliases)
+    }
+}

@@ -1,0 +1,408 @@
+//! The second half of a batch, before anything is written: the transforms of all events that a plan lets through.
+//!
+//! Rows of one route and one schema cross into V8 together. Results are kept by record and route, so that a batch that is cut and
+//! planned anew runs nothing twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tailwater_connectors::ClassifyInput;
+use tailwater_core::delivery::Reason;
+use tailwater_core::envelope::Envelope;
+use tailwater_core::judge::Signature;
+use tailwater_core::operation::Operation;
+use tailwater_core::schema::{SchemaRecord, explain_missing};
+use tailwater_core::{Code, SchemaId, Timestamp, code};
+use tailwater_sandbox::{Batch, ConsoleLevel, Headers, Output, Row, RowError, RowErrorKind, RowResult};
+use tracing::{debug, info, warn};
+
+use super::plan::{Action, ActionKind, Work};
+use super::routes::{Route, Routes};
+use crate::config::model::{NonFinite, Source};
+use crate::kafka::Record;
+use crate::stages::schemas::Schemas;
+use crate::stages::{Error, body};
+use crate::telemetry::Metrics;
+
+/// A record's place and the place of a route.
+pub type Cell = (i32, i64, usize);
+
+/// What the transforms made of the rows.
+#[derive(Default)]
+pub struct Results {
+    cells: HashMap<Cell, Made>,
+}
+
+/// What one route made of one event.
+#[derive(Debug)]
+pub enum Made {
+    /// At least one operation.
+    Operations(Vec<Operation>),
+    /// The transform returned null.
+    Skipped,
+    Failed(Failed),
+    /// The row was not judged; it must be run again.
+    NotRun,
+}
+
+/// Why a row cannot go on.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    pub reason: Reason,
+    pub signature: Signature,
+    pub stack: Option<String>,
+}
+
+/// One row, prepared for the sandbox.
+struct Prepared<'w> {
+    cell: Cell,
+    data: &'w [u8],
+    overlay: Vec<(&'w str, Option<&'w str>)>,
+    event: Vec<u8>,
+    profile: Vec<u8>,
+}
+
+/// `row._event`.
+#[derive(Serialize)]
+struct EventView<'a> {
+    id: Option<String>,
+    source: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    time: String,
+    change: &'a str,
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backfill: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<&'a serde_json::value::RawValue>,
+}
+
+/// `row._profile`.
+#[derive(Serialize)]
+struct ProfileView<'a> {
+    id: String,
+    identifiers: BTreeMap<&'a str, &'a str>,
+}
+
+impl Results {
+    /// Runs what the plan asks for and has not been run yet.
+    ///
+    /// # Errors
+    /// A schema could not be looked up.
+    pub fn run(
+        &mut self,
+        actions: &[Action],
+        routes: &Routes,
+        schemas: &Schemas,
+        now: Timestamp,
+        metrics: &Metrics,
+    ) -> Result<(), Error> {
+        let mut groups: BTreeMap<(usize, Option<SchemaId>), Vec<&Work>> = BTreeMap::new();
+        for action in actions {
+            if let ActionKind::Transform(work) = &action.kind {
+                let schema = work.record.envelope().ok().and_then(|envelope| envelope.schema);
+                for &route in &work.routes {
+                    if matches!(self.get(&work.record, route), None | Some(Made::NotRun)) {
+                        groups.entry((route, schema)).or_default().push(work);
+                    }
+                }
+            }
+        }
+        for ((route, schema), works) in groups {
+            self.run_group(route, schema, &works, routes, schemas, now, metrics)?;
+        }
+        Ok(())
+    }
+
+    pub fn get(&self, record: &Record, route: usize) -> Option<&Made> {
+        self.cells.get(&cell(record, route))
+    }
+
+    /// Keeps the results of records that are still to be done.
+    pub fn retain(&mut self, keep: impl Fn(&Cell) -> bool) {
+        self.cells.retain(|cell, _| keep(cell));
+    }
+
+    /// Forgets everything: the routes were reloaded.
+    pub fn clear(&mut self) {
+        self.cells.clear();
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site; the group and what it needs")]
+    fn run_group(
+        &mut self,
+        route: usize,
+        schema: Option<SchemaId>,
+        works: &[&Work],
+        routes: &Routes,
+        schemas: &Schemas,
+        now: Timestamp,
+        metrics: &Metrics,
+    ) -> Result<(), Error> {
+        let started = Instant::now();
+        let Some(compiled) = routes.routes.get(route) else { return Ok(()) };
+        let source = routes.sources.get(&compiled.from);
+        let known = routes.schema(&compiled.from, schema, schemas)?;
+        let mut prepared = Vec::with_capacity(works.len());
+        for work in works {
+            prepared.push(prepare(work, route, source, &routes.identifier_types));
+        }
+        let rows = prepared
+            .iter()
+            .map(|one| Row { data: one.data, overlay: &one.overlay, event: &one.event, profile: &one.profile })
+            .collect();
+        let batch = Batch {
+            rows,
+            headers: Headers {
+                source: compiled.from.clone(),
+                destination: routes.destination.name.clone(),
+                batch: prepared.first().map_or_else(String::new, |one| format!("{}-{}", one.cell.0, one.cell.1)),
+            },
+            now_ms: now.as_millis(),
+            non_finite: match routes.destination.non_finite {
+                NonFinite::Omit => tailwater_sandbox::NonFinite::Omit,
+                NonFinite::Reject => tailwater_sandbox::NonFinite::Reject,
+                NonFinite::Clear => tailwater_sandbox::NonFinite::Clear,
+            },
+            schema: known.as_ref().map(|known| Arc::clone(&known.row)),
+        };
+        let report = compiled.transform.run(&batch);
+        for line in report.console {
+            let (transform, text) = (compiled.transform.name(), line.text);
+            match line.level {
+                ConsoleLevel::Debug => debug!(%transform, "console: {text}"),
+                ConsoleLevel::Info => info!(%transform, "console: {text}"),
+                ConsoleLevel::Warn | ConsoleLevel::Error => warn!(%transform, "console: {text}"),
+            }
+        }
+        if report.console_dropped > 0 {
+            warn!(transform = %compiled.transform.name(), lines = report.console_dropped, "lines of the console were dropped");
+        }
+        debug_assert!(report.results.len() == prepared.len(), "one result a row");
+        let (mut ok, mut skipped, mut failed) = (0, 0, 0);
+        for ((one, work), result) in prepared.iter().zip(works).zip(report.results) {
+            let made = match result {
+                RowResult::Outputs(outputs) => classify(outputs, compiled, work, routes),
+                RowResult::Skipped => Made::Skipped,
+                RowResult::NotRun => Made::NotRun,
+                RowResult::Failed(error) => Made::Failed(explain(error, schema, &compiled.from, schemas)?),
+            };
+            match &made {
+                Made::Operations(_) => ok += 1,
+                Made::Skipped => skipped += 1,
+                Made::Failed(_) => failed += 1,
+                Made::NotRun => {}
+            }
+            self.cells.insert(one.cell, made);
+        }
+        metrics.transformed(&routes.destination.name, ok, skipped, failed, started.elapsed());
+        Ok(())
+    }
+}
+
+/// Has the connector turn the outputs of one row into operations.
+fn classify(outputs: Vec<Output>, route: &Route, work: &Work, routes: &Routes) -> Made {
+    let identifiers: Vec<(&str, &str)> =
+        work.identifiers.iter().map(|(kind, value)| (kind.as_str(), value.as_str())).collect();
+    let mut operations = Vec::with_capacity(outputs.len());
+    for (ordinal, output) in outputs.into_iter().enumerate() {
+        let failed = |code: Code, message: String| {
+            let message = format!("{} returned something that cannot be delivered: {message}", route.transform.name());
+            Made::Failed(Failed {
+                signature: Signature::new(code, None, &message),
+                reason: Reason::new(code, message),
+                stack: None,
+            })
+        };
+        let json = match RawValue::from_string(output.json) {
+            Ok(json) => json,
+            Err(error) => return failed(code::TRANSFORM_SHAPE, error.to_string()),
+        };
+        let input = ClassifyInput {
+            output: &json,
+            route: &route.name,
+            ordinal,
+            identifiers: &identifiers,
+            non_finite: &output.non_finite,
+        };
+        match routes.connector.classify(&input) {
+            Ok(made) => operations.extend(made.into_iter().map(|mut operation| {
+                if let Some(key) = &output.key {
+                    operation.place.clone_from(key);
+                }
+                operation
+            })),
+            Err(error) => return failed(error.code, error.message),
+        }
+    }
+    Made::Operations(operations)
+}
+
+/// The key of a result.
+pub fn cell(record: &Record, route: usize) -> Cell {
+    (record.partition, record.offset, route)
+}
+
+fn prepare<'w>(
+    work: &'w Work,
+    route: usize,
+    source: Option<&'w Source>,
+    types: &'w [String],
+) -> Prepared<'w> {
+    let envelope = work.record.envelope().unwrap_or_default();
+    let data = work.record.value().unwrap_or_default();
+    let in_use = |kind: &str| work.identifiers.iter().find(|(known, _)| known == kind).map(|(_, value)| value.as_str());
+    let mut overlay = Vec::new();
+    let declared = source.map_or(&[][..], |source| &source.identifiers);
+    for (path, kind) in declared {
+        if envelope.refused.iter().any(|refused| refused == path) {
+            overlay.push((path.as_str(), None));
+        } else if let Some(value) = in_use(kind) {
+            overlay.push((path.as_str(), Some(value)));
+        }
+    }
+    for kind in types {
+        // A column of a type's name that the source declares as something else is its own business.
+        if declared.iter().any(|(path, _)| path == kind) {
+            continue;
+        }
+        if let Some(value) = in_use(kind)
+            && body::find(data, kind).ok().flatten().is_none_or(|text| text == "null")
+        {
+            overlay.push((kind.as_str(), Some(value)));
+        }
+    }
+    Prepared {
+        cell: cell(&work.record, route),
+        data,
+        overlay,
+        event: event_view(&envelope),
+        profile: profile_view(&envelope, &work.identifiers),
+    }
+}
+
+fn event_view(envelope: &Envelope<'_>) -> Vec<u8> {
+    let view = EventView {
+        id: envelope.event_id.map(|id| id.to_string()),
+        source: envelope.source,
+        event_type: envelope.event_type,
+        time: envelope.time.to_string(),
+        change: envelope.change.as_str(),
+        sequence: envelope.sequence,
+        backfill: envelope.backfill,
+        before: envelope.before.and_then(|before| serde_json::from_slice(before).ok()),
+    };
+    // Strings and numbers into memory: serialising them has no way to fail.
+    serde_json::to_vec(&view).unwrap_or_default()
+}
+
+fn profile_view(envelope: &Envelope<'_>, identifiers: &[(String, String)]) -> Vec<u8> {
+    let view = ProfileView {
+        id: envelope.profile.map(|profile| profile.to_string()).unwrap_or_default(),
+        identifiers: identifiers.iter().map(|(kind, value)| (kind.as_str(), value.as_str())).collect(),
+    };
+    serde_json::to_vec(&view).unwrap_or_default()
+}
+
+/// Adds to a missing column what took its place.
+fn explain(error: RowError, schema: Option<SchemaId>, source: &str, schemas: &Schemas) -> Result<Failed, Error> {
+    let code = error.code();
+    let stack = (!error.stack.is_empty()).then(|| error.stack.join("\n"));
+    let at = match error.line {
+        Some(line) => format!("{}:{line}", error.file),
+        None => error.file.clone(),
+    };
+    let column = match &error.kind {
+        RowErrorKind::MissingColumn { column } | RowErrorKind::UnsafeInteger { column } => Some(column.as_str()),
+        RowErrorKind::Threw
+        | RowErrorKind::Timeout
+        | RowErrorKind::OutOfMemory
+        | RowErrorKind::Pending
+        | RowErrorKind::Shape
+        | RowErrorKind::OutputTooLarge
+        | RowErrorKind::NonFinite
+        | RowErrorKind::Input => None,
+    };
+    let message = match (&error.kind, schema) {
+        (RowErrorKind::MissingColumn { column }, Some(id)) => missing_column(&at, column, source, &schemas.history(id)?),
+        _ => format!("{at}: {}", error.message),
+    };
+    Ok(Failed { signature: Signature::new(code, column, &error.message), reason: Reason::new(code, message), stack })
+}
+
+/// The message for a column that a transform reads in vain: since when, what took its place, and the cure.
+fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord]) -> String {
+    let missing = explain_missing(column, history);
+    let mut message = match missing.vanished_in {
+        Some(version) => format!("{at} reads column `{column}`, which source {source} no longer has since version {version}"),
+        None if missing.known => format!("{at} reads column `{column}`, which source {source} no longer has"),
+        None => format!("{at} reads column `{column}`, which source {source} does not have"),
+    };
+    let cure = match missing.candidates.as_slice() {
+        [] => {
+            let columns: Vec<&str> = history
+                .first()
+                .map(|record| record.columns.iter().map(|column| column.name.as_str()).collect())
+                .unwrap_or_default();
+            format!("; its columns are {}. Read another one, or use row.optional('{column}')", columns.join(", "))
+        }
+        [one] => format!(
+            "; `{one}` took its place. Read `{one}` in the transform, or say `aliases: {{{one}: [{column}]}}` at the source"
+        ),
+        several => format!(
+            "; one of {} may have taken its place. Read the right one in the transform, or name it under the source's `aliases`",
+            several.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    message.push_str(&cure);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use tailwater_core::schema::{Column, Difference};
+
+    use super::*;
+
+    fn record(columns: &[(&str, &str)], version: u64) -> SchemaRecord {
+        SchemaRecord {
+            source: "ltv".into(),
+            columns: columns
+                .iter()
+                .map(|(name, data_type)| Column {
+                    name: (*name).into(),
+                    data_type: (*data_type).into(),
+                    nullable: true,
+                    id: None,
+                    longs_as_strings: false,
+                })
+                .collect(),
+            predecessor: None,
+            version: Some(version),
+            difference: Difference::default(),
+        }
+    }
+
+    #[test]
+    fn a_renamed_column_is_named_with_its_version_and_the_cure() {
+        let history = [
+            record(&[("id", "string"), ("ltv_score", "double"), ("confidence_interval", "struct<low:double>")], 4),
+            record(&[("id", "string"), ("ltv_predicted", "double")], 0),
+        ];
+        assert_eq!(
+            missing_column("transforms/ltv.js:7", "ltv_predicted", "ltv", &history),
+            "transforms/ltv.js:7 reads column `ltv_predicted`, which source ltv no longer has since version 4; `ltv_score` took its \
+             place. Read `ltv_score` in the transform, or say `aliases: {ltv_score: [ltv_predicted]}` at the source"
+        );
+    }
+
+    #[test]
+    fn a_column_that_never_existed_is_answered_with_those_that_do() {
+        let message = missing_column("t.js", "churn_risk_score", "upgrades", &[record(&[("upgrade_score", "double")], 1)]);
+        assert!(message.contains("does not have") && message.contains("upgrade_score"), "{message}");
+    }
+}

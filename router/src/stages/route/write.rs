@@ -1,0 +1,195 @@
+//! Carries out a plan: everything it produces lies in the batch's open transaction.
+
+use std::collections::HashSet;
+
+use tailwater_core::delivery::Reason;
+use tailwater_core::envelope::{Envelope, Role};
+use tailwater_core::ledger::End;
+use tailwater_core::operation::Outbound;
+use tailwater_core::{ProfileId, code};
+
+use super::Session;
+use super::plan::{Action, ActionKind, Work, handed_over};
+use super::routes::Routes;
+use super::transform::{Cell, Made, cell};
+use crate::kafka::{self, Outgoing, Record};
+use crate::stages::{Error, now};
+use crate::stages::dead_letter::{self, Failure};
+
+impl Session<'_> {
+    /// Writes what the actions say; the number of outbound records.
+    pub(super) fn write(&mut self, actions: &[Action], routes: &Routes, dead: &HashSet<Cell>) -> Result<usize, Error> {
+        let mut written = 0;
+        for action in actions {
+            match &action.kind {
+                ActionKind::Transform(work) => written += usize::from(self.operations(action.lane, work, routes, dead)?),
+                ActionKind::End { record, end, reason } => self.end(action.lane, record, *end, reason.as_str()),
+                ActionKind::DeadLetter { record, reason } => self.dead(action.lane, record, reason, None, None)?,
+                ActionKind::HandOver { record, to } => {
+                    let record = handed_over(record, *to, self.destination);
+                    self.to_resolved(*to, record.value(), record.header(), record.timestamp.as_millis())?;
+                }
+                ActionKind::Release(merge) => {
+                    let envelope = Envelope {
+                        workspace: &self.shared.config.workspace,
+                        profile: Some(merge.survivor),
+                        role: Role::Release(*merge),
+                        only_destination: Some(self.destination),
+                        ..Envelope::default()
+                    };
+                    let header = envelope.to_bytes();
+                    self.to_resolved(merge.survivor, None, Some(&header), now().as_millis())?;
+                }
+                ActionKind::Forward { profile, role } => {
+                    let envelope = Envelope {
+                        workspace: &self.shared.config.workspace,
+                        profile: Some(*profile),
+                        role: *role,
+                        ..Envelope::default()
+                    };
+                    let header = envelope.to_bytes();
+                    let topic = self.shared.names.outbound(self.destination);
+                    let (key, lane) = (profile.to_string(), self.lane(*profile));
+                    self.producer.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    fn lane(&self, profile: ProfileId) -> i32 {
+        i32::try_from(profile.lane(self.shared.config.kafka.lanes)).unwrap_or(0)
+    }
+
+    fn to_resolved(
+        &mut self,
+        profile: ProfileId,
+        value: Option<&[u8]>,
+        header: Option<&[u8]>,
+        timestamp: i64,
+    ) -> Result<(), Error> {
+        let (key, lane) = (profile.to_string(), self.lane(profile));
+        let mut outgoing =
+            Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(value).timestamp(timestamp);
+        if let Some(header) = header {
+            outgoing = outgoing.envelope(header);
+        }
+        Ok(self.producer.send(&outgoing)?)
+    }
+
+    /// Writes the outbound record of an event; true if there is one.
+    fn operations(&mut self, lane: i32, work: &Work, routes: &Routes, dead: &HashSet<Cell>) -> Result<bool, Error> {
+        let mut operations = Vec::new();
+        let mut failed: Option<(Reason, Option<String>, String)> = None;
+        for &route in &work.routes {
+            let transform = routes.routes.get(route).map_or("", |route| route.transform.name());
+            match self.results.get(&work.record, route) {
+                Some(Made::Operations(made)) => operations.extend(made.iter().cloned()),
+                Some(Made::Failed(failure)) if dead.contains(&cell(&work.record, route)) => {
+                    failed.get_or_insert((failure.reason.clone(), failure.stack.clone(), transform.to_owned()));
+                }
+                Some(Made::Skipped | Made::Failed(_) | Made::NotRun) | None => {}
+            }
+        }
+        let mut sent = false;
+        if !operations.is_empty() {
+            match self.outbound(lane, work, routes, operations)? {
+                None => sent = true,
+                Some(reason) => {
+                    failed.get_or_insert((reason, None, String::new()));
+                }
+            }
+        }
+        match failed {
+            Some((reason, stack, transform)) => {
+                let transform = Some(transform.as_str()).filter(|name| !name.is_empty());
+                self.dead(lane, &work.record, &reason, transform, stack.as_deref())?;
+            }
+            None if !sent => self.end(lane, &work.record, End::Skipped, code::TRANSFORM_SKIPPED.as_str()),
+            None => {}
+        }
+        if sent {
+            self.end(lane, &work.record, End::Routed, "");
+        }
+        Ok(sent)
+    }
+
+    /// Produces an outbound record, or gives the reason why it cannot be.
+    fn outbound(
+        &mut self,
+        lane: i32,
+        work: &Work,
+        routes: &Routes,
+        operations: Vec<tailwater_core::operation::Operation>,
+    ) -> Result<Option<Reason>, Error> {
+        let hash = work.routes.first().and_then(|route| routes.routes.get(*route)).map(|route| route.transform.hash());
+        let mut envelope = work.record.envelope().unwrap_or_default();
+        envelope.identifiers.clear();
+        envelope.identifiers.extend(
+            work.identifiers.iter().map(|(kind, value)| tailwater_core::envelope::Identifier { kind, value }),
+        );
+        // The row before the change has done its duty; vendors are never sent it.
+        envelope.before = None;
+        envelope.transform_hash = hash.as_ref().map(|hash| &hash[..]);
+        let header = envelope.to_bytes();
+        let value = match serde_json::to_vec(&Outbound { operations }) {
+            Ok(value) => value,
+            Err(error) => return Ok(Some(Reason::new(code::OUTPUT_INVALID, error.to_string()))),
+        };
+        let topic = self.shared.names.outbound(self.destination);
+        let outgoing = Outgoing {
+            topic: &topic,
+            partition: Some(lane),
+            key: work.record.key(),
+            value: Some(&value),
+            envelope: Some(&header),
+            timestamp: Some(work.record.timestamp.as_millis()),
+            headers: &[],
+        };
+        match self.producer.send(&outgoing) {
+            Ok(()) => Ok(None),
+            Err(kafka::Error::TooLarge { bytes, topic }) => {
+                let message = format!("the operations of the event have {bytes} bytes, more than {topic} takes");
+                Ok(Some(Reason::new(code::KAFKA_RECORD_TOO_LARGE, message)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes an end of the event at this destination.
+    fn end(&mut self, lane: i32, record: &Record, end: End, reason: &str) {
+        let Ok(envelope) = record.envelope() else { return };
+        if let Some(place) = &envelope.ingest {
+            let round = envelope.replay.map_or(0, |replay| replay.count);
+            self.ledger.note(self.destination, lane, place, round, end, reason);
+        }
+        if end == End::Skipped {
+            self.shared.telemetry.metrics().skipped("route", self.destination, reason);
+        }
+    }
+
+    fn dead(
+        &mut self,
+        lane: i32,
+        record: &Record,
+        reason: &Reason,
+        transform: Option<&str>,
+        stack: Option<&str>,
+    ) -> Result<(), Error> {
+        let failure = Failure {
+            stage: "route",
+            connector: self.destination,
+            destination: Some(self.destination),
+            transform,
+            attempts: 1,
+            reason,
+            stack,
+        };
+        let topic = self.shared.names.dlq_destination(self.destination);
+        dead_letter::produce(&mut self.producer, &topic, record, &failure)?;
+        self.end(lane, record, End::DeadLettered, reason.code.as_str());
+        self.shared.telemetry.metrics().dead_lettered("route", self.destination, reason.code.as_str());
+        tracing::warn!(destination = self.destination, code = %reason.code, at = %record.coordinates(), "dead-lettered: {}", reason.message);
+        Ok(())
+    }
+}

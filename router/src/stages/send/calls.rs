@@ -1,0 +1,327 @@
+//! Starts what is ready: batches for the connector, questions about running jobs; and takes in the answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use tailwater_connectors::Context;
+use tailwater_core::delivery::{Delivery, Outcome, Ticket};
+use tailwater_core::gate::{Started, Turn};
+use tailwater_core::{ProfileId, code};
+
+use super::Session;
+use super::memory::{self, JobMember};
+use super::open::{Item, Open};
+use crate::stages::{Error, now};
+
+/// The first wait before a job is asked for, and the longest one between two questions.
+const JOB_WAIT_MIN: Duration = Duration::from_millis(500);
+const JOB_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A delivery whose turn has come.
+pub(super) struct InFlight {
+    pub profile: ProfileId,
+    pub turn: Turn,
+    pub open: Box<Open>,
+    pub delivery: Delivery,
+}
+
+/// Deliveries that wait for a fuller batch.
+#[derive(Default)]
+pub(super) struct Waiting {
+    items: Vec<InFlight>,
+    since: Option<Instant>,
+    /// Calls that are running, by number.
+    pub running: BTreeMap<u64, Vec<InFlight>>,
+    next_call: u64,
+}
+
+/// A job of the vendor, and who is in it.
+pub(super) struct Job {
+    /// By their place among the job's members.
+    pub members: BTreeMap<usize, InFlight>,
+    pub wait: Duration,
+    pub due: Instant,
+    /// A question is on its way.
+    pub asked: bool,
+}
+
+/// What comes back from a call.
+pub(super) enum Answer {
+    Delivered { call: u64, outcomes: Option<Vec<Outcome>> },
+    Confirmed { ticket: Ticket, places: Vec<usize>, outcomes: Option<Vec<Outcome>> },
+    Probed { works: bool },
+}
+
+impl Waiting {
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+impl Session<'_> {
+    /// Starts everything whose turn has come.
+    pub(super) fn start(&mut self) -> Result<(), Error> {
+        if self.paused.is_some() {
+            return Ok(());
+        }
+        let limits = self.connector.spec().limits;
+        let time = now();
+        if self.not_before <= time {
+            let room = limits.batch_deliveries_max.saturating_sub(self.ready.items.len());
+            for started in self.gate.ready(time, room) {
+                self.begin(started)?;
+            }
+            let waited = self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max);
+            let full = self.ready.items.len() >= limits.batch_deliveries_max;
+            // Nothing else is on its way: a fuller batch would only come from records that are not read yet.
+            let quiet = self.gate.waiting() == 0 && self.backlog.is_empty() && self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max / 4);
+            if !self.ready.items.is_empty() && self.calls_running < limits.calls_max && (waited || full || quiet) {
+                self.call();
+            }
+        }
+        self.ask_jobs();
+        Ok(())
+    }
+
+    /// One item's turn has come.
+    pub(super) fn begin(&mut self, started: Started<ProfileId, Item>) -> Result<(), Error> {
+        let Started { key: profile, item, turn } = started;
+        match item {
+            Item::Fence { merge, offset } => {
+                self.pass_fence(merge)?;
+                self.gate.finish(&profile, turn);
+                let lane = memory::lane_of(profile, self.shared.config.kafka.lanes);
+                self.done(lane, offset);
+                Ok(())
+            }
+            Item::Record(open) => self.advance(profile, turn, open),
+        }
+    }
+
+    /// Takes up the next operation of a record that needs a call, or finishes the record.
+    pub(super) fn advance(&mut self, profile: ProfileId, turn: Turn, mut open: Box<Open>) -> Result<(), Error> {
+        let lane = open.record.partition;
+        while let Some(delivery) = open.delivery(self.name) {
+            let record = Arc::clone(&open.record);
+            let envelope = record.envelope().unwrap_or_default();
+            let subject = Open::subject(lane, &envelope);
+            if let Some(reason) = memory::needless(&self.store, &subject, &delivery, self.config.skip_unchanged)? {
+                self.skipped(&mut open, &delivery, reason)?;
+                continue;
+            }
+            let in_flight = |open| InFlight { profile, turn, open, delivery: delivery.clone() };
+            if let Some(member) = memory::job_of(&self.store, lane, delivery.key)? {
+                open.attempts = member.attempt;
+                self.join_job(member, in_flight(open));
+                return Ok(());
+            }
+            self.ready.since.get_or_insert_with(Instant::now);
+            self.ready.items.push(in_flight(open));
+            return Ok(());
+        }
+        self.finish(profile, turn, open)
+    }
+
+    fn join_job(&mut self, member: JobMember, in_flight: InFlight) {
+        let job = self.jobs.entry(member.ticket).or_insert_with(|| Job {
+            members: BTreeMap::new(),
+            wait: JOB_WAIT_MIN,
+            due: Instant::now() + JOB_WAIT_MIN,
+            asked: false,
+        });
+        job.members.insert(member.place, in_flight);
+    }
+
+    /// A job has taken a delivery: remembered, so that whoever owns the lane next asks for it instead of sending again.
+    pub(super) fn accepted(&mut self, ticket: Ticket, place: usize, in_flight: InFlight) -> Result<(), Error> {
+        let lane = in_flight.open.record.partition;
+        let member = JobMember { ticket, place, attempt: in_flight.open.attempts };
+        memory::set_job(&mut self.store, lane, in_flight.delivery.key, Some(&member))?;
+        self.dirty = true;
+        self.join_job(member, in_flight);
+        Ok(())
+    }
+
+    /// Hands a batch to the connector.
+    fn call(&mut self) {
+        let items = std::mem::take(&mut self.ready.items);
+        self.ready.since = None;
+        let call = self.ready.next_call;
+        self.ready.next_call += 1;
+        let deliveries: Vec<Delivery> = items.iter().map(|item| item.delivery.clone()).collect();
+        let mut lanes: Vec<i32> = items.iter().map(|item| item.open.record.partition).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        self.ready.running.insert(call, items);
+        self.calls_running += 1;
+        let connector = Arc::clone(&self.connector);
+        let ownership = Arc::clone(&self.ownership);
+        let answers = self.answers.0.clone();
+        let work = self.shared.runtime.spawn(async move {
+            let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
+            connector.deliver(&deliveries, &Context { still_owned: &still_owned }).await
+        });
+        // A call that panics must not leave its deliveries in flight for ever: no outcome is an answer too.
+        self.shared.runtime.spawn(async move {
+            let outcomes = work.await.ok();
+            answers.send(Answer::Delivered { call, outcomes }).ok();
+        });
+    }
+
+    fn ask_jobs(&mut self) {
+        let due: Vec<Ticket> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| !job.asked && job.due <= Instant::now() && !job.members.is_empty())
+            .map(|(ticket, _)| ticket.clone())
+            .collect();
+        for ticket in due {
+            if self.calls_running >= self.connector.spec().limits.calls_max {
+                return;
+            }
+            let Some(job) = self.jobs.get_mut(&ticket) else { continue };
+            job.asked = true;
+            let places: Vec<usize> = job.members.keys().copied().collect();
+            let members: Vec<Delivery> = job.members.values().map(|member| member.delivery.clone()).collect();
+            let mut lanes: Vec<i32> = job.members.values().map(|member| member.open.record.partition).collect();
+            lanes.sort_unstable();
+            lanes.dedup();
+            self.calls_running += 1;
+            let connector = Arc::clone(&self.connector);
+            let ownership = Arc::clone(&self.ownership);
+            let answers = self.answers.0.clone();
+            let asked = ticket.clone();
+            let work = self.shared.runtime.spawn(async move {
+                let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
+                connector.confirm(&asked, &members, &Context { still_owned: &still_owned }).await
+            });
+            self.shared.runtime.spawn(async move {
+                let outcomes = work.await.ok();
+                answers.send(Answer::Confirmed { ticket, places, outcomes }).ok();
+            });
+        }
+    }
+
+    /// Takes in every answer that is there.
+    pub(super) fn answered(&mut self) -> Result<(), Error> {
+        while let Ok(answer) = self.answers.1.try_recv() {
+            self.answer(answer)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one answer.
+    pub(super) fn wait_answer(&mut self, wait: Duration) -> Result<(), Error> {
+        match self.answers.1.recv_timeout(wait) {
+            Ok(answer) => self.answer(answer),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) -> Result<(), Error> {
+        match answer {
+            Answer::Probed { works } => {
+                if works {
+                    self.resume();
+                }
+                Ok(())
+            }
+            Answer::Delivered { call, outcomes } => {
+                self.calls_running = self.calls_running.saturating_sub(1);
+                let Some(items) = self.ready.running.remove(&call) else { return Ok(()) };
+                let outcomes = complete(outcomes, items.len())?;
+                let mut places: BTreeMap<Ticket, usize> = BTreeMap::new();
+                for (item, outcome) in items.into_iter().zip(outcomes) {
+                    let place = match &outcome {
+                        Outcome::Accepted(ticket) => {
+                            let place = places.entry(ticket.clone()).or_insert(0);
+                            *place += 1;
+                            *place - 1
+                        }
+                        Outcome::Delivered | Outcome::Retry { .. } | Outcome::Rejected(_) | Outcome::Skipped(_) => 0,
+                    };
+                    self.outcome(item, outcome, place)?;
+                }
+                Ok(())
+            }
+            Answer::Confirmed { ticket, places, outcomes } => {
+                self.calls_running = self.calls_running.saturating_sub(1);
+                let outcomes = complete(outcomes, places.len())?;
+                let Some(job) = self.jobs.get_mut(&ticket) else { return Ok(()) };
+                job.asked = false;
+                job.wait = (job.wait * 2).min(JOB_WAIT_MAX);
+                job.due = Instant::now() + job.wait;
+                let mut finished = Vec::new();
+                for (place, outcome) in places.into_iter().zip(outcomes) {
+                    if outcome == Outcome::Accepted(ticket.clone()) {
+                        continue;
+                    }
+                    if let Some(member) = job.members.remove(&place) {
+                        finished.push((place, member, outcome));
+                    }
+                }
+                if job.members.is_empty() {
+                    self.jobs.remove(&ticket);
+                }
+                for (place, member, outcome) in finished {
+                    let lane = member.open.record.partition;
+                    memory::set_job(&mut self.store, lane, member.delivery.key, None)?;
+                    self.outcome(member, outcome, place)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What is gathered but not sent goes back to its place.
+    pub(super) fn give_back_ready(&mut self) {
+        self.ready.since = None;
+        for item in std::mem::take(&mut self.ready.items) {
+            self.give_back(item, now());
+        }
+    }
+
+    pub(super) fn give_back(&mut self, item: InFlight, due: tailwater_core::Timestamp) {
+        if self.gate.retry(&item.profile, item.turn, Item::Record(item.open), due).is_err() {
+            tracing::debug!(profile = %item.profile, "a delivery came back after its lane was given up");
+        }
+    }
+
+    /// Whether a call is running that carries a delivery of these lanes. Jobs are no calls: they pass to the next owner.
+    pub(super) fn calls_concern(&self, concerns: &impl Fn(i32) -> bool) -> bool {
+        let deliveries = self.ready.running.values().flatten().any(|item| concerns(item.open.record.partition));
+        let questions = self
+            .jobs
+            .values()
+            .filter(|job| job.asked)
+            .flat_map(|job| job.members.values())
+            .any(|member| concerns(member.open.record.partition));
+        deliveries || questions
+    }
+
+    /// Forgets the calls' and jobs' deliveries of people who are somebody else's now.
+    pub(super) fn forget_calls(&mut self, gone: impl Fn(&ProfileId) -> bool) {
+        self.ready.items.retain(|item| !gone(&item.profile));
+        for job in self.jobs.values_mut() {
+            job.members.retain(|_, member| !gone(&member.profile));
+        }
+        self.jobs.retain(|_, job| !job.members.is_empty() || job.asked);
+    }
+}
+
+/// One outcome per delivery is the connector's duty; anything else is a bug that must not be guessed around.
+fn complete(outcomes: Option<Vec<Outcome>>, expected: usize) -> Result<Vec<Outcome>, Error> {
+    match outcomes {
+        Some(outcomes) if outcomes.len() == expected => Ok(outcomes),
+        Some(outcomes) => Err(Error::Invalid {
+            code: code::TASK_FAILED,
+            message: format!("the connector gave {} outcomes for {expected} deliveries", outcomes.len()),
+        }),
+        None => Err(Error::Invalid {
+            code: code::TASK_FAILED,
+            message: "the connector panicked; its deliveries have no outcome and are made again".into(),
+        }),
+    }
+}

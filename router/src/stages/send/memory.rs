@@ -1,0 +1,184 @@
+//! What send remembers: what was delivered last, and which deliveries run in a job of the vendor.
+//!
+//! ```text
+//! 'l' profile hash8     the last delivery of one (route, kind, source, row, place) of the person
+//! 'j' delivery key      the job that the delivery runs in, and its place among the job's members
+//! 'd' merge             the fence of this merge was passed before its hold was read
+//! ```
+//! Beside them lie the keys of `stages::held`, for records that wait behind a merge.
+
+use serde::{Deserialize, Serialize};
+use tailwater_core::delivery::{Delivery, Ticket};
+use tailwater_core::ids::ContentHash;
+use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code};
+
+use crate::state::{self, Store};
+
+const LAST: u8 = b'l';
+const JOB: u8 = b'j';
+const PASSED: u8 = b'd';
+
+/// What was delivered last. Frozen: state topics hold it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Last {
+    key: DeliveryKey,
+    content: ContentHash,
+    /// Table generation, version and ordinal; or topic, partition and offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<(u32, u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<(String, i32, i64)>,
+}
+
+/// A delivery's place in a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobMember {
+    pub ticket: Ticket,
+    pub place: usize,
+    /// Attempts that were made when the job took it.
+    pub attempt: u32,
+}
+
+/// What names the state of which a delivery is one version.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    pub lane: i32,
+    pub source: &'a str,
+    pub row_key: &'a [u8],
+    pub position: Option<SourcePosition<'a>>,
+}
+
+/// Why a delivery need not be made.
+///
+/// # Errors
+/// The state could not be read.
+pub fn needless(
+    store: &Store,
+    subject: &Subject<'_>,
+    delivery: &Delivery,
+    skip_unchanged: bool,
+) -> Result<Option<Code>, state::Error> {
+    let Some(last) = last(store, subject, delivery)? else { return Ok(None) };
+    if last.key == delivery.key {
+        return Ok(Some(code::DUPLICATE));
+    }
+    if !delivery.operation.kind.is_state() {
+        return Ok(None);
+    }
+    let known = match (&last.table, &last.log) {
+        (Some((generation, version, ordinal)), _) => {
+            Some(SourcePosition::Table { generation: *generation, version: *version, ordinal: *ordinal })
+        }
+        (None, Some((topic, partition, offset))) => Some(SourcePosition::Log(tailwater_core::Coordinates {
+            topic,
+            partition: *partition,
+            offset: *offset,
+        })),
+        (None, None) => None,
+    };
+    if let (Some(known), Some(position)) = (known, &subject.position)
+        && position.compare(&known).is_some_and(std::cmp::Ordering::is_lt)
+    {
+        return Ok(Some(code::SUPERSEDED));
+    }
+    if skip_unchanged && last.content == content(delivery) {
+        return Ok(Some(code::UNCHANGED));
+    }
+    Ok(None)
+}
+
+fn last(store: &Store, subject: &Subject<'_>, delivery: &Delivery) -> Result<Option<Last>, state::Error> {
+    let found = store.get(subject.lane, &last_key(subject, delivery))?;
+    Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// Remembers that a delivery was made.
+///
+/// # Errors
+/// The lane is not restored.
+pub fn remember(store: &mut Store, subject: &Subject<'_>, delivery: &Delivery) -> Result<(), state::Error> {
+    let (table, log) = match &subject.position {
+        Some(SourcePosition::Table { generation, version, ordinal }) => (Some((*generation, *version, *ordinal)), None),
+        Some(SourcePosition::Log(at)) => (None, Some((at.topic.to_owned(), at.partition, at.offset))),
+        None => (None, None),
+    };
+    let last = Last { key: delivery.key, content: content(delivery), table, log };
+    // Strings and numbers into memory: serialising them has no way to fail.
+    store.put(subject.lane, last_key(subject, delivery), Some(serde_json::to_vec(&last).unwrap_or_default()))
+}
+
+fn content(delivery: &Delivery) -> ContentHash {
+    let mut bytes = delivery.operation.body.get().as_bytes().to_vec();
+    for list in &delivery.operation.lists {
+        bytes.push(0);
+        bytes.extend_from_slice(list.as_bytes());
+    }
+    ContentHash::of(&bytes)
+}
+
+fn last_key(subject: &Subject<'_>, delivery: &Delivery) -> Vec<u8> {
+    let operation = &delivery.operation;
+    let mut name = Vec::new();
+    for part in [
+        operation.route.as_bytes(),
+        operation.kind.as_str().as_bytes(),
+        subject.source.as_bytes(),
+        subject.row_key,
+        operation.place.as_bytes(),
+    ] {
+        name.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        name.extend_from_slice(part);
+    }
+    let mut key = vec![LAST];
+    key.extend_from_slice(delivery.profile.as_bytes());
+    key.extend_from_slice(&ContentHash::of(&name).as_bytes()[..8]);
+    key
+}
+
+fn job_key(key: DeliveryKey) -> Vec<u8> {
+    let mut bytes = vec![JOB];
+    bytes.extend_from_slice(key.as_bytes());
+    bytes
+}
+
+/// The job that a delivery runs in, if an earlier owner of the lane has started one.
+///
+/// # Errors
+/// The state could not be read.
+pub fn job_of(store: &Store, lane: i32, key: DeliveryKey) -> Result<Option<JobMember>, state::Error> {
+    Ok(store.get(lane, &job_key(key))?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// Writes down, or forgets, that a delivery runs in a job.
+///
+/// # Errors
+/// The lane is not restored.
+pub fn set_job(store: &mut Store, lane: i32, key: DeliveryKey, member: Option<&JobMember>) -> Result<(), state::Error> {
+    let value = member.map(|member| serde_json::to_vec(member).unwrap_or_default());
+    store.put(lane, job_key(key), value)
+}
+
+fn passed_key(merge: u64) -> Vec<u8> {
+    let mut key = vec![PASSED];
+    key.extend_from_slice(&merge.to_be_bytes());
+    key
+}
+
+/// The fence of a merge was passed before its hold was read.
+///
+/// # Errors
+/// The lane is not restored.
+pub fn set_passed(store: &mut Store, lane: i32, merge: u64, passed: bool) -> Result<(), state::Error> {
+    store.put(lane, passed_key(merge), passed.then(Vec::new))
+}
+
+/// # Errors
+/// The state could not be read.
+pub fn is_passed(store: &Store, lane: i32, merge: u64) -> Result<bool, state::Error> {
+    Ok(store.get(lane, &passed_key(merge))?.is_some())
+}
+
+/// The subject's profile lane, for callers that only have the profile.
+pub fn lane_of(profile: ProfileId, lanes: u32) -> i32 {
+    i32::try_from(profile.lane(lanes)).unwrap_or(0)
+}

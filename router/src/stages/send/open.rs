@@ -1,0 +1,103 @@
+//! A record of `outbound.<destination>` that is being delivered: its operations, one after the other.
+
+use std::sync::Arc;
+
+use tailwater_core::delivery::{Delivery, Reason};
+use tailwater_core::envelope::{Envelope, Merge};
+use tailwater_core::operation::{Operation, Outbound};
+use tailwater_core::{DeliveryKey, EventId, ProfileId, code};
+
+use super::memory::Subject;
+use crate::kafka::Record;
+use crate::stages::held::Held;
+
+/// What takes its turn in the gate.
+#[derive(Debug)]
+pub enum Item {
+    Record(Box<Open>),
+    /// Everything before it belongs to the time before a merge; when its turn comes, the survivor may go on.
+    Fence { merge: Merge, offset: i64 },
+}
+
+/// A record whose operations are being delivered.
+#[derive(Debug)]
+pub struct Open {
+    pub record: Arc<Record>,
+    /// It waits in state, not in Kafka: it came out of a parked queue.
+    pub parked: Option<Held>,
+    pub event: EventId,
+    pub profile: ProfileId,
+    pub operations: Vec<Operation>,
+    /// The operation whose turn it is.
+    pub current: usize,
+    /// Attempts of the current operation that were made.
+    pub attempts: u32,
+    /// Codes of what became of the operations before.
+    pub delivered: bool,
+    pub non_finite: bool,
+    pub skipped: Option<&'static str>,
+    pub dead: Option<&'static str>,
+}
+
+impl Open {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// It is none that route has written.
+    pub fn read(record: &Arc<Record>, parked: Option<Held>) -> Result<Self, Reason> {
+        let broken = |what: String| Reason::new(code::DECODE_FAILED, format!("{} {what}", record.coordinates()));
+        let envelope = record.envelope().map_err(|error| broken(format!("has no readable header `tw`: {error}")))?;
+        let (Some(event), Some(profile)) = (envelope.event_id, envelope.profile) else {
+            return Err(broken("names no event or no profile".into()));
+        };
+        let outbound: Outbound = serde_json::from_slice(record.value().unwrap_or_default())
+            .map_err(|error| broken(format!("is no list of operations: {error}")))?;
+        Ok(Self {
+            record: Arc::clone(record),
+            parked,
+            event,
+            profile,
+            operations: outbound.operations,
+            current: 0,
+            attempts: 0,
+            delivered: false,
+            non_finite: false,
+            skipped: None,
+            dead: None,
+        })
+    }
+
+    pub fn envelope(&self) -> Envelope<'_> {
+        // It was read once when the record was opened.
+        self.record.envelope().unwrap_or_default()
+    }
+
+    /// What the current operation is a version of.
+    pub fn subject<'e>(lane: i32, envelope: &Envelope<'e>) -> Subject<'e> {
+        Subject {
+            lane,
+            source: envelope.source,
+            row_key: envelope.row_key.unwrap_or_default(),
+            position: envelope.position,
+        }
+    }
+
+    /// The delivery of the current operation; `None` when all are done.
+    pub fn delivery(&self, destination: &str) -> Option<Delivery> {
+        let operation = self.operations.get(self.current)?;
+        let envelope = self.envelope();
+        Some(Delivery {
+            key: DeliveryKey::of(self.event, destination, &operation.route, operation.kind.as_str(), &operation.place),
+            profile: self.profile,
+            event: self.event,
+            identifiers: envelope
+                .identifiers
+                .iter()
+                .map(|identifier| (identifier.kind.to_owned(), identifier.value.to_owned()))
+                .collect(),
+            backfill: envelope.backfill.is_some() || envelope.replay.is_some(),
+            attempt: self.attempts + 1,
+            operation: operation.clone(),
+        })
+    }
+}

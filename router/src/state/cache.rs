@@ -1,0 +1,66 @@
+//! The local disk: one embedded database for the whole process, one keyspace for each partition of a changelog.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+
+use super::Error;
+
+/// The key under which a keyspace keeps how far it has followed its topic. State keys never begin with a zero byte.
+pub(super) const APPLIED: &[u8] = b"\0applied";
+
+/// The process's share of the disk. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    database: Database,
+    instance: Arc<str>,
+    /// Held for as long as the process lives, so that two processes cannot share a folder.
+    _lock: Arc<File>,
+    path: PathBuf,
+}
+
+impl Cache {
+    /// Opens the folder, or makes it. The folder also holds this process's instance id: it is part of the transactional ids, so that a
+    /// process that is started again ends at once what its predecessor left open.
+    ///
+    /// # Errors
+    /// Another process uses the folder, or the disk refuses.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Open {
+            path: folder.display().to_string(),
+            source,
+        };
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
+        let lock = File::create(folder.join("lock")).map_err(|error| failed(error.into()))?;
+        lock.try_lock().map_err(|error| failed(error.to_string().into()))?;
+        let instance_file = folder.join("instance-id");
+        let instance = match std::fs::read_to_string(&instance_file) {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            Ok(_) | Err(_) => {
+                let new = uuid::Uuid::new_v4().simple().to_string();
+                std::fs::write(&instance_file, &new).map_err(|error| failed(error.into()))?;
+                new
+            }
+        };
+        let database = Database::builder(folder.join("db")).open().map_err(|error| failed(error.into()))?;
+        Ok(Self { database, instance: instance.into(), _lock: Arc::new(lock), path: folder.to_owned() })
+    }
+
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(super) fn keyspace(&self, name: &str) -> Result<Keyspace, Error> {
+        Ok(self.database.keyspace(name, KeyspaceCreateOptions::default)?)
+    }
+}
