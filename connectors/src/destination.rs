@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
+use tailwater_core::Code;
 use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::operation::Operation;
-use tailwater_core::Code;
 
 /// Static facts about a kind of destination.
 #[derive(Debug, Clone, Copy)]

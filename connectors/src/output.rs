@@ -55,11 +55,11 @@ pub(crate) fn put_null(root: &mut Value, path: &str) -> bool {
                     object.insert(rest.to_owned(), Value::Null);
                     return true;
                 }
-                let step = rest
-                    .match_indices(['.', '['])
-                    .map(|(end, _)| end)
-                    .rev()
-                    .find(|&end| object.get(&rest[..end]).is_some_and(|value| value.is_object() || value.is_array()));
+                let step = rest.match_indices(['.', '[']).map(|(end, _)| end).rev().find(|&end| {
+                    rest.get(..end)
+                        .and_then(|name| object.get(name))
+                        .is_some_and(|value| value.is_object() || value.is_array())
+                });
                 let Some(end) = step else {
                     // What is left is one name with dots in it.
                     object.insert(rest.to_owned(), Value::Null);
@@ -71,8 +71,12 @@ pub(crate) fn put_null(root: &mut Value, path: &str) -> bool {
                 rest = tail.strip_prefix('.').unwrap_or(tail);
             }
             Value::Array(items) => {
-                let Some((index, tail)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) else { return false };
-                let Some(item) = index.parse::<usize>().ok().and_then(|index| items.get_mut(index)) else { return false };
+                let Some((index, tail)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
+                    return false;
+                };
+                let Some(item) = index.parse::<usize>().ok().and_then(|index| items.get_mut(index)) else {
+                    return false;
+                };
                 if tail.is_empty() {
                     *item = Value::Null;
                     return true;

@@ -211,7 +211,8 @@ fn is_near(url: &Url) -> bool {
 /// # Errors
 /// What is wrong with it, as a sentence.
 pub fn check_base_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("`{text}` is no address ({error}); expected something like `https://host`"))?;
+    let url = Url::parse(text)
+        .map_err(|error| format!("`{text}` is no address ({error}); expected something like `https://host`"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("the address holds a user or a password; credentials have their own field".to_owned());
     }
@@ -221,7 +222,9 @@ pub fn check_base_url(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "https" if url.host().is_some() => Ok(url),
         "http" if is_near(&url) => Ok(url),
-        "http" => Err(format!("`{text}` would send the credentials unencrypted; use https (http is for this machine only)")),
+        "http" => {
+            Err(format!("`{text}` would send the credentials unencrypted; use https (http is for this machine only)"))
+        }
         scheme => Err(format!("`{text}` has the scheme `{scheme}`; expected https")),
     }
 }
@@ -232,10 +235,18 @@ mod tests {
 
     #[test]
     fn credentials_travel_unencrypted_to_this_machine_only() {
-        for good in ["https://a.klaviyo.com", "http://127.0.0.1:8080", "http://localhost:9/sub", "http://simulator:8080", "http://[::1]:1"] {
+        for good in [
+            "https://a.klaviyo.com",
+            "http://127.0.0.1:8080",
+            "http://localhost:9/sub",
+            "http://simulator:8080",
+            "http://[::1]:1",
+        ] {
             assert!(check_base_url(good).is_ok(), "{good}");
         }
-        for bad in ["http://a.klaviyo.com", "ftp://x", "a.klaviyo.com", "https://user:pw@a.klaviyo.com", "https://a/?q=1", ""] {
+        for bad in
+            ["http://a.klaviyo.com", "ftp://x", "a.klaviyo.com", "https://user:pw@a.klaviyo.com", "https://a/?q=1", ""]
+        {
             let message = check_base_url(bad).unwrap_err();
             assert!(!message.contains("pw@"), "{message}");
         }
@@ -247,7 +258,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let client = Client::new(&Url::parse(&format!("http://{address}")).unwrap()).unwrap();
-        let request = Request { method: Method::Get, path: "/api/x?filter=ada@example.com".into(), headers: Vec::new(), body: None };
+        let request = Request {
+            method: Method::Get,
+            path: "/api/x?filter=ada@example.com".into(),
+            headers: Vec::new(),
+            body: None,
+        };
         let error = client.send(&request).await.unwrap_err();
         assert!(matches!(error, TransportError::NotSent { .. }), "{error}");
         assert!(!error.to_string().contains("ada@example.com"), "{error}");

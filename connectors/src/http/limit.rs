@@ -142,10 +142,21 @@ impl Limiter {
             .map(|&rate| Endpoint {
                 rate,
                 turnstile: Semaphore::new(1),
-                pace: Mutex::new(Pace { throttle: 1.0, changed: clock.now(), windows: Arc::new(Windows::new(rate, part, &clock)) }),
+                pace: Mutex::new(Pace {
+                    throttle: 1.0,
+                    changed: clock.now(),
+                    windows: Arc::new(Windows::new(rate, part, &clock)),
+                }),
             })
             .collect();
-        Arc::new(Self { endpoints, part, seats: Mutex::default(), seat_next: AtomicU64::new(0), gate: Mutex::default(), clock })
+        Arc::new(Self {
+            endpoints,
+            part,
+            seats: Mutex::default(),
+            seat_next: AtomicU64::new(0),
+            gate: Mutex::default(),
+            clock,
+        })
     }
 
     /// Takes a seat. Until it says otherwise, its share is the whole.
@@ -334,7 +345,11 @@ fn quota(limit: u32, window: Duration, part: f64) -> Quota {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and a u32")]
     let (whole, burst) = (capacity.floor().max(1.0) as u32, (capacity * BURST_PART).floor().max(1.0) as u32);
     // After `burst` at once, one each period: a window then holds `burst + window / period - 1`.
-    let period = if capacity < 1.0 { window.div_f64(capacity) } else { window / (whole - burst + 1).max(1) + Duration::from_nanos(1) };
+    let period = if capacity < 1.0 {
+        window.div_f64(capacity)
+    } else {
+        window / (whole - burst + 1).max(1) + Duration::from_nanos(1)
+    };
     let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
     Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
 }

@@ -56,7 +56,10 @@ impl AccountConfig {
             problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "base_url", message));
         }
         if !(self.rate_share > 0.0 && self.rate_share <= 1.0) {
-            let message = format!("{} is no part of a limit; expected a number above 0 and up to 1, such as {RATE_SHARE}", self.rate_share);
+            let message = format!(
+                "{} is no part of a limit; expected a number above 0 and up to 1, such as {RATE_SHARE}",
+                self.rate_share
+            );
             problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "rate_share", message));
         }
         let key = self.api_key.expose_secret();
@@ -85,7 +88,8 @@ impl Account {
         if !problems.is_empty() {
             return Err(Error::Config(problems));
         }
-        let invalid = |path: &str, message: String| Error::Config(vec![Problem::new(code::CONFIG_INVALID_VALUE, path, message)]);
+        let invalid =
+            |path: &str, message: String| Error::Config(vec![Problem::new(code::CONFIG_INVALID_VALUE, path, message)]);
         let base = check_base_url(&config.base_url).map_err(|message| invalid("base_url", message))?;
         let mut authorization = HeaderValue::from_str(&format!("Klaviyo-API-Key {}", config.api_key.expose_secret()))
             .map_err(|_| invalid("api_key", "the key cannot stand in an HTTP header".to_owned()))?;
@@ -122,7 +126,10 @@ impl Account {
     }
 
     /// Sends a request; limits are the caller's affair.
-    pub(super) async fn exchange(&self, request: &Request) -> Result<crate::http::Response, crate::http::TransportError> {
+    pub(super) async fn exchange(
+        &self,
+        request: &Request,
+    ) -> Result<crate::http::Response, crate::http::TransportError> {
         let media = HeaderValue::from_static(MEDIA_TYPE);
         let mut headers = vec![
             (AUTHORIZATION, self.authorization.clone()),
@@ -144,12 +151,11 @@ impl Account {
 
 /// A key's beginning and end, if enough stays hidden between them.
 fn mask(key: &str) -> String {
-    const SHOWN_FROM: usize = 16;
+    /// A shorter key would be half told by its end.
+    const HIDDEN_FROM: usize = 16;
     let prefix = if key.starts_with("pk_") { "pk_" } else { "" };
-    if key.len() < SHOWN_FROM || !key.is_ascii() {
-        return format!("{prefix}…");
-    }
-    format!("{prefix}…{}", &key[key.len() - 4..])
+    let end = key.len().checked_sub(4).filter(|_| key.len() >= HIDDEN_FROM).and_then(|from| key.get(from..));
+    format!("{prefix}…{}", end.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -173,11 +179,17 @@ mod tests {
 
     #[test]
     fn all_problems_of_an_account_are_told_at_once_and_without_the_key() {
-        let wrong =
-            AccountConfig { api_key: SecretString::from("pk secret"), base_url: "http://a.klaviyo.com".to_owned(), rate_share: 1.5 };
+        let wrong = AccountConfig {
+            api_key: SecretString::from("pk secret"),
+            base_url: "http://a.klaviyo.com".to_owned(),
+            rate_share: 1.5,
+        };
         let error = Account::new(&wrong).unwrap_err();
         let Error::Config(problems) = &error else { panic!("{error}") };
-        assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["base_url", "rate_share", "api_key"]);
+        assert_eq!(
+            problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
+            ["base_url", "rate_share", "api_key"]
+        );
         assert!(!error.to_string().contains("secret"));
         assert!(!format!("{:?}", Account::new(&config()).unwrap()).contains("0123456789abcdef"));
     }

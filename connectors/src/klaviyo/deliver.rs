@@ -73,21 +73,29 @@ impl Klaviyo {
     }
 
     async fn send_events(&self, batch: &[Delivery], members: &[usize], session: &Session<'_>, outcomes: &mut Outcomes) {
-        let sends = members.iter().filter_map(|&index| batch.get(index).map(|delivery| (index, delivery))).map(|(index, delivery)| async move {
-            let outcome = match session.send(&requests::event(delivery)).await {
-                Err(halt) => halt.outcome(),
-                Ok(answer) if answer.is_success() => Outcome::Delivered,
-                Ok(answer) => Outcome::Rejected(rejection(&answer)),
-            };
-            (index, outcome)
-        });
+        let sends = members.iter().filter_map(|&index| batch.get(index).map(|delivery| (index, delivery))).map(
+            |(index, delivery)| async move {
+                let outcome = match session.send(&requests::event(delivery)).await {
+                    Err(halt) => halt.outcome(),
+                    Ok(answer) if answer.is_success() => Outcome::Delivered,
+                    Ok(answer) => Outcome::Rejected(rejection(&answer)),
+                };
+                (index, outcome)
+            },
+        );
         for (index, outcome) in at_once(sends.collect()).await {
             outcomes.set(index, outcome);
         }
     }
 
     /// Upserts people one by one, then has them join their lists together.
-    pub(super) async fn send_singles(&self, batch: &[Delivery], members: &[usize], session: &Session<'_>, outcomes: &mut Outcomes) {
+    pub(super) async fn send_singles(
+        &self,
+        batch: &[Delivery],
+        members: &[usize],
+        session: &Session<'_>,
+        outcomes: &mut Outcomes,
+    ) {
         let sends = members
             .iter()
             .filter_map(|&index| batch.get(index).map(|delivery| (index, delivery)))
@@ -97,7 +105,13 @@ impl Klaviyo {
     }
 
     /// Whoever was upserted joins their lists; everybody has an outcome then.
-    pub(super) async fn after_upsert(&self, batch: &[Delivery], people: Vec<(usize, Upserted)>, session: &Session<'_>, outcomes: &mut Outcomes) {
+    pub(super) async fn after_upsert(
+        &self,
+        batch: &[Delivery],
+        people: Vec<(usize, Upserted)>,
+        session: &Session<'_>,
+        outcomes: &mut Outcomes,
+    ) {
         let mut joining = Vec::new();
         for (index, upserted) in people {
             let has_lists = batch.get(index).is_some_and(|delivery| !delivery.operation.lists.is_empty());
@@ -106,7 +120,10 @@ impl Klaviyo {
                 Upserted::Done { .. } if !has_lists => outcomes.set(index, Outcome::Delivered),
                 Upserted::Done { profile: Some(profile) } => joining.push(Joining { index, profile }),
                 Upserted::Done { profile: None } => {
-                    let reason = Reason::new(code::VENDOR_UNAVAILABLE, "the vendor's answer to the upsert holds no id, so the lists could not be joined");
+                    let reason = Reason::new(
+                        code::VENDOR_UNAVAILABLE,
+                        "the vendor's answer to the upsert holds no id, so the lists could not be joined",
+                    );
                     outcomes.set(index, Outcome::Retry { after: None, scope: Scope::Delivery, reason });
                 }
             }
@@ -127,7 +144,12 @@ impl Klaviyo {
 
     /// The vendor knows the identifiers as different people. Merging them is a person's decision; the destination's key alone
     /// still says whom the data is about.
-    pub(super) async fn upsert_with_one_identifier(&self, delivery: &Delivery, errors: &[VendorError], session: &Session<'_>) -> Upserted {
+    pub(super) async fn upsert_with_one_identifier(
+        &self,
+        delivery: &Delivery,
+        errors: &[VendorError],
+        session: &Session<'_>,
+    ) -> Upserted {
         let Some(body) = requests::with_one_identifier(&delivery.operation, self.key_field) else {
             return Upserted::Ended(Outcome::Rejected(duplicate(errors)));
         };
@@ -147,23 +169,35 @@ impl Klaviyo {
     }
 
     /// Adds people to their lists; a person is delivered when all of them are joined.
-    async fn join_lists(&self, batch: &[Delivery], joining: &[Joining], session: &Session<'_>, outcomes: &mut Outcomes) {
+    async fn join_lists(
+        &self,
+        batch: &[Delivery],
+        joining: &[Joining],
+        session: &Session<'_>,
+        outcomes: &mut Outcomes,
+    ) {
         let mut by_list: BTreeMap<&str, Vec<&Joining>> = BTreeMap::new();
         for person in joining {
-            for list in batch.get(person.index).map(|delivery| delivery.operation.lists.as_slice()).unwrap_or_default() {
+            for list in batch.get(person.index).map(|delivery| delivery.operation.lists.as_slice()).unwrap_or_default()
+            {
                 by_list.entry(list).or_default().push(person);
             }
         }
         for (list, people) in by_list {
-            let ids: BTreeMap<usize, &str> = people.iter().map(|person| (person.index, person.profile.as_str())).collect();
+            let ids: BTreeMap<usize, &str> =
+                people.iter().map(|person| (person.index, person.profile.as_str())).collect();
             // Whoever failed to join one list has an outcome, and needs no other.
             let open: Vec<usize> = ids.keys().copied().filter(|&index| outcomes.is_open(index)).collect();
-            let make = |members: &[usize]| requests::add_to_list(list, members.iter().filter_map(|index| ids.get(index).copied()));
+            let make = |members: &[usize]| {
+                requests::add_to_list(list, members.iter().filter_map(|index| ids.get(index).copied()))
+            };
             let parts = open.chunks(LIST_PROFILES_MAX).map(<[usize]>::to_vec).collect();
             let judge = |answer: &Answer, members: &[usize]| {
                 if answer.status == 404 {
                     let words = errors::summary(answer.errors());
-                    let message = format!("the list `{list}` could not be joined, while the profile was updated: {words}; is its id right?");
+                    let message = format!(
+                        "the list `{list}` could not be joined, while the profile was updated: {words}; is its id right?"
+                    );
                     return Refusal::All(Reason::new(code::VENDOR_REJECTED, message).with_status(404));
                 }
                 judge(answer, members, LIST_POINTER)
@@ -175,10 +209,18 @@ impl Klaviyo {
         }
     }
 
-    async fn send_bulk(&self, batch: &[Delivery], lists: &[String], members: &[usize], session: &Session<'_>, outcomes: &mut Outcomes) {
+    async fn send_bulk(
+        &self,
+        batch: &[Delivery],
+        lists: &[String],
+        members: &[usize],
+        session: &Session<'_>,
+        outcomes: &mut Outcomes,
+    ) {
         let make = |members: &[usize]| requests::bulk_import(members.iter().map(|&index| body(batch, index)), lists);
         let judge = |answer: &Answer, members: &[usize]| {
-            let about_lists = answer.errors().iter().any(|error| error.source.pointer.starts_with("/data/relationships"));
+            let about_lists =
+                answer.errors().iter().any(|error| error.source.pointer.starts_with("/data/relationships"));
             if about_lists || (answer.status == 404 && !lists.is_empty()) {
                 let words = errors::summary(answer.errors());
                 let message = format!("the lists {} are refused: {words}; are their ids right?", lists.join(", "));
@@ -186,14 +228,19 @@ impl Klaviyo {
             }
             judge(answer, members, BULK_POINTER)
         };
-        for (members, answer) in send_parts(requests::bulk_parts(batch, lists, members), session, &make, &judge, outcomes).await {
+        for (members, answer) in
+            send_parts(requests::bulk_parts(batch, lists, members), session, &make, &judge, outcomes).await
+        {
             let outcome = match answer.read::<Identity>() {
                 Some(job) => {
                     tracing::debug!(job = %job.data.id, profiles = members.len(), "the vendor has taken a bulk import");
                     Outcome::Accepted(Ticket::from(JobTicket::new(job.data.id, members.len())))
                 }
                 None => {
-                    let reason = Reason::new(code::VENDOR_UNAVAILABLE, "the vendor took a bulk import but named no job to ask for");
+                    let reason = Reason::new(
+                        code::VENDOR_UNAVAILABLE,
+                        "the vendor took a bulk import but named no job to ask for",
+                    );
                     Outcome::Retry { after: None, scope: Scope::Delivery, reason: reason.with_status(answer.status) }
                 }
             };
@@ -247,7 +294,10 @@ async fn send_parts(
             }
         };
         if repairs_left < 2 {
-            let message = format!("the vendor refuses a request with {} items, and finding the guilty ones took too long", rest.len());
+            let message = format!(
+                "the vendor refuses a request with {} items, and finding the guilty ones took too long",
+                rest.len()
+            );
             let reason = Reason::new(code::VENDOR_REJECTED, message).with_status(answer.status);
             outcomes.set_all(&rest, &Outcome::Retry { after: None, scope: Scope::Delivery, reason });
             continue;
@@ -271,7 +321,9 @@ fn judge(answer: &Answer, members: &[usize], pointer: &str) -> Refusal {
     let mut guilty: BTreeMap<usize, Reason> = BTreeMap::new();
     for error in answer.errors() {
         if let Some(&index) = error.index_below(pointer).and_then(|place| members.get(place)) {
-            guilty.entry(index).or_insert_with(|| Reason::new(code_of(answer.status), error.describe()).with_status(answer.status));
+            guilty
+                .entry(index)
+                .or_insert_with(|| Reason::new(code_of(answer.status), error.describe()).with_status(answer.status));
         }
     }
     if guilty.is_empty() { Refusal::Opaque(rejection(answer)) } else { Refusal::Some(guilty.into_iter().collect()) }

@@ -120,7 +120,8 @@ pub(super) fn read(body: &[u8]) -> Vec<VendorError> {
         Ok(envelope) if !envelope.errors.is_empty() => envelope.errors,
         Ok(_) | Err(_) => {
             let excerpt: String = String::from_utf8_lossy(body).chars().take(EXCERPT_CHARS_MAX).collect();
-            let detail = if excerpt.trim().is_empty() { "an empty answer".to_owned() } else { excerpt.trim().to_owned() };
+            let detail =
+                if excerpt.trim().is_empty() { "an empty answer".to_owned() } else { excerpt.trim().to_owned() };
             vec![VendorError { detail, ..VendorError::default() }]
         }
     }
@@ -140,12 +141,22 @@ pub(super) fn summary(errors: &[VendorError]) -> String {
 pub(super) fn halt_of(status: u16, words: &str, names_resource: bool) -> Option<Halt> {
     let (code, scope, advice) = match status {
         401 => (code::UNAUTHORIZED, Scope::Credentials, "the API key is refused; put a valid private key in place"),
-        403 => (code::FORBIDDEN, Scope::Credentials, "the API key lacks a scope; it needs profiles, lists and events, read and write"),
-        429 => (code::RATE_LIMITED, Scope::Account, "the account is asked to slow down; other tools may share its limits"),
-        408 | 500..=599 => (code::VENDOR_UNAVAILABLE, Scope::Account, "the vendor has trouble; the request is repeated later"),
+        403 => (
+            code::FORBIDDEN,
+            Scope::Credentials,
+            "the API key lacks a scope; it needs profiles, lists and events, read and write",
+        ),
+        429 => {
+            (code::RATE_LIMITED, Scope::Account, "the account is asked to slow down; other tools may share its limits")
+        }
+        408 | 500..=599 => {
+            (code::VENDOR_UNAVAILABLE, Scope::Account, "the vendor has trouble; the request is repeated later")
+        }
         404 if !names_resource => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE),
-        100..=199 | 300..=399 | 405 | 406 | 410 | 415 => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE),
-        _ => return None,
+        // Refusals of what was sent; everything else that is no success says that nothing can be sent this way, and rejecting
+        // people for it would reject them all.
+        200..=299 | 400 | 404 | 409 | 413 | 414 | 422 | 431 => return None,
+        _ => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE),
     };
     let mut halt = Halt::new(code, scope, format!("{advice}; {words}"));
     halt.reason = halt.reason.with_status(status);
@@ -163,8 +174,14 @@ mod tests {
         let body = br#"{"errors":[{"id":"1","status":400,"code":"invalid","title":"Invalid input.","detail":"Invalid email address.",
             "source":{"pointer":"/data/attributes/email"},"links":[],"meta":[]},{"code":null}]}"#;
         let errors = read(body);
-        assert_eq!(errors[0].describe(), "the vendor says `invalid`: Invalid email address (at /data/attributes/email)");
-        assert_eq!(summary(&errors), "the vendor says `invalid`: Invalid email address (at /data/attributes/email), and 1 more");
+        assert_eq!(
+            errors[0].describe(),
+            "the vendor says `invalid`: Invalid email address (at /data/attributes/email)"
+        );
+        assert_eq!(
+            summary(&errors),
+            "the vendor says `invalid`: Invalid email address (at /data/attributes/email), and 1 more"
+        );
     }
 
     #[test]

@@ -89,7 +89,12 @@ impl From<JobTicket> for Ticket {
 }
 
 impl Klaviyo {
-    pub(super) async fn confirm_job(&self, ticket: &Ticket, members: &[Delivery], session: &Session<'_>) -> Vec<Outcome> {
+    pub(super) async fn confirm_job(
+        &self,
+        ticket: &Ticket,
+        members: &[Delivery],
+        session: &Session<'_>,
+    ) -> Vec<Outcome> {
         let all = |outcome: Outcome| vec![outcome; members.len()];
         let again = |message: String| {
             let reason = Reason::new(code::VENDOR_UNAVAILABLE, message);
@@ -103,11 +108,17 @@ impl Klaviyo {
             Err(halt) => return all(unknown_yet(&halt, ticket)),
         };
         if answer.status == 404 {
-            return all(again(format!("the vendor no longer knows the job {}, so its people are sent again", known.job)));
+            return all(again(format!(
+                "the vendor no longer knows the job {}, so its people are sent again",
+                known.job
+            )));
         }
         if !answer.is_success() {
             let words = errors::summary(answer.errors());
-            return all(again(format!("the job {} cannot be asked for, so its people are sent again: {words}", known.job)));
+            return all(again(format!(
+                "the job {} cannot be asked for, so its people are sent again: {words}",
+                known.job
+            )));
         }
         let Some(job) = answer.read::<Job>() else {
             tracing::warn!(job = %known.job, "the vendor's answer about a job cannot be read; it is asked for again");
@@ -117,7 +128,10 @@ impl Klaviyo {
         match job.status.as_str() {
             "complete" => self.settle(&known, job.failed_count.unwrap_or(0), ticket, members, session).await,
             "cancelled" => {
-                let reason = Reason::new(code::JOB_CANCELLED, format!("the vendor cancelled the job {}; its people are sent again", known.job));
+                let reason = Reason::new(
+                    code::JOB_CANCELLED,
+                    format!("the vendor cancelled the job {}; its people are sent again", known.job),
+                );
                 all(Outcome::Retry { after: None, scope: Scope::Delivery, reason })
             }
             "queued" | "processing" => {
@@ -132,7 +146,14 @@ impl Klaviyo {
     }
 
     /// The job is complete: everyone is delivered who is not among its errors.
-    async fn settle(&self, known: &JobTicket, failed: u64, ticket: &Ticket, members: &[Delivery], session: &Session<'_>) -> Vec<Outcome> {
+    async fn settle(
+        &self,
+        known: &JobTicket,
+        failed: u64,
+        ticket: &Ticket,
+        members: &[Delivery],
+        session: &Session<'_>,
+    ) -> Vec<Outcome> {
         if failed == 0 {
             return vec![Outcome::Delivered; members.len()];
         }
@@ -151,7 +172,8 @@ impl Klaviyo {
             }
         }
         self.resend_duplicates(&duplicates, members, session, &mut outcomes).await;
-        if found.members.len() as u64 >= failed && found.strangers == 0 {
+        let told = found.members.len() + found.elsewhere.len();
+        if told as u64 >= failed && found.strangers == 0 {
             for index in 0..members.len() {
                 outcomes.set(index, Outcome::Delivered);
             }
@@ -160,12 +182,11 @@ impl Klaviyo {
         // Somebody failed and cannot be told from the others; saying "delivered" could be a lie, while saying it all again is harmless.
         let message = format!(
             "the job {} failed for {failed} of its {} people and names {} of them; the others are sent again",
-            known.job,
-            known.profiles,
-            found.members.len()
+            known.job, known.profiles, told
         );
         tracing::warn!("{message}");
-        let outcome = Outcome::Retry { after: None, scope: Scope::Delivery, reason: Reason::new(code::JOB_ITEM_FAILED, message) };
+        let outcome =
+            Outcome::Retry { after: None, scope: Scope::Delivery, reason: Reason::new(code::JOB_ITEM_FAILED, message) };
         for index in 0..members.len() {
             outcomes.set(index, outcome.clone());
         }
@@ -243,6 +264,8 @@ fn cursor_of(next: &str) -> Option<String> {
 struct Attributed<'a> {
     /// Member → its first error.
     members: BTreeMap<usize, &'a VendorError>,
+    /// People who are in the job and not among the members: another process owns their lanes.
+    elsewhere: BTreeSet<Vec<(Field, String)>>,
     /// Errors that could not be laid at anybody's door.
     strangers: usize,
 }
@@ -256,22 +279,24 @@ fn attribute<'a>(errors: &'a [ErrorAttributes], known: &JobTicket, members: &[De
             by_identifier.entry(identifier).or_default().insert(index);
         }
     }
-    let positions_hold = members.len() == known.profiles;
-    let mut found = Attributed { members: BTreeMap::new(), strangers: 0 };
+    let all_are_here = members.len() == known.profiles;
+    let mut found = Attributed { members: BTreeMap::new(), elsewhere: BTreeSet::new(), strangers: 0 };
     for error in errors {
-        let by_payload = || {
-            let named: BTreeSet<usize> =
-                payload_identifiers(&error.original_payload).iter().filter_map(|identifier| by_identifier.get(identifier)).flatten().copied().collect();
-            // Two people at once would be a guess.
-            (named.len() == 1).then(|| named.first().copied()).flatten()
+        let payload = payload_identifiers(&error.original_payload);
+        let named: BTreeSet<usize> =
+            payload.iter().filter_map(|identifier| by_identifier.get(identifier)).flatten().copied().collect();
+        // Two people at once would be a guess.
+        let by_payload = named.first().copied().filter(|_| named.len() == 1);
+        let by_position = || {
+            let index = pointer_index(&error.error.source.pointer, BULK_POINTER)?;
+            (all_are_here && index < members.len()).then_some(index)
         };
-        let by_position =
-            || pointer_index(&error.error.source.pointer, BULK_POINTER).filter(|index| positions_hold && *index < members.len());
-        match by_payload().or_else(by_position) {
-            Some(index) => {
-                found.members.entry(index).or_insert(&error.error);
-            }
-            None => found.strangers += 1,
+        if let Some(index) = by_payload.or_else(by_position) {
+            found.members.entry(index).or_insert(&error.error);
+        } else if !all_are_here && !payload.is_empty() && named.is_empty() {
+            found.elsewhere.insert(payload);
+        } else {
+            found.strangers += 1;
         }
     }
     found
@@ -279,8 +304,7 @@ fn attribute<'a>(errors: &'a [ErrorAttributes], known: &JobTicket, members: &[De
 
 /// The identifiers in a payload, which may be a profile, a profile in `data`, or its attributes.
 fn payload_identifiers(payload: &Value) -> Vec<(Field, String)> {
-    let attributes =
-        payload.pointer("/data/attributes").or_else(|| payload.pointer("/attributes")).unwrap_or(payload);
+    let attributes = payload.pointer("/data/attributes").or_else(|| payload.pointer("/attributes")).unwrap_or(payload);
     Field::ALL
         .into_iter()
         .filter_map(|field| {

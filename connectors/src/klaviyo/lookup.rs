@@ -78,16 +78,28 @@ impl Generations {
 }
 
 /// Gives everyone an outcome who is unknown, or whose being known could not be learned.
-pub(super) async fn settle_unknown(klaviyo: &Klaviyo, batch: &[Delivery], session: &Session<'_>, outcomes: &mut Outcomes) {
-    let people: Vec<Vec<Identifier>> = batch.iter().map(|delivery| Identified::of(&delivery.operation).normal().collect()).collect();
+pub(super) async fn settle_unknown(
+    klaviyo: &Klaviyo,
+    batch: &[Delivery],
+    session: &Session<'_>,
+    outcomes: &mut Outcomes,
+) {
+    let people: Vec<Vec<Identifier>> =
+        batch.iter().map(|delivery| Identified::of(&delivery.operation).normal().collect()).collect();
     let known = &klaviyo.known;
     let is_known = |person: &Vec<Identifier>| person.iter().any(|identifier| known.contains(identifier));
-    let mut open: Vec<usize> = (0..people.len()).filter(|&index| people.get(index).is_some_and(|person| !is_known(person))).collect();
+    let mut open: Vec<usize> =
+        (0..people.len()).filter(|&index| people.get(index).is_some_and(|person| !is_known(person))).collect();
     // What this batch found counts even where the memory has already turned over.
     let mut found: HashSet<Identifier> = HashSet::new();
     for field in fields_by_use(klaviyo.key_field) {
-        let values: BTreeSet<String> =
-            open.iter().filter_map(|&index| people.get(index)).flatten().filter(|(own, _)| *own == field).map(|(_, value)| value.clone()).collect();
+        let values: BTreeSet<String> = open
+            .iter()
+            .filter_map(|&index| people.get(index))
+            .flatten()
+            .filter(|(own, _)| *own == field)
+            .map(|(_, value)| value.clone())
+            .collect();
         for values in parts(values) {
             let request = requests::look_up(field, &values);
             match look_up(&request, session).await {
@@ -102,7 +114,9 @@ pub(super) async fn settle_unknown(klaviyo: &Klaviyo, batch: &[Delivery], sessio
                 }
             }
         }
-        open.retain(|&index| people.get(index).is_some_and(|person| !person.iter().any(|identifier| found.contains(identifier))));
+        open.retain(|&index| {
+            people.get(index).is_some_and(|person| !person.iter().any(|identifier| found.contains(identifier)))
+        });
         if open.is_empty() {
             return;
         }
@@ -116,7 +130,8 @@ pub(super) fn plan(key: Field, batch: &[Delivery]) -> Vec<(Request, Vec<usize>)>
     let mut by_value: BTreeMap<Identifier, Vec<usize>> = BTreeMap::new();
     for (index, delivery) in batch.iter().enumerate() {
         let own = Identified::of(&delivery.operation);
-        let first = fields_by_use(key).into_iter().find_map(|field| own.get(field).map(|value| (field, field.normal(value))));
+        let first =
+            fields_by_use(key).into_iter().find_map(|field| own.get(field).map(|value| (field, field.normal(value))));
         if let Some(identifier) = first {
             by_value.entry(identifier).or_default().push(index);
         }
@@ -125,7 +140,8 @@ pub(super) fn plan(key: Field, batch: &[Delivery]) -> Vec<(Request, Vec<usize>)>
     for field in fields_by_use(key) {
         let values = by_value.keys().filter(|(own, _)| *own == field).map(|(_, value)| value.clone()).collect();
         for values in parts(values) {
-            let mut members: Vec<usize> = values.iter().filter_map(|value| by_value.get(&(field, value.clone()))).flatten().copied().collect();
+            let mut members: Vec<usize> =
+                values.iter().filter_map(|value| by_value.get(&(field, value.clone()))).flatten().copied().collect();
             members.sort_unstable();
             planned.push((requests::look_up(field, &values), members));
         }
@@ -147,7 +163,9 @@ async fn look_up(request: &Request, session: &Session<'_>) -> Result<Vec<Identif
     if !answer.is_success() {
         return Err(refused(errors::summary(answer.errors())));
     }
-    let page = answer.read::<Page>().ok_or_else(|| refused("the answer is not of the shape that the vendor documents".to_owned()))?;
+    let page = answer
+        .read::<Page>()
+        .ok_or_else(|| refused("the answer is not of the shape that the vendor documents".to_owned()))?;
     Ok(page.data.iter().flat_map(|profile| profile.attributes.normal().collect::<Vec<_>>()).collect())
 }
 
@@ -185,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_question_asks_for_no_more_than_an_answer_and_an_address_hold() {
-        let values: BTreeSet<String> = (0..1_234).map(|number| format!("person-{number}@a-rather-long-domain.example.com")).collect();
+        let values: BTreeSet<String> =
+            (0..1_234).map(|number| format!("person-{number}@a-rather-long-domain.example.com")).collect();
         let parts = parts(values.clone());
         assert_eq!(parts.iter().flatten().cloned().collect::<BTreeSet<_>>(), values);
         for part in &parts {

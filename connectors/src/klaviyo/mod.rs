@@ -95,8 +95,10 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for field in self.identifiers.keys().filter(|field| Field::find(field).is_none()) {
-            let hint = nearest(field, SPEC.identifier_fields.iter().copied()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            let message = format!("the vendor has no identifier `{field}`; it knows {}{hint}", SPEC.identifier_fields.join(", "));
+            let hint = nearest(field, SPEC.identifier_fields.iter().copied())
+                .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let message =
+                format!("the vendor has no identifier `{field}`; it knows {}{hint}", SPEC.identifier_fields.join(", "));
             problems.push(Problem::new(code::CONFIG_INVALID_VALUE, format!("identifiers.{field}"), message));
         }
         if self.key_field().is_none() {
@@ -137,7 +139,9 @@ impl Klaviyo {
     /// The configuration is wrong.
     pub fn new(account: Arc<Account>, config: Config) -> Result<Self, Error> {
         let problems = config.check();
-        let (true, Some(key_field)) = (problems.is_empty(), config.key_field()) else { return Err(Error::Config(problems)) };
+        let (true, Some(key_field)) = (problems.is_empty(), config.key_field()) else {
+            return Err(Error::Config(problems));
+        };
         let seat = account.limiter.sit();
         Ok(Self { account, seat, config, key_field, known: Known::new() })
     }
@@ -154,7 +158,11 @@ impl Destination for Klaviyo {
     }
 
     fn classify(&self, input: &ClassifyInput<'_>) -> Result<Vec<Operation>, ClassifyError> {
-        let rules = Rules { identifiers: &self.config.identifiers, nulls: self.config.nulls, non_finite: self.config.non_finite };
+        let rules = Rules {
+            identifiers: &self.config.identifiers,
+            nulls: self.config.nulls,
+            non_finite: self.config.non_finite,
+        };
         Ok(vec![mapping::classify(rules, input)?])
     }
 
@@ -177,9 +185,14 @@ impl Destination for Klaviyo {
             Ok(answer) if answer.is_success() => Ok(()),
             Ok(answer) => {
                 let words = errors::summary(answer.errors());
-                Err(ProbeError { code: code::VENDOR_REJECTED, message: format!("{target}: {words} (status {})", answer.status) })
+                Err(ProbeError {
+                    code: code::VENDOR_REJECTED,
+                    message: format!("{target}: {words} (status {})", answer.status),
+                })
             }
-            Err(halt) => Err(ProbeError { code: halt.reason.code, message: format!("{target}: {}", halt.reason.message) }),
+            Err(halt) => {
+                Err(ProbeError { code: halt.reason.code, message: format!("{target}: {}", halt.reason.message) })
+            }
         }
     }
 

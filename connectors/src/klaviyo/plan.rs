@@ -16,12 +16,19 @@ impl Klaviyo {
     pub(super) fn plan_batch(&self, batch: &[Delivery]) -> Vec<Planned> {
         let mut planned = Vec::new();
         if !self.config.create {
-            planned.extend(lookup::plan(self.key_field, batch).into_iter().map(|(request, members)| self.show(request, members)));
+            planned.extend(
+                lookup::plan(self.key_field, batch).into_iter().map(|(request, members)| self.show(request, members)),
+            );
         }
         let all: Vec<usize> = (0..batch.len()).collect();
         let groups = requests::group(batch, &all, self.config.bulk_from);
-        planned.extend(groups.events.iter().filter_map(|&index| batch.get(index).map(|delivery| self.show(requests::event(delivery), vec![index]))));
-        planned.extend(groups.singles.iter().map(|&index| self.show(requests::upsert(body(batch, index)), vec![index])));
+        planned.extend(
+            groups.events.iter().filter_map(|&index| {
+                batch.get(index).map(|delivery| self.show(requests::event(delivery), vec![index]))
+            }),
+        );
+        planned
+            .extend(groups.singles.iter().map(|&index| self.show(requests::upsert(body(batch, index)), vec![index])));
         let mut joins: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for &index in &groups.singles {
             for list in batch.get(index).map(|delivery| delivery.operation.lists.as_slice()).unwrap_or_default() {

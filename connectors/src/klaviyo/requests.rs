@@ -114,7 +114,9 @@ impl Endpoint {
     pub const fn rate(self) -> Rate {
         match self {
             Self::ProfileImport | Self::Profiles | Self::Lists => Rate { per_second: 75, per_minute: 750 },
-            Self::BulkImport | Self::Job | Self::JobErrors | Self::ListProfiles => Rate { per_second: 10, per_minute: 150 },
+            Self::BulkImport | Self::Job | Self::JobErrors | Self::ListProfiles => {
+                Rate { per_second: 10, per_minute: 150 }
+            }
             Self::Events => Rate { per_second: 350, per_minute: 3_500 },
         }
     }
@@ -151,7 +153,9 @@ impl Field {
         let value = value.trim();
         match self {
             Self::Email => value.to_lowercase(),
-            Self::PhoneNumber => value.chars().filter(|char| !matches!(char, ' ' | '-' | '.' | '(' | ')' | '/' | '\u{a0}')).collect(),
+            Self::PhoneNumber => {
+                value.chars().filter(|char| !matches!(char, ' ' | '-' | '.' | '(' | ')' | '/' | '\u{a0}')).collect()
+            }
             Self::ExternalId => value.to_owned(),
         }
     }
@@ -180,7 +184,9 @@ impl Identified {
         }
         let text = operation.body.get();
         let found = match operation.kind {
-            OperationKind::TrackEvent => serde_json::from_str::<Event>(text).map(|event| event.attributes.profile.data.attributes),
+            OperationKind::TrackEvent => {
+                serde_json::from_str::<Event>(text).map(|event| event.attributes.profile.data.attributes)
+            }
             _ => serde_json::from_str::<Profile>(text).map(|profile| profile.attributes),
         };
         found.unwrap_or_default()
@@ -257,7 +263,14 @@ fn with_event_facts(delivery: &Delivery) -> Option<String> {
 
 pub(super) fn job(id: &str) -> Request {
     let fields = "status,total_count,completed_count,failed_count";
-    get(Endpoint::Job, format!("/api/profile-bulk-import-jobs/{}?fields%5Bprofile-bulk-import-job%5D={}", encoded(id), encoded(fields)))
+    get(
+        Endpoint::Job,
+        format!(
+            "/api/profile-bulk-import-jobs/{}?fields%5Bprofile-bulk-import-job%5D={}",
+            encoded(id),
+            encoded(fields)
+        ),
+    )
 }
 
 pub(super) fn import_errors(job: &str, cursor: Option<&str>) -> Request {

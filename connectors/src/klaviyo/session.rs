@@ -49,7 +49,8 @@ impl<'a> Session<'a> {
         let limiter = &self.account.limiter;
         let endpoint = request.endpoint.index();
         if let Err(closed) = limiter.acquire(endpoint).await {
-            let mut halt = Halt::new(code::RATE_LIMITED, Scope::Account, "the account waits, as the vendor has asked it to");
+            let mut halt =
+                Halt::new(code::RATE_LIMITED, Scope::Account, "the account waits, as the vendor has asked it to");
             halt.after = Some(closed.remaining);
             return Err(self.stop(halt));
         }
@@ -63,7 +64,11 @@ impl<'a> Session<'a> {
             Err(error) => return Err(self.stop(transport_halt(&error))),
         };
         let wish = response.header("retry-after").and_then(|value| retry_after::parse(value, SystemTime::now()));
-        let words = if response.is_success() { String::new() } else { self.account.redact(&errors::summary(&errors::read(&response.body))) };
+        let words = if response.is_success() {
+            String::new()
+        } else {
+            self.account.redact(&errors::summary(&errors::read(&response.body)))
+        };
         if let Some(mut halt) = errors::halt_of(response.status, &words, request.endpoint.names_resource()) {
             if response.status == 429 {
                 halt.after = Some(limiter.throttled(endpoint, wish));
@@ -76,7 +81,11 @@ impl<'a> Session<'a> {
         }
         limiter.succeeded(endpoint);
         if let Some(ignored) = response.header(PARTIAL_FAILURE) {
-            tracing::warn!(ignored, path = path_of(request), "the vendor took the request and ignored part of it as invalid");
+            tracing::warn!(
+                ignored,
+                path = path_of(request),
+                "the vendor took the request and ignored part of it as invalid"
+            );
         }
         let account_errors = if response.is_success() { Vec::new() } else { self.redacted(&response.body) };
         Ok(Answer { status: response.status, response, account_errors })

@@ -21,12 +21,15 @@ pub(super) async fn settle(destination: &dyn Destination, batch: &[Delivery], co
     let mut outcomes = destination.deliver(batch, context).await;
     assert_eq!(outcomes.len(), batch.len(), "one outcome per delivery");
     for _ in 0..POLLS_MAX {
-        let Some(ticket) = outcomes.iter().find_map(|outcome| if let Outcome::Accepted(ticket) = outcome { Some(ticket.clone()) } else { None })
+        let Some(ticket) = outcomes
+            .iter()
+            .find_map(|outcome| if let Outcome::Accepted(ticket) = outcome { Some(ticket.clone()) } else { None })
         else {
             return outcomes;
         };
-        let running: Vec<usize> =
-            (0..batch.len()).filter(|&index| matches!(&outcomes[index], Outcome::Accepted(own) if *own == ticket)).collect();
+        let running: Vec<usize> = (0..batch.len())
+            .filter(|&index| matches!(&outcomes[index], Outcome::Accepted(own) if *own == ticket))
+            .collect();
         let members: Vec<_> = running.iter().map(|&index| batch[index].clone()).collect();
         let confirmed = destination.confirm(&ticket, &members, context).await;
         assert_eq!(confirmed.len(), members.len(), "one outcome per member");
@@ -53,7 +56,10 @@ pub(super) async fn conforms(destination: &dyn Destination, batch: &[Delivery]) 
     let lost = destination.deliver(batch, &Context { still_owned: &|| false }).await;
     assert_eq!(lost.len(), batch.len());
     for outcome in lost {
-        assert!(matches!(&outcome, Outcome::Retry { reason, .. } if reason.code == tailwater_core::code::NOT_OWNED), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Retry { reason, .. } if reason.code == tailwater_core::code::NOT_OWNED),
+            "{outcome:?}"
+        );
     }
 
     for round in ["first", "repeated"] {
@@ -67,8 +73,12 @@ pub(super) async fn conforms(destination: &dyn Destination, batch: &[Delivery]) 
 async fn klaviyo_conforms_one_by_one_and_in_bulk() {
     let polls = Mutex::new(0);
     let server = Server::start(move |received, _| match (received.method.as_str(), received.path.as_str()) {
-        ("POST", "/api/profile-import") => Reply::json(200, &json!({"data": {"type": "profile", "id": "01", "attributes": {}}})),
-        ("POST", "/api/profile-bulk-import-jobs") => Reply::json(202, &json!({"data": {"type": "profile-bulk-import-job", "id": "JOB"}})),
+        ("POST", "/api/profile-import") => {
+            Reply::json(200, &json!({"data": {"type": "profile", "id": "01", "attributes": {}}}))
+        }
+        ("POST", "/api/profile-bulk-import-jobs") => {
+            Reply::json(202, &json!({"data": {"type": "profile-bulk-import-job", "id": "JOB"}}))
+        }
         ("GET", "/api/profile-bulk-import-jobs/JOB") => {
             let mut polls = polls.lock().unwrap();
             *polls += 1;

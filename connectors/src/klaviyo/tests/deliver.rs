@@ -20,7 +20,10 @@ fn fine(received: &Received) -> Reply {
             let id = received.body["data"]["attributes"]["email"].as_str().map(|email| format!("id-{email}"));
             Reply::json(200, &json!({"data": {"type": "profile", "id": id, "attributes": {}}}))
         }
-        BULK => Reply::json(202, &json!({"data": {"type": "profile-bulk-import-job", "id": "JOB", "attributes": {"status": "queued"}}})),
+        BULK => Reply::json(
+            202,
+            &json!({"data": {"type": "profile-bulk-import-job", "id": "JOB", "attributes": {"status": "queued"}}}),
+        ),
         "/api/events" => Reply::json(202, &Value::Null),
         path if path.ends_with("/relationships/profiles") => Reply::json(204, &Value::Null),
         path if path.starts_with("/api/lists") => Reply::json(200, &json!({"data": []})),
@@ -39,11 +42,21 @@ fn reason(outcome: &Outcome) -> &str {
 async fn few_people_go_one_by_one_and_join_their_lists_after_their_update() {
     let server = Server::start(|received, _| fine(received)).await;
     let klaviyo = klaviyo(server.url(), Config { bulk_from: 10, ..config() });
-    let batch = vec![upsert(&klaviyo, 0, &[]), upsert(&klaviyo, 1, &["AAAAAA", "BBBBBB"]), upsert(&klaviyo, 2, &["AAAAAA"])];
+    let batch =
+        vec![upsert(&klaviyo, 0, &[]), upsert(&klaviyo, 1, &["AAAAAA", "BBBBBB"]), upsert(&klaviyo, 2, &["AAAAAA"])];
     assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered"; 3]);
     let received = server.received();
     let paths: Vec<_> = received.iter().map(|received| received.path.as_str()).collect();
-    assert_eq!(paths, [UPSERT, UPSERT, UPSERT, "/api/lists/AAAAAA/relationships/profiles", "/api/lists/BBBBBB/relationships/profiles"]);
+    assert_eq!(
+        paths,
+        [
+            UPSERT,
+            UPSERT,
+            UPSERT,
+            "/api/lists/AAAAAA/relationships/profiles",
+            "/api/lists/BBBBBB/relationships/profiles"
+        ]
+    );
     let id = |number| json!({"type": "profile", "id": format!("id-{}", email(number))});
     assert_eq!(received[3].body, json!({"data": [id(1), id(2)]}));
     assert_eq!(received[4].body, json!({"data": [id(1)]}));
@@ -60,9 +73,16 @@ async fn many_people_go_as_jobs_by_exact_list_set() {
     }
     batch[8] = upsert(&klaviyo, 8, &["AAAAAA", "BBBBBB"]);
     let outcomes = klaviyo.deliver(&batch, &owned()).await;
-    assert_eq!(tally(&outcomes), [("accepted".to_owned(), 8), ("delivered".to_owned(), 1)].into(), "the one with a list set of its own goes alone");
+    assert_eq!(
+        tally(&outcomes),
+        [("accepted".to_owned(), 8), ("delivered".to_owned(), 1)].into(),
+        "the one with a list set of its own goes alone"
+    );
     let jobs = server.received_at(BULK);
-    let mut sets: Vec<_> = jobs.iter().map(|job| (job.body.pointer("/data/relationships/lists/data").cloned(), job.bulk_emails())).collect();
+    let mut sets: Vec<_> = jobs
+        .iter()
+        .map(|job| (job.body.pointer("/data/relationships/lists/data").cloned(), job.bulk_emails()))
+        .collect();
     sets.sort_by_key(|(_, emails)| emails.len());
     assert_eq!(sets[0].0, Some(json!([{"type": "list", "id": "AAAAAA"}])));
     assert_eq!(sets[0].1, [email(1), email(4), email(7)]);
@@ -83,7 +103,10 @@ async fn a_job_stays_below_the_vendors_size() {
     let jobs = server.received_at(BULK);
     assert_eq!(jobs.len(), 3);
     assert!(jobs.iter().all(|job| job.body_bytes < 5_000_000));
-    assert_eq!(jobs.iter().flat_map(Received::bulk_emails).collect::<Vec<_>>(), (0..120).map(email).collect::<Vec<_>>());
+    assert_eq!(
+        jobs.iter().flat_map(Received::bulk_emails).collect::<Vec<_>>(),
+        (0..120).map(email).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -125,7 +148,11 @@ async fn refusing(guilty: &'static [usize], refuse: fn(usize) -> Reply) -> Serve
 #[tokio::test]
 async fn a_refusal_that_names_nobody_is_halved_until_the_guilty_are_alone() {
     for (status, code) in [(400, code::VENDOR_REJECTED), (413, code::PAYLOAD_TOO_LARGE)] {
-        let refuse = if status == 400 { |_| Reply::errors(400, "invalid", &["/data"]) } else { |_| Reply::json(413, &Value::Null) };
+        let refuse = if status == 400 {
+            |_| Reply::errors(400, "invalid", &["/data"])
+        } else {
+            |_| Reply::json(413, &Value::Null)
+        };
         let server = refusing(&[17, 40], refuse).await;
         let klaviyo = klaviyo(server.url(), config());
         let outcomes = klaviyo.deliver(&upserts(&klaviyo, 64, &[]), &owned()).await;
@@ -153,7 +180,11 @@ async fn repairing_has_an_end_and_loses_nobody() {
     let outcomes = klaviyo.deliver(&upserts(&klaviyo, 2_000, &[]), &owned()).await;
     assert_eq!(outcomes.len(), 2_000);
     assert!(server.received().len() <= 97, "{}", server.received().len());
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Rejected(_) | Outcome::Retry { scope: Scope::Delivery, .. })));
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Rejected(_) | Outcome::Retry { scope: Scope::Delivery, .. }))
+    );
 }
 
 #[tokio::test]
@@ -184,7 +215,9 @@ async fn after_a_429_the_account_waits_as_long_as_the_vendor_asks() {
     let klaviyo = klaviyo(server.url(), config());
     let batch = upserts(&klaviyo, 2, &[]);
     for outcome in klaviyo.deliver(&batch, &owned()).await {
-        let Outcome::Retry { after: Some(after), scope: Scope::Account, reason } = outcome else { panic!("{outcome:?}") };
+        let Outcome::Retry { after: Some(after), scope: Scope::Account, reason } = outcome else {
+            panic!("{outcome:?}")
+        };
         assert_eq!(reason.code, code::RATE_LIMITED);
         assert!(after > Duration::from_secs(41) && after <= Duration::from_secs(42), "{after:?}");
     }
@@ -238,11 +271,16 @@ async fn an_address_where_nobody_listens_is_the_accounts_trouble() {
 
 #[tokio::test]
 async fn a_wrong_address_pauses_and_rejects_nobody() {
-    for status in [301, 404, 405, 410] {
-        let server = Server::start(move |_, _| Reply::json(status, &Value::Null).header("Location", "http://127.0.0.1:1/")).await;
+    for status in [301, 402, 404, 405, 410] {
+        let server =
+            Server::start(move |_, _| Reply::json(status, &Value::Null).header("Location", "http://127.0.0.1:1/"))
+                .await;
         let klaviyo = klaviyo(server.url(), config());
         let outcomes = klaviyo.deliver(&upserts(&klaviyo, 3, &[]), &owned()).await;
-        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Retry { scope: Scope::Credentials, .. })), "{status}: {outcomes:?}");
+        assert!(
+            outcomes.iter().all(|outcome| matches!(outcome, Outcome::Retry { scope: Scope::Credentials, .. })),
+            "{status}: {outcomes:?}"
+        );
     }
 }
 
@@ -265,8 +303,11 @@ async fn a_person_who_is_refused_alone_is_rejected_with_the_vendors_words() {
 }
 
 fn duplicate() -> Reply {
-    Reply::json(409, &json!({"errors": [{"id": "e", "code": "duplicate_profile", "title": "Conflict.", "detail": "A profile already exists.",
-        "source": {"pointer": "/data/attributes"}, "links": [], "meta": {"duplicate_profile_id": "01OTHER"}}]}))
+    Reply::json(
+        409,
+        &json!({"errors": [{"id": "e", "code": "duplicate_profile", "title": "Conflict.", "detail": "A profile already exists.",
+        "source": {"pointer": "/data/attributes"}, "links": [], "meta": {"duplicate_profile_id": "01OTHER"}}]}),
+    )
 }
 
 #[tokio::test]
@@ -301,7 +342,11 @@ async fn a_duplicate_that_cannot_be_avoided_is_rejected_and_names_the_other() {
 #[tokio::test]
 async fn a_list_that_does_not_exist_is_named() {
     let server = Server::start(|received, _| {
-        if received.path.starts_with("/api/lists/NOLIST") { Reply::errors(404, "not_found", &["/data"]) } else { fine(received) }
+        if received.path.starts_with("/api/lists/NOLIST") {
+            Reply::errors(404, "not_found", &["/data"])
+        } else {
+            fine(received)
+        }
     })
     .await;
     let klaviyo = klaviyo(server.url(), config());
@@ -327,13 +372,19 @@ async fn an_event_carries_its_idempotency_key_and_says_when_it_is_a_backfill() {
     let klaviyo = klaviyo(server.url(), config());
     let event = |number, unique: Option<&str>| {
         let profile = json!({"data": {"type": "profile", "attributes": {"email": email(number)}}});
-        delivery(&klaviyo, number, &json!({"data": {"type": "event", "attributes": {"metric": "M", "profile": profile, "unique_id": unique}}}))
+        delivery(
+            &klaviyo,
+            number,
+            &json!({"data": {"type": "event", "attributes": {"metric": "M", "profile": profile, "unique_id": unique}}}),
+        )
     };
     let mut batch = vec![event(0, None), event(1, Some("order-7")), event(2, None)];
     batch[2].backfill = true;
     assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered"; 3]);
     let mut received = server.received_at("/api/events");
-    received.sort_by_key(|received| received.body.pointer("/data/attributes/profile/data/attributes/email").unwrap().to_string());
+    received.sort_by_key(|received| {
+        received.body.pointer("/data/attributes/profile/data/attributes/email").unwrap().to_string()
+    });
     let attribute = |index: usize, name: &str| received[index].body["data"]["attributes"].get(name).cloned();
     assert_eq!(attribute(0, "unique_id"), Some(json!(batch[0].key.to_string())));
     assert_eq!(attribute(1, "unique_id"), Some(json!("order-7")));

@@ -19,7 +19,8 @@ fn state(status: &str, failed: u64) -> Reply {
 }
 
 fn import_error(code: &str, pointer: Option<usize>, payload: &Value) -> Value {
-    let pointer = pointer.map_or("/data".to_owned(), |index| format!("/data/attributes/profiles/data/{index}/attributes/email"));
+    let pointer =
+        pointer.map_or("/data".to_owned(), |index| format!("/data/attributes/profiles/data/{index}/attributes/email"));
     json!({"type": "import-error", "id": "x", "attributes": {"code": code, "title": "No.", "detail": format!("no good: {code}"),
         "source": {"pointer": pointer}, "original_payload": payload}})
 }
@@ -28,7 +29,10 @@ fn import_error(code: &str, pointer: Option<usize>, payload: &Value) -> Value {
 async fn complete(failed: u64, errors: Vec<Value>) -> Server {
     Server::start(move |received, _| match received.path.as_str() {
         "/api/profile-bulk-import-jobs/JOB" => state("complete", failed),
-        ERRORS => Reply::json(200, &json!({"data": errors, "links": {"self": "https://a.klaviyo.com/x", "next": null, "prev": null}})),
+        ERRORS => Reply::json(
+            200,
+            &json!({"data": errors, "links": {"self": "https://a.klaviyo.com/x", "next": null, "prev": null}}),
+        ),
         "/api/profile-import" => Reply::json(200, &json!({"data": {"type": "profile", "id": "01", "attributes": {}}})),
         _ => Reply::json(204, &Value::Null),
     })
@@ -72,7 +76,10 @@ async fn people_who_failed_are_found_by_their_identifiers_or_their_place() {
     let server = complete(3, errors).await;
     let klaviyo = klaviyo(server.url(), config());
     let outcomes = confirm(&klaviyo, &upserts(&klaviyo, 5, &[])).await;
-    assert_eq!(words(&outcomes), ["delivered", "rejected job_item_failed", "rejected job_item_failed", "retry job_item_failed", "delivered"]);
+    assert_eq!(
+        words(&outcomes),
+        ["delivered", "rejected job_item_failed", "rejected job_item_failed", "retry job_item_failed", "delivered"]
+    );
     let Outcome::Rejected(reason) = &outcomes[1] else { panic!("{outcomes:?}") };
     assert!(reason.message.contains("no good: invalid (at"), "{}", reason.message);
 }
@@ -85,7 +92,10 @@ async fn a_failure_that_names_nobody_makes_nobody_delivered() {
         let server = complete(2, errors).await;
         let klaviyo = klaviyo(server.url(), config());
         let outcomes = confirm(&klaviyo, &upserts(&klaviyo, 4, &[])).await;
-        assert_eq!(tally(&outcomes), [("rejected job_item_failed".to_owned(), 1), ("retry job_item_failed".to_owned(), 3)].into());
+        assert_eq!(
+            tally(&outcomes),
+            [("rejected job_item_failed".to_owned(), 1), ("retry job_item_failed".to_owned(), 3)].into()
+        );
         assert!(matches!(&outcomes[3], Outcome::Retry { scope: Scope::Delivery, .. }));
     }
 }
@@ -97,6 +107,18 @@ async fn a_place_means_nothing_when_the_members_are_not_those_of_the_job() {
     let members = upserts(&klaviyo, 3, &[]);
     let outcomes = klaviyo.confirm(&ticket(5), &members, &owned()).await;
     assert_eq!(tally(&outcomes), [("retry job_item_failed".to_owned(), 3)].into());
+}
+
+#[tokio::test]
+async fn people_of_a_job_whose_lanes_another_process_owns_are_its_affair() {
+    let errors = vec![
+        import_error("invalid", Some(3), &json!({"attributes": {"email": email(3)}})),
+        import_error("invalid", Some(0), &json!({"attributes": {"email": email(0)}})),
+    ];
+    let server = complete(2, errors).await;
+    let klaviyo = klaviyo(server.url(), config());
+    let outcomes = klaviyo.confirm(&ticket(4), &upserts(&klaviyo, 2, &[]), &owned()).await;
+    assert_eq!(words(&outcomes), ["rejected job_item_failed", "delivered"]);
 }
 
 #[tokio::test]
@@ -131,8 +153,10 @@ async fn a_person_whom_the_vendor_knows_twice_is_sent_again_by_the_key_alone() {
 
 #[tokio::test]
 async fn a_cancelled_or_forgotten_job_is_sent_again() {
-    let replies: [(fn() -> Reply, _); 2] =
-        [(|| state("cancelled", 0), code::JOB_CANCELLED), (|| Reply::errors(404, "not_found", &[]), code::VENDOR_UNAVAILABLE)];
+    let replies: [(fn() -> Reply, _); 2] = [
+        (|| state("cancelled", 0), code::JOB_CANCELLED),
+        (|| Reply::errors(404, "not_found", &[]), code::VENDOR_UNAVAILABLE),
+    ];
     for (reply, code) in replies {
         let server = Server::start(move |_, _| reply()).await;
         let klaviyo = klaviyo(server.url(), config());
@@ -157,7 +181,10 @@ async fn trouble_while_asking_is_no_reason_to_send_again() {
     let server = Server::start(|_, _| Reply::errors(401, "authentication_failed", &[])).await;
     let klaviyo = klaviyo(server.url(), config());
     let outcomes = confirm(&klaviyo, &upserts(&klaviyo, 1, &[])).await;
-    assert!(matches!(&outcomes[0], Outcome::Retry { scope: Scope::Credentials, .. }), "a person has to act: {outcomes:?}");
+    assert!(
+        matches!(&outcomes[0], Outcome::Retry { scope: Scope::Credentials, .. }),
+        "a person has to act: {outcomes:?}"
+    );
 }
 
 #[tokio::test]

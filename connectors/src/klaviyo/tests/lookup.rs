@@ -33,7 +33,10 @@ async fn unknown_people_are_skipped_and_never_sent() {
     let server = knowing(|number| number % 2 == 0).await;
     let klaviyo = klaviyo(server.url(), careful());
     let outcomes = klaviyo.deliver(&upserts(&klaviyo, 6, &[]), &owned()).await;
-    assert_eq!(words(&outcomes), ["delivered", "skipped would_create", "delivered", "skipped would_create", "delivered", "skipped would_create"]);
+    assert_eq!(
+        words(&outcomes),
+        ["delivered", "skipped would_create", "delivered", "skipped would_create", "delivered", "skipped would_create"]
+    );
     let lookups = server.received_at("/api/profiles");
     assert_eq!(lookups.len(), 1);
     assert!(lookups[0].query["filter"].starts_with("any(email,[\"person0@example.com\","), "{:?}", lookups[0].query);
@@ -59,7 +62,8 @@ async fn a_person_known_by_another_identifier_is_known() {
     let klaviyo = klaviyo(server.url(), careful());
     let own = person(1);
     // The vendor knows the customer, under another address.
-    let output = |number: usize| json!({"data": {"type": "profile", "attributes": {"external_id": format!("cust_{number}")}}});
+    let output =
+        |number: usize| json!({"data": {"type": "profile", "attributes": {"external_id": format!("cust_{number}")}}});
     assert_eq!(own[2].1, "cust_1");
     let batch = [delivery(&klaviyo, 1, &output(1)), delivery(&klaviyo, 2, &output(2))];
     assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered", "skipped would_create"]);
@@ -70,7 +74,8 @@ async fn an_event_creates_nobody_either() {
     let server = knowing(|_| false).await;
     let klaviyo = klaviyo(server.url(), careful());
     let profile = json!({"data": {"type": "profile", "attributes": {"email": email(0)}}});
-    let event = delivery(&klaviyo, 0, &json!({"data": {"type": "event", "attributes": {"metric": "M", "profile": profile}}}));
+    let event =
+        delivery(&klaviyo, 0, &json!({"data": {"type": "event", "attributes": {"metric": "M", "profile": profile}}}));
     assert_eq!(words(&klaviyo.deliver(&[event], &owned()).await), ["skipped would_create"]);
     assert!(server.received_at("/api/events").is_empty());
 }

@@ -10,7 +10,8 @@ use crate::klaviyo::mapping::{Rules, classify};
 use crate::klaviyo::{Config, requests};
 use crate::output::{NonFinite, Nulls};
 
-const ADA: &[(&str, &str)] = &[("email", "ada@example.com"), ("phone", "+15551234567"), ("customer_id", "12345"), ("shopify_id", "s-1")];
+const ADA: &[(&str, &str)] =
+    &[("email", "ada@example.com"), ("phone", "+15551234567"), ("customer_id", "12345"), ("shopify_id", "s-1")];
 
 fn with(config: &Config, output: &str, non_finite: &[String]) -> Result<Operation, ClassifyError> {
     let output = RawValue::from_string(output.to_owned()).unwrap();
@@ -45,7 +46,11 @@ fn the_first_seed_example_reaches_the_vendor_byte_for_byte() {
 fn numbers_keep_every_digit() {
     let output = r#"{"data":{"type":"profile","attributes":{"email":"ada@example.com","properties":{"a":9007199254740993,"b":0.1000000000000000055,"c":1e3}}}}"#;
     let operation = with(&config(), output, &[]).unwrap();
-    assert!(operation.body.get().contains(r#""a":9007199254740993,"b":0.1000000000000000055,"c":1e"#), "{}", operation.body);
+    assert!(
+        operation.body.get().contains(r#""a":9007199254740993,"b":0.1000000000000000055,"c":1e"#),
+        "{}",
+        operation.body
+    );
 }
 
 #[test]
@@ -56,12 +61,18 @@ fn what_is_safe_is_coerced_and_cleaned() {
         (json!({"phone_number": "+1 (555) 123-4567"}), json!({"phone_number": "+15551234567"})),
         (json!({"external_id": 12345}), json!({"external_id": "12345"})),
         // Nulls and blanks where an identifier belongs are left out, others too.
-        (json!({"email": "ada@example.com", "phone_number": null, "external_id": " "}), json!({"email": "ada@example.com"})),
+        (
+            json!({"email": "ada@example.com", "phone_number": null, "external_id": " "}),
+            json!({"email": "ada@example.com"}),
+        ),
         (
             json!({"email": "ada@example.com", "first_name": null, "properties": {"a": null, "b": {"c": null, "d": 1}}, "location": null}),
             json!({"email": "ada@example.com", "properties": {"b": {"d": 1}}}),
         ),
-        (json!({"email": "ada@example.com", "title": 7, "first_name": " Ada "}), json!({"email": "ada@example.com", "title": "7", "first_name": "Ada"})),
+        (
+            json!({"email": "ada@example.com", "title": 7, "first_name": " Ada "}),
+            json!({"email": "ada@example.com", "title": "7", "first_name": "Ada"}),
+        ),
         (
             json!({"email": "ada@example.com", "location": {"zip": 12345, "latitude": 1.5, "longitude": "2.5", "city": null}}),
             json!({"email": "ada@example.com", "location": {"zip": "12345", "latitude": 1.5, "longitude": "2.5"}}),
@@ -77,7 +88,8 @@ fn what_is_safe_is_coerced_and_cleaned() {
 #[test]
 fn null_clears_where_the_configuration_says_so_and_never_an_identifier() {
     let clear = Config { nulls: Nulls::Clear, ..config() };
-    let output = profile(&json!({"email": "ada@example.com", "phone_number": null, "external_id": null, "first_name": null,
+    let output =
+        profile(&json!({"email": "ada@example.com", "phone_number": null, "external_id": null, "first_name": null,
         "properties": {"a": null, "b": {"c": null}}, "location": {"city": null}}));
     let operation = with(&clear, &output.to_string(), &[]).unwrap();
     let sent = json!({"email": "ada@example.com", "first_name": null, "properties": {"a": null, "b": {"c": null}}, "location": {"city": null}});
@@ -111,13 +123,34 @@ fn what_does_not_fit_is_refused_with_place_and_cure() {
         (profile(&json!({"email": ada, "properties": {"$email": "bob@example.com"}})), "$email: is refused"),
         (profile(&json!({"email": ada, "_kx": "abc"})), "_kx: is refused"),
         (profile(&json!({"email": ada, "anonymous_id": "abc"})), "anonymous_id: is refused"),
-        (json!({"data": {"type": "profile", "attributes": {"email": ada}, "meta": {"patch_identifiers": {"append": {"email": "b@c"}}}}}), "identity rules"),
-        (json!({"data": {"type": "profile", "attributes": {"email": ada}, "meta": {"patch_properties": {"unset": 7}}}}), "unset: is a number"),
-        (json!({"data": {"type": "profile", "attributes": {"email": ada}, "meta": {"patch_properties": {"apend": {}}}}}), "did you mean `append`?"),
-        (json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"segments": {}}}}), "segments: is not known"),
-        (json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"lists": "X"}}}), "lists: is a text"),
-        (json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"lists": ["../x"]}}}), "is no list id"),
-        (json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"lists": {"data": [{"type": "segment", "id": "X"}]}}}}), "expected `list`"),
+        (
+            json!({"data": {"type": "profile", "attributes": {"email": ada}, "meta": {"patch_identifiers": {"append": {"email": "b@c"}}}}}),
+            "identity rules",
+        ),
+        (
+            json!({"data": {"type": "profile", "attributes": {"email": ada}, "meta": {"patch_properties": {"unset": 7}}}}),
+            "unset: is a number",
+        ),
+        (
+            json!({"data": {"type": "profile", "attributes": {"email": ada}, "meta": {"patch_properties": {"apend": {}}}}}),
+            "did you mean `append`?",
+        ),
+        (
+            json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"segments": {}}}}),
+            "segments: is not known",
+        ),
+        (
+            json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"lists": "X"}}}),
+            "lists: is a text",
+        ),
+        (
+            json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"lists": ["../x"]}}}),
+            "is no list id",
+        ),
+        (
+            json!({"data": {"type": "profile", "attributes": {"email": ada}, "relationships": {"lists": {"data": [{"type": "segment", "id": "X"}]}}}}),
+            "expected `list`",
+        ),
     ];
     for (output, expected) in invalid {
         let error = map(&output).unwrap_err();
@@ -155,16 +188,21 @@ fn lists_are_taken_out_sorted_and_said_once() {
         json!({"data": [{"type": "list", "id": "Zzz999"}, {"id": "Aaa111"}]}),
         json!({"data": ["Zzz999", {"type": "list", "id": "Aaa111"}]}),
     ] {
-        let operation = map(&json!({"data": {"type": "profile", "attributes": attributes, "relationships": {"lists": lists}}})).unwrap();
+        let operation =
+            map(&json!({"data": {"type": "profile", "attributes": attributes, "relationships": {"lists": lists}}}))
+                .unwrap();
         assert_eq!(operation.lists, expected, "{lists}");
         assert_eq!(body(&operation), json!({"type": "profile", "attributes": attributes}));
     }
-    for none in [json!(null), json!({}), json!({"lists": null}), json!({"lists": []}), json!({"lists": {"data": null}})] {
-        let operation = map(&json!({"data": {"type": "profile", "attributes": attributes, "relationships": none}})).unwrap();
+    for none in [json!(null), json!({}), json!({"lists": null}), json!({"lists": []}), json!({"lists": {"data": null}})]
+    {
+        let operation =
+            map(&json!({"data": {"type": "profile", "attributes": attributes, "relationships": none}})).unwrap();
         assert!(operation.lists.is_empty());
     }
     let many: Vec<_> = (0..51).map(|number| format!("L{number}")).collect();
-    let error = map(&json!({"data": {"type": "profile", "attributes": attributes, "relationships": {"lists": many}}})).unwrap_err();
+    let error = map(&json!({"data": {"type": "profile", "attributes": attributes, "relationships": {"lists": many}}}))
+        .unwrap_err();
     assert!(error.message.contains("the limit is 50"), "{error}");
 }
 
@@ -173,7 +211,10 @@ fn properties_are_patched_and_unset_as_the_vendor_has_it() {
     let patch = json!({"append": {"skus": "A1"}, "unset": ["old_score"], "unappend": null});
     let output = json!({"data": {"type": "profile", "attributes": {"email": "ada@example.com"}, "meta": {"patch_properties": patch}}});
     let operation = map(&output).unwrap();
-    assert_eq!(body(&operation)["meta"], json!({"patch_properties": {"append": {"skus": "A1"}, "unset": ["old_score"]}}));
+    assert_eq!(
+        body(&operation)["meta"],
+        json!({"patch_properties": {"append": {"skus": "A1"}, "unset": ["old_score"]}})
+    );
 }
 
 #[test]
@@ -217,8 +258,16 @@ fn an_event_is_taken_with_its_metric_and_profile() {
     assert!(event(json!({"metric": "M"})).message.contains("has no `profile`"));
     assert!(event(json!({"profile": ada})).message.contains("has no `metric`"));
     assert!(event(json!({"metric": "M", "profile": ada, "time": "soon"})).message.contains("is no time"));
-    assert!(event(json!({"metric": {"data": {"type": "metric", "attributes": {"name": "M", "service": "x"}}}, "profile": ada})).message.contains("service"));
-    let foreign = event(json!({"metric": "M", "profile": {"data": {"type": "profile", "attributes": {"email": "bob@example.com"}}}}));
+    assert!(
+        event(
+            json!({"metric": {"data": {"type": "metric", "attributes": {"name": "M", "service": "x"}}}, "profile": ada})
+        )
+        .message
+        .contains("service")
+    );
+    let foreign = event(
+        json!({"metric": "M", "profile": {"data": {"type": "profile", "attributes": {"email": "bob@example.com"}}}}),
+    );
     assert_eq!(foreign.code, code::FOREIGN_IDENTIFIER);
 }
 
@@ -233,13 +282,28 @@ fn any_json() -> impl Strategy<Value = Value> {
     ];
     let name = prop_oneof![
         "[a-z_$]{1,8}",
-        prop::sample::select(vec!["data", "type", "attributes", "email", "phone_number", "properties", "relationships", "lists", "id", "location", "meta", "profile", "metric"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "data",
+            "type",
+            "attributes",
+            "email",
+            "phone_number",
+            "properties",
+            "relationships",
+            "lists",
+            "id",
+            "location",
+            "meta",
+            "profile",
+            "metric"
+        ])
+        .prop_map(str::to_owned),
     ];
     leaf.prop_recursive(5, 48, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::Array),
-            prop::collection::vec((name.clone(), inner), 0..6).prop_map(|members| Value::Object(members.into_iter().collect())),
+            prop::collection::vec((name.clone(), inner), 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
 }

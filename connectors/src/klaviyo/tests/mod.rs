@@ -59,7 +59,8 @@ pub(super) fn owned() -> Context<'static> {
 
 /// A person with all three identifiers, told apart by a number.
 pub(super) fn person(number: usize) -> Vec<(String, String)> {
-    let identifiers = [("email", email(number)), ("phone", format!("+1555{number:07}")), ("customer_id", format!("cust_{number}"))];
+    let identifiers =
+        [("email", email(number)), ("phone", format!("+1555{number:07}")), ("customer_id", format!("cust_{number}"))];
     identifiers.map(|(kind, value)| (kind.to_owned(), value)).into()
 }
 

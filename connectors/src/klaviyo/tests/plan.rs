@@ -24,7 +24,10 @@ fn a_dry_run_shows_each_request_without_the_key() {
     let mut batch = upserts(&klaviyo, 5, &["AAAAAA"]);
     batch.push(upsert(&klaviyo, 5, &["BBBBBB"]));
     let planned = klaviyo.plan(&batch);
-    let shown: Vec<_> = planned.iter().map(|planned| (planned.method, planned.url.split('?').next().unwrap(), planned.deliveries.clone())).collect();
+    let shown: Vec<_> = planned
+        .iter()
+        .map(|planned| (planned.method, planned.url.split('?').next().unwrap(), planned.deliveries.clone()))
+        .collect();
     assert_eq!(
         shown,
         [
@@ -39,5 +42,8 @@ fn a_dry_run_shows_each_request_without_the_key() {
         spec::check_request(&received(planned)).unwrap();
     }
     let first: Value = serde_json::from_str(&planned[1].body).unwrap();
-    assert_eq!(first, json!({"data": {"type": "profile", "attributes": {"email": email(5), "properties": {"ltv": 5}}}}));
+    assert_eq!(
+        first,
+        json!({"data": {"type": "profile", "attributes": {"email": email(5), "properties": {"ltv": 5}}}})
+    );
 }

@@ -22,7 +22,11 @@ pub struct Received {
 }
 
 pub enum Reply {
-    Answer { status: u16, headers: Vec<(&'static str, String)>, body: String },
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
     /// The connection ends without an answer.
     Disconnect,
 }
@@ -117,7 +121,12 @@ impl Received {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Script, received: Arc<Mutex<Vec<Received>>>, misfits: Arc<Mutex<Vec<String>>>) {
+async fn serve(
+    mut stream: TcpStream,
+    script: Script,
+    received: Arc<Mutex<Vec<Received>>>,
+    misfits: Arc<Mutex<Vec<String>>>,
+) {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer).await {
         if let Err(misfit) = spec::check_request(&request) {
@@ -131,7 +140,10 @@ async fn serve(mut stream: TcpStream, script: Script, received: Arc<Mutex<Vec<Re
         match script(&request, before) {
             Reply::Disconnect => return,
             Reply::Answer { status, headers, body } => {
-                let mut head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/vnd.api+json\r\ncontent-length: {}\r\n", body.len());
+                let mut head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: application/vnd.api+json\r\ncontent-length: {}\r\n",
+                    body.len()
+                );
                 for (name, value) in headers {
                     head.push_str(&format!("{name}: {value}\r\n"));
                 }
@@ -157,8 +169,10 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Re
     let mut lines = head.lines();
     let mut first = lines.next()?.split(' ');
     let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let headers: BTreeMap<String, String> =
-        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    let headers: BTreeMap<String, String> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
     let body_bytes = headers.get("content-length").map_or(0, |value| value.parse().unwrap());
     while buffer.len() < head_end + body_bytes {
         if stream.read_buf(buffer).await.ok()? == 0 {

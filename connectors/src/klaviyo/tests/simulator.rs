@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tailwater_core::delivery::{Delivery, Outcome};
-use tailwater_simulators::klaviyo::{Disconnect, Effect, JobDuration, Options, PrescribedImportError, Prescription, Simulator};
+use tailwater_simulators::klaviyo::{
+    Disconnect, Effect, JobDuration, Options, PrescribedImportError, Prescription, Simulator,
+};
 
 use super::conformance::{conforms, settle};
 use super::{KEY, account_config, config, delivery, email, klaviyo, owned, person, tally, upsert, upserts, words};
@@ -18,7 +20,9 @@ async fn simulator(limits: bool) -> Simulator {
         api_key: KEY.to_owned(),
         limits,
         job_duration: JobDuration { base: Duration::from_millis(30), per_profile: Duration::from_micros(10) },
-        lists: [("AAAAAA", "Winback"), ("BBBBBB", "Champions")].map(|(id, name)| (id.to_owned(), name.to_owned())).into(),
+        lists: [("AAAAAA", "Winback"), ("BBBBBB", "Champions")]
+            .map(|(id, name)| (id.to_owned(), name.to_owned()))
+            .into(),
         ..Options::default()
     };
     Simulator::start(options).await.unwrap()
@@ -30,7 +34,11 @@ fn ltv(simulator: &Simulator, number: usize) -> Option<Value> {
 }
 
 fn members(simulator: &Simulator, list: &str) -> usize {
-    simulator.profiles().iter().filter(|profile| profile["lists"].as_array().unwrap().iter().any(|own| own == list)).count()
+    simulator
+        .profiles()
+        .iter()
+        .filter(|profile| profile["lists"].as_array().unwrap().iter().any(|own| own == list))
+        .count()
 }
 
 fn first_is(outcomes: &[Outcome], expected: &str) {
@@ -46,7 +54,11 @@ async fn the_suite_passes_one_by_one_and_in_bulk() {
     let events: Vec<Delivery> = (0..5)
         .map(|number| {
             let profile = json!({"data": {"type": "profile", "attributes": {"email": email(number)}}});
-            delivery(&klaviyo, number, &json!({"data": {"type": "event", "attributes": {"metric": "Score Fell", "profile": profile}}}))
+            delivery(
+                &klaviyo,
+                number,
+                &json!({"data": {"type": "event", "attributes": {"metric": "Score Fell", "profile": profile}}}),
+            )
         })
         .collect();
     conforms(&klaviyo, &events).await;
@@ -81,9 +93,13 @@ async fn five_thousand_people_are_one_job_and_its_lists_are_exact() {
     let mut open = outcomes;
     // As the send stage does it: one poll a ticket, politely apart.
     for _ in 0..60 {
-        let tickets: Vec<_> = open.iter().filter_map(|outcome| if let Outcome::Accepted(ticket) = outcome { Some(ticket.clone()) } else { None }).collect();
+        let tickets: Vec<_> = open
+            .iter()
+            .filter_map(|outcome| if let Outcome::Accepted(ticket) = outcome { Some(ticket.clone()) } else { None })
+            .collect();
         let Some(ticket) = tickets.first() else { break };
-        let members: Vec<usize> = (0..open.len()).filter(|&index| matches!(&open[index], Outcome::Accepted(own) if own == ticket)).collect();
+        let members: Vec<usize> =
+            (0..open.len()).filter(|&index| matches!(&open[index], Outcome::Accepted(own) if own == ticket)).collect();
         let deliveries: Vec<_> = members.iter().map(|&index| batch[index].clone()).collect();
         for (index, outcome) in members.into_iter().zip(klaviyo.confirm(ticket, &deliveries, &owned()).await) {
             open[index] = outcome;
@@ -119,7 +135,9 @@ async fn a_cancelled_job_is_sent_again_and_lost_answers_do_no_harm() {
     simulator.prescribe(Prescription::new(Effect::CancelJob)).unwrap();
     first_is(&settle(&klaviyo, &batch, &owned()).await, "retry job_cancelled");
     for breaks in [Disconnect::BeforeReading, Disconnect::AfterReading, Disconnect::AfterProcessing] {
-        simulator.prescribe(Prescription::new(Effect::Disconnect(breaks)).on("POST", "/api/profile-bulk-import-jobs")).unwrap();
+        simulator
+            .prescribe(Prescription::new(Effect::Disconnect(breaks)).on("POST", "/api/profile-bulk-import-jobs"))
+            .unwrap();
         first_is(&settle(&klaviyo, &batch, &owned()).await, "retry vendor_unavailable");
     }
     first_is(&settle(&klaviyo, &batch, &owned()).await, "delivered");
@@ -156,7 +174,9 @@ async fn two_people_at_the_vendor_are_not_merged() {
     let simulator = simulator(false).await;
     let klaviyo = klaviyo(&simulator.url(), config());
     let own = person(1);
-    let by = |field: &str, value: &str| delivery(&klaviyo, 1, &json!({"data": {"type": "profile", "attributes": {field: value}}}));
+    let by = |field: &str, value: &str| {
+        delivery(&klaviyo, 1, &json!({"data": {"type": "profile", "attributes": {field: value}}}))
+    };
     for batch in [[by("email", &own[0].1)], [by("phone_number", &own[1].1)]] {
         assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered"]);
     }

@@ -23,14 +23,15 @@ struct Spec {
 fn spec() -> Option<&'static Spec> {
     static SPEC: OnceLock<Option<Spec>> = OnceLock::new();
     SPEC.get_or_init(|| {
-        let folder = std::env::var_os("TAILWATER_SPECS").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/specs"),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("TAILWATER_SPECS")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/specs"), PathBuf::from);
         let path = folder.join(format!("klaviyo-{REVISION}.json"));
         let Ok(text) = std::fs::read(&path) else {
             // Past the capture of the test runner: a check that did not run must be seen.
-            let skip = format!("SKIPPED: requests are not held against Klaviyo's specification, {} is absent\n", path.display());
+            let skip = format!(
+                "SKIPPED: requests are not held against Klaviyo's specification, {} is absent\n",
+                path.display()
+            );
             std::io::stderr().write_all(skip.as_bytes()).unwrap();
             return None;
         };
@@ -66,7 +67,9 @@ fn operation<'a>(spec: &'a Spec, method: &str, path: &str) -> Option<(&'a str, &
     // A literal path wins over one with a placeholder.
     let mut matching: Vec<_> = paths.iter().filter(|(template, _)| fits(template, path)).collect();
     matching.sort_by_key(|(template, _)| template.matches('{').count());
-    matching.into_iter().find_map(|(template, operations)| Some((template.as_str(), operations.get(method.to_lowercase())?)))
+    matching
+        .into_iter()
+        .find_map(|(template, operations)| Some((template.as_str(), operations.get(method.to_lowercase())?)))
 }
 
 fn fits(template: &str, path: &str) -> bool {
@@ -78,10 +81,15 @@ fn fits(template: &str, path: &str) -> bool {
 pub fn check_request(request: &Received) -> Result<(), String> {
     let Some(spec) = spec() else { return Ok(()) };
     let name = format!("{} {}", request.method, request.path);
-    let (template, operation) = operation(spec, &request.method, &request.path).ok_or_else(|| format!("{name}: no such operation"))?;
-    let parameters: Vec<_> = operation["parameters"].as_array().unwrap().iter().filter(|parameter| parameter["in"] == "query").collect();
+    let (template, operation) =
+        operation(spec, &request.method, &request.path).ok_or_else(|| format!("{name}: no such operation"))?;
+    let parameters: Vec<_> =
+        operation["parameters"].as_array().unwrap().iter().filter(|parameter| parameter["in"] == "query").collect();
     for (key, value) in &request.query {
-        let parameter = parameters.iter().find(|parameter| parameter["name"] == key.as_str()).ok_or_else(|| format!("{name}: no parameter {key}"))?;
+        let parameter = parameters
+            .iter()
+            .find(|parameter| parameter["name"] == key.as_str())
+            .ok_or_else(|| format!("{name}: no parameter {key}"))?;
         if let Some(allowed) = parameter.pointer("/schema/items/enum").and_then(Value::as_array) {
             for part in value.split(',') {
                 if !allowed.iter().any(|allowed| allowed == part) {
@@ -95,7 +103,9 @@ pub fn check_request(request: &Received) -> Result<(), String> {
             return Err(format!("{name}: {key} is {value}, at most {most} is taken"));
         }
     }
-    for (header, expected) in [("authorization", format!("Klaviyo-API-Key {}", super::KEY)), ("revision", REVISION.to_owned())] {
+    for (header, expected) in
+        [("authorization", format!("Klaviyo-API-Key {}", super::KEY)), ("revision", REVISION.to_owned())]
+    {
         if request.headers.get(header) != Some(&expected) {
             return Err(format!("{name}: the header {header} is {:?}", request.headers.get(header)));
         }
@@ -108,7 +118,8 @@ pub fn check_request(request: &Received) -> Result<(), String> {
             let sent = request.headers.get("content-type").map(String::as_str).unwrap_or_default();
             let media = content.get(sent).ok_or_else(|| format!("{name}: does not take {sent}"))?;
             let validator = validator(spec, template, &media["schema"]);
-            let misfits: Vec<_> = validator.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+            let misfits: Vec<_> =
+                validator.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path())).collect();
             if misfits.is_empty() { Ok(()) } else { Err(format!("{name}: {}", misfits.join("; "))) }
         }
     }
@@ -177,7 +188,13 @@ fn every_attribute_of_the_specification_is_taken_or_refused_with_a_reason() {
     let identifiers: Vec<_> = own.iter().map(|(kind, value)| (kind.as_str(), value.as_str())).collect();
     let classify = |output: &Value| {
         let output = serde_json::value::RawValue::from_string(output.to_string()).unwrap();
-        klaviyo.classify(&ClassifyInput { output: &output, route: "r", ordinal: 0, identifiers: &identifiers, non_finite: &[] })
+        klaviyo.classify(&ClassifyInput {
+            output: &output,
+            route: "r",
+            ordinal: 0,
+            identifiers: &identifiers,
+            non_finite: &[],
+        })
     };
     let value = |name: &str| match name {
         "email" => json!(own[0].1),
@@ -192,14 +209,17 @@ fn every_attribute_of_the_specification_is_taken_or_refused_with_a_reason() {
         _ => json!("text"),
     };
     for name in profile.keys() {
-        let taken = classify(&json!({"data": {"type": "profile", "attributes": {"email": own[0].1, name: value(name)}}}));
+        let taken =
+            classify(&json!({"data": {"type": "profile", "attributes": {"email": own[0].1, name: value(name)}}}));
         match name.as_str() {
             "_kx" => assert!(taken.unwrap_err().message.contains("is refused"), "{name}"),
             _ => assert!(taken.is_ok(), "{name}: {taken:?}"),
         }
     }
     for name in location.keys() {
-        let taken = classify(&json!({"data": {"type": "profile", "attributes": {"email": own[0].1, "location": {name: "text"}}}}));
+        let taken = classify(
+            &json!({"data": {"type": "profile", "attributes": {"email": own[0].1, "location": {name: "text"}}}}),
+        );
         assert!(taken.is_ok(), "{name}: {taken:?}");
     }
     for name in event.keys() {
@@ -220,7 +240,11 @@ fn every_attribute_of_the_specification_is_taken_or_refused_with_a_reason() {
 #[test]
 fn the_specification_would_notice_a_wrong_request() {
     let Some(_) = spec() else { return };
-    let headers = [("authorization", format!("Klaviyo-API-Key {}", super::KEY)), ("revision", REVISION.to_owned()), ("content-type", MEDIA_TYPE.to_owned())];
+    let headers = [
+        ("authorization", format!("Klaviyo-API-Key {}", super::KEY)),
+        ("revision", REVISION.to_owned()),
+        ("content-type", MEDIA_TYPE.to_owned()),
+    ];
     let good = Received {
         method: "POST".to_owned(),
         path: "/api/profile-import".to_owned(),
@@ -238,7 +262,14 @@ fn the_specification_would_notice_a_wrong_request() {
     assert!(with(&|request| request.path = "/api/profiles-import".to_owned()).contains("no such operation"));
     assert!(with(&|request| request.method = "DELETE".to_owned()).contains("no such operation"));
     assert!(with(&|request| request.body = json!({"data": {"type": "person", "attributes": {}}})).contains("type"));
-    assert!(with(&|request| request.body = json!({"data": {"type": "profile", "attributes": {"first_name": 7}}})).contains("first_name"));
-    assert!(with(&|request| drop(request.headers.insert("revision".to_owned(), "2020".to_owned()))).contains("revision"));
-    assert!(with(&|request| drop(request.query.insert("nonsense".to_owned(), "1".to_owned()))).contains("no parameter"));
+    assert!(
+        with(&|request| request.body = json!({"data": {"type": "profile", "attributes": {"first_name": 7}}}))
+            .contains("first_name")
+    );
+    assert!(
+        with(&|request| drop(request.headers.insert("revision".to_owned(), "2020".to_owned()))).contains("revision")
+    );
+    assert!(
+        with(&|request| drop(request.query.insert("nonsense".to_owned(), "1".to_owned()))).contains("no parameter")
+    );
 }

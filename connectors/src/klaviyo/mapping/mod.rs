@@ -5,6 +5,9 @@
 //! never let through, whatever the vendor would say: an identifier that is not this profile's, anything that subscribes
 //! somebody, and a null where an identifier belongs, since it would clear the vendor's.
 
+mod event;
+mod take;
+
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
@@ -14,11 +17,11 @@ use tailwater_core::operation::{Operation, OperationKind};
 
 use super::requests::{EVENT_BYTES_MAX, Field, PROFILE_BYTES_MAX};
 use super::schema::{
-    EVENT, EVENT_PROPERTIES_MAX, EXTERNAL_ID_CHARS_MAX, LIST_ID_BYTES_MAX, LISTS_MAX, LOCATION, METRIC_CHARS_END, PROFILE,
-    REFUSED, REFUSED_PROPERTIES, Shape,
+    EXTERNAL_ID_CHARS_MAX, LIST_ID_BYTES_MAX, LISTS_MAX, LOCATION, PROFILE, REFUSED_PROPERTIES, Shape,
 };
 use crate::destination::{ClassifyError, ClassifyInput};
 use crate::output::{NonFinite, Nulls, nearest, omit_nulls, put_null};
+use take::{coerce, expect_type, invalid, object, refuse_rest, refused, unknown, unknown_attribute, wrong_type};
 
 /// What the configuration says about outputs.
 #[derive(Debug, Clone, Copy)]
@@ -34,11 +37,14 @@ pub(super) struct Rules<'a> {
 /// # Errors
 /// The output does not fit, or names somebody else; the message says where, what was expected and what to do.
 pub(super) fn classify(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Result<Operation, ClassifyError> {
-    let root: Value = serde_json::from_str(input.output.get())
-        .map_err(|error| invalid("the output", &format!("cannot be read ({error}); return plain data of moderate depth")))?;
+    let root: Value = serde_json::from_str(input.output.get()).map_err(|error| {
+        invalid("the output", &format!("cannot be read ({error}); return plain data of moderate depth"))
+    })?;
     refuse_non_finite(rules.non_finite, input.non_finite)?;
     let mut root = object(root, "the output", "`{data: {type: 'profile', attributes: {…}}}`")?;
-    let data = root.remove("data").ok_or_else(|| invalid("the output", "has no `data`; expected `{data: {type: 'profile', attributes: {…}}}`"))?;
+    let data = root
+        .remove("data")
+        .ok_or_else(|| invalid("the output", "has no `data`; expected `{data: {type: 'profile', attributes: {…}}}`"))?;
     refuse_rest(&root, "", &["data"])?;
     let mut data = object(data, "data", "an object with `type` and `attributes`")?;
     let kind = take_kind(&mut data)?;
@@ -48,13 +54,15 @@ pub(super) fn classify(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Result<Op
         _ => checked.profile(data)?,
     };
     clear_non_finite(rules.non_finite, input.non_finite, kind, &mut body)?;
-    let text = serde_json::to_string(&body).map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
+    let text = serde_json::to_string(&body)
+        .map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
     let bytes_max = if kind == OperationKind::TrackEvent { EVENT_BYTES_MAX } else { PROFILE_BYTES_MAX };
     if text.len() > bytes_max {
         let message = format!("data: {} bytes, the limit is {bytes_max}; send fewer or shorter properties", text.len());
         return Err(ClassifyError { code: code::PAYLOAD_TOO_LARGE, message });
     }
-    let body = RawValue::from_string(text).map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
+    let body = RawValue::from_string(text)
+        .map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
     let place = input.ordinal.to_string();
     Ok(Operation { kind, route: input.route.to_owned(), place, body, lists, non_finite: input.non_finite.to_vec() })
 }
@@ -156,7 +164,14 @@ impl Checker<'_> {
         Ok(Some(own.to_owned()))
     }
 
-    fn put(&self, out: &mut Map<String, Value>, name: String, value: Value, shape: Shape, at: &str) -> Result<(), ClassifyError> {
+    fn put(
+        &self,
+        out: &mut Map<String, Value>,
+        name: String,
+        value: Value,
+        shape: Shape,
+        at: &str,
+    ) -> Result<(), ClassifyError> {
         if value.is_null() {
             if self.rules.nulls == Nulls::Clear {
                 out.insert(name, value);
@@ -167,7 +182,13 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn put_location(&self, out: &mut Map<String, Value>, name: String, value: Value, at: &str) -> Result<(), ClassifyError> {
+    fn put_location(
+        &self,
+        out: &mut Map<String, Value>,
+        name: String,
+        value: Value,
+        at: &str,
+    ) -> Result<(), ClassifyError> {
         // The vendor knows no null for the whole place, only for its parts.
         if value.is_null() {
             return Ok(());
@@ -186,7 +207,13 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn put_properties(&self, out: &mut Map<String, Value>, name: String, value: Value, at: &str) -> Result<(), ClassifyError> {
+    fn put_properties(
+        &self,
+        out: &mut Map<String, Value>,
+        name: String,
+        value: Value,
+        at: &str,
+    ) -> Result<(), ClassifyError> {
         // A null here would be read as "all of them"; nobody means that.
         if value.is_null() {
             return Ok(());
@@ -203,63 +230,7 @@ impl Checker<'_> {
         out.insert(name, Value::Object(properties));
         Ok(())
     }
-
-    /// `{type, attributes: {metric, profile, properties?, …}}` → the body. A metric may be given by its name.
-    fn event(&mut self, mut data: Map<String, Value>) -> Result<Value, ClassifyError> {
-        let attributes = data.remove("attributes").ok_or_else(|| invalid("data", "has no `attributes`"))?;
-        refuse_rest(&data, "data", &["type", "attributes"])?;
-        let mut out = Map::new();
-        for (name, value) in object(attributes, "data.attributes", "an object")? {
-            let at = format!("data.attributes.{name}");
-            if let Some((_, shape)) = EVENT.iter().find(|(known, _)| *known == name) {
-                // Nothing of an event is there before it, so a null clears nothing and is left out.
-                if !value.is_null() {
-                    out.insert(name, coerce(value, *shape, &at)?);
-                }
-            } else if name == "properties" {
-                let mut properties = if value.is_null() { Map::new() } else { object(value, &at, "an object")? };
-                omit_nulls(&mut properties);
-                if properties.len() > EVENT_PROPERTIES_MAX {
-                    return Err(invalid(&at, &format!("has {} members, the limit is {EVENT_PROPERTIES_MAX}", properties.len())));
-                }
-                out.insert(name, Value::Object(properties));
-            } else if name == "metric" {
-                out.insert(name, metric(value, &at)?);
-            } else if name == "profile" {
-                out.insert(name, self.event_profile(value, &at)?);
-            } else {
-                let known = EVENT.iter().map(|(known, _)| *known).chain(["properties", "metric", "profile"]);
-                return Err(unknown(&at, &name, known, "; what the event is about goes under data.attributes.properties"));
-            }
-        }
-        for (needed, example) in [("metric", "{data: {type: 'metric', attributes: {name: 'Placed Order'}}}"), ("profile", PROFILE_EXAMPLE)] {
-            if !out.contains_key(needed) {
-                return Err(invalid("data.attributes", &format!("has no `{needed}`; expected `{needed}: {example}`")));
-            }
-        }
-        out.entry("properties").or_insert_with(|| Value::Object(Map::new()));
-        Ok(serde_json::json!({"type": "event", "attributes": out}))
-    }
-
-    fn event_profile(&mut self, value: Value, at: &str) -> Result<Value, ClassifyError> {
-        let mut profile = object(value, at, PROFILE_EXAMPLE)?;
-        let data = profile.remove("data").ok_or_else(|| invalid(at, &format!("has no `data`; expected `{PROFILE_EXAMPLE}`")))?;
-        refuse_rest(&profile, at, &["data"])?;
-        let at = format!("{at}.data");
-        let mut data = object(data, &at, "an object with `type` and `attributes`")?;
-        if data.get("id").is_some_and(|id| !id.is_null()) {
-            return Err(refused(&format!("{at}.id"), "id"));
-        }
-        data.remove("id");
-        let attributes = data.remove("attributes").ok_or_else(|| invalid(&at, "has no `attributes`"))?;
-        expect_type(data.remove("type"), "profile", &at)?;
-        refuse_rest(&data, &at, &["type", "attributes"])?;
-        let attributes = self.profile_attributes(attributes, &format!("{at}.attributes"))?;
-        Ok(serde_json::json!({"data": {"type": "profile", "attributes": attributes}}))
-    }
 }
-
-const PROFILE_EXAMPLE: &str = "{data: {type: 'profile', attributes: {email: row.email}}}";
 
 /// `non_finite: reject`.
 fn refuse_non_finite(rule: NonFinite, paths: &[String]) -> Result<(), ClassifyError> {
@@ -276,7 +247,12 @@ fn refuse_non_finite(rule: NonFinite, paths: &[String]) -> Result<(), ClassifyEr
 
 /// `non_finite: clear`: a null where the sandbox took the number out. It comes after nulls were left out, since it is meant. Only
 /// custom properties are numbers that can be cleared; of an event nothing was there before.
-fn clear_non_finite(rule: NonFinite, paths: &[String], kind: OperationKind, body: &mut Value) -> Result<(), ClassifyError> {
+fn clear_non_finite(
+    rule: NonFinite,
+    paths: &[String],
+    kind: OperationKind,
+    body: &mut Value,
+) -> Result<(), ClassifyError> {
     const PROPERTIES: &str = "data.attributes.properties.";
     if rule != NonFinite::Clear || kind != OperationKind::UpsertProfile {
         return Ok(());
@@ -284,7 +260,8 @@ fn clear_non_finite(rule: NonFinite, paths: &[String], kind: OperationKind, body
     for path in paths {
         let place = path.strip_prefix(PROPERTIES).zip(body.pointer_mut("/attributes/properties"));
         if !place.is_some_and(|(rest, properties)| put_null(properties, rest)) {
-            let message = format!("{path}: the number is not finite, and `non_finite: clear` can clear custom properties only");
+            let message =
+                format!("{path}: the number is not finite, and `non_finite: clear` can clear custom properties only");
             return Err(ClassifyError { code: code::NON_FINITE_NUMBER, message });
         }
     }
@@ -296,11 +273,13 @@ fn take_kind(data: &mut Map<String, Value>) -> Result<OperationKind, ClassifyErr
         Some(Value::String(kind)) => match kind.as_str() {
             "profile" => Ok(OperationKind::UpsertProfile),
             "event" => Ok(OperationKind::TrackEvent),
-            other if other.contains("subscription") || other.contains("suppression") => {
-                Err(invalid("data.type", &format!("is `{other}`: a sync subscribes nobody and lifts no suppression; send `profile` or `event`")))
-            }
+            other if other.contains("subscription") || other.contains("suppression") => Err(invalid(
+                "data.type",
+                &format!("is `{other}`: a sync subscribes nobody and lifts no suppression; send `profile` or `event`"),
+            )),
             other => {
-                let hint = nearest(other, ["profile", "event"]).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                let hint = nearest(other, ["profile", "event"])
+                    .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                 Err(invalid("data.type", &format!("is `{other}`; expected `profile` or `event`{hint}")))
             }
         },
@@ -329,7 +308,11 @@ fn lists(relationships: Value) -> Result<Vec<String>, ClassifyError> {
         }
         Some(other) => return Err(wrong_type(AT, "`{data: [{type: 'list', id: '…'}]}` or an array of ids", &other)),
     };
-    let mut ids = items.into_iter().enumerate().map(|(index, item)| list_id(item, &format!("{AT}[{index}]"))).collect::<Result<Vec<_>, _>>()?;
+    let mut ids = items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| list_id(item, &format!("{AT}[{index}]")))
+        .collect::<Result<Vec<_>, _>>()?;
     ids.sort_unstable();
     ids.dedup();
     if ids.len() > LISTS_MAX {
@@ -356,8 +339,14 @@ fn list_id(item: Value, at: &str) -> Result<String, ClassifyError> {
         other => return Err(wrong_type(at, "a list's id", &other)),
     };
     let id = id.trim();
-    if id.is_empty() || id.len() > LIST_ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
-        return Err(invalid(at, "is no list id; it is the short code in the list's address (such as `Y6nRLr`), not its name"));
+    if id.is_empty()
+        || id.len() > LIST_ID_BYTES_MAX
+        || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    {
+        return Err(invalid(
+            at,
+            "is no list id; it is the short code in the list's address (such as `Y6nRLr`), not its name",
+        ));
     }
     Ok(id.to_owned())
 }
@@ -387,117 +376,4 @@ fn meta_of(meta: Value, at: &str) -> Result<Value, ClassifyError> {
         out.insert(name, value);
     }
     Ok(serde_json::json!({"patch_properties": out}))
-}
-
-/// `{data: {type: 'metric', attributes: {name}}}` or the name alone.
-fn metric(value: Value, at: &str) -> Result<Value, ClassifyError> {
-    const EXAMPLE: &str = "`{data: {type: 'metric', attributes: {name: '…'}}}` or a name";
-    let name = match value {
-        Value::String(name) => name,
-        other => {
-            let mut metric = object(other, at, EXAMPLE)?;
-            let mut data = object(metric.remove("data").unwrap_or_default(), &format!("{at}.data"), "an object with `type` and `attributes`")?;
-            refuse_rest(&metric, at, &["data"])?;
-            expect_type(data.remove("type"), "metric", &format!("{at}.data"))?;
-            let attributes = data.remove("attributes").unwrap_or_default();
-            refuse_rest(&data, &format!("{at}.data"), &["type", "attributes"])?;
-            let at = format!("{at}.data.attributes");
-            let mut attributes = object(attributes, &at, "an object with `name`")?;
-            let name = attributes.remove("name").unwrap_or_default();
-            refuse_rest(&attributes, &at, &["name"])?;
-            match name {
-                Value::String(name) => name,
-                other => return Err(wrong_type(&format!("{at}.name"), "a text", &other)),
-            }
-        }
-    };
-    let name = name.trim();
-    if name.is_empty() || name.chars().count() >= METRIC_CHARS_END {
-        return Err(invalid(at, &format!("needs a name of 1 to {} characters", METRIC_CHARS_END - 1)));
-    }
-    Ok(serde_json::json!({"data": {"type": "metric", "attributes": {"name": name}}}))
-}
-
-/// Takes a value as the vendor wants it, where nothing is lost by it.
-fn coerce(value: Value, shape: Shape, at: &str) -> Result<Value, ClassifyError> {
-    match (shape, value) {
-        (Shape::Text | Shape::TextOrNumber, Value::String(text)) => Ok(Value::from(text.trim())),
-        (Shape::Text, Value::Number(number)) => Ok(Value::String(number.to_string())),
-        (Shape::Text, other) => Err(wrong_type(at, "a text", &other)),
-        (Shape::TextOrNumber, Value::Number(number)) => Ok(Value::Number(number)),
-        (Shape::TextOrNumber, other) => Err(wrong_type(at, "a text or a number", &other)),
-        (Shape::Time, Value::String(text)) => match tailwater_core::Timestamp::parse(text.trim()) {
-            Some(time) => Ok(Value::String(time.to_string())),
-            None => Err(invalid(at, "is no time; expected something like `2026-03-01T08:00:00Z`")),
-        },
-        (Shape::Time, other) => Err(wrong_type(at, "a time as text", &other)),
-        (Shape::Number, Value::Number(number)) => Ok(Value::Number(number)),
-        (Shape::Number, Value::String(text)) => match serde_json::from_str::<serde_json::Number>(text.trim()) {
-            Ok(number) => Ok(Value::Number(number)),
-            Err(_) => Err(invalid(at, "is no number")),
-        },
-        (Shape::Number, other) => Err(wrong_type(at, "a number", &other)),
-        (Shape::Boolean, Value::Bool(flag)) => Ok(Value::Bool(flag)),
-        (Shape::Boolean, other) => Err(wrong_type(at, "true or false", &other)),
-    }
-}
-
-fn object(value: Value, at: &str, expected: &str) -> Result<Map<String, Value>, ClassifyError> {
-    match value {
-        Value::Object(object) => Ok(object),
-        other => Err(wrong_type(at, expected, &other)),
-    }
-}
-
-fn expect_type(value: Option<Value>, expected: &str, at: &str) -> Result<(), ClassifyError> {
-    match value {
-        Some(Value::String(kind)) if kind == expected => Ok(()),
-        Some(Value::String(kind)) => Err(invalid(&format!("{at}.type"), &format!("is `{kind}`; expected `{expected}`"))),
-        Some(other) => Err(wrong_type(&format!("{at}.type"), &format!("`{expected}`"), &other)),
-        None => Err(invalid(at, &format!("has no `type`; expected `type: '{expected}'`"))),
-    }
-}
-
-/// Nothing may be left over: what is not understood would be lost silently.
-fn refuse_rest(rest: &Map<String, Value>, at: &str, known: &[&'static str]) -> Result<(), ClassifyError> {
-    let Some(name) = rest.keys().next() else { return Ok(()) };
-    let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-    if REFUSED.iter().any(|(refused, _)| refused == name) {
-        return Err(refused(&path, name));
-    }
-    Err(unknown(&path, name, known.iter().copied(), ""))
-}
-
-fn unknown_attribute(at: &str, name: &str) -> ClassifyError {
-    if REFUSED.iter().any(|(refused, _)| *refused == name) {
-        return refused(at, name);
-    }
-    let known = PROFILE.iter().map(|(known, _)| *known).chain(Field::ALL.map(Field::as_str)).chain(["location", "properties"]);
-    unknown(at, name, known, "; custom fields go under data.attributes.properties")
-}
-
-fn unknown<'a>(at: &str, name: &str, known: impl IntoIterator<Item = &'a str>, advice: &str) -> ClassifyError {
-    let hint = nearest(name, known).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-    invalid(at, &format!("is not known to the vendor{hint}{advice}"))
-}
-
-fn refused(at: &str, name: &str) -> ClassifyError {
-    let reason = REFUSED.iter().find(|(refused, _)| *refused == name).map_or("it cannot be checked", |(_, reason)| reason);
-    invalid(at, &format!("is refused: {reason}"))
-}
-
-fn wrong_type(at: &str, expected: &str, got: &Value) -> ClassifyError {
-    let got = match got {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    };
-    invalid(at, &format!("is {got}; expected {expected}"))
-}
-
-fn invalid(at: &str, message: &str) -> ClassifyError {
-    ClassifyError { code: code::OUTPUT_INVALID, message: format!("{at}: {message}") }
 }
