@@ -176,7 +176,10 @@ mod tests {
             for heading in ["## How it shows", "## Why it happens", "## What to do", "## What happens meanwhile"] {
                 assert!(page.contains(&format!("\n{heading}\n")), "docs/errors/{code}.md lacks `{heading}`");
             }
-            assert!(index.contains(&format!("| [`{code}`]({code}.md) | {summary} |")), "docs/errors/README.md does not list {code}");
+            assert!(
+                index.contains(&format!("| [`{code}`]({code}.md) | {summary} |")),
+                "docs/errors/README.md does not list {code}"
+            );
         }
         assert!(pages.is_empty(), "docs/errors has pages of no code: {:?}", pages.keys());
     }

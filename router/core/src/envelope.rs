@@ -252,11 +252,13 @@ impl<'a> Envelope<'a> {
             put_with(out, tag::TIME, |value| put_signed(value, self.time.as_millis()));
         }
         match &self.position {
-            Some(SourcePosition::Table { generation, version, ordinal }) => put_with(out, tag::POSITION_TABLE, |value| {
-                put_varint(value, u64::from(*generation));
-                put_varint(value, *version);
-                put_varint(value, *ordinal);
-            }),
+            Some(SourcePosition::Table { generation, version, ordinal }) => {
+                put_with(out, tag::POSITION_TABLE, |value| {
+                    put_varint(value, u64::from(*generation));
+                    put_varint(value, *version);
+                    put_varint(value, *ordinal);
+                })
+            }
             Some(SourcePosition::Log(at)) => put_with(out, tag::POSITION_LOG, |value| put_coordinates(value, at)),
             None => {}
         }

@@ -103,12 +103,25 @@ impl EventId {
     /// A change of a row that is overwritten in place, or a record of a producer that gives no id: its position says
     /// which one it is. The ordinal is left out for a table, because the key already tells rows of one version apart
     /// and a rewritten file may list them in another order.
-    pub fn of_state(workspace: &str, source: &str, position: &SourcePosition<'_>, key: &[u8], change: ChangeKind) -> Self {
+    pub fn of_state(
+        workspace: &str,
+        source: &str,
+        position: &SourcePosition<'_>,
+        key: &[u8],
+        change: ChangeKind,
+    ) -> Self {
         let change = change.as_str().as_bytes();
         match position {
             SourcePosition::Table { generation, version, ordinal: _ } => Self(hash(
                 "tw.event.table",
-                &[workspace.as_bytes(), source.as_bytes(), &generation.to_be_bytes(), &version.to_be_bytes(), key, change],
+                &[
+                    workspace.as_bytes(),
+                    source.as_bytes(),
+                    &generation.to_be_bytes(),
+                    &version.to_be_bytes(),
+                    key,
+                    change,
+                ],
             )),
             SourcePosition::Log(at) => Self(hash(
                 "tw.event.log",

@@ -259,7 +259,9 @@ mod tests {
 
     #[test]
     fn the_bounds_of_many_and_most() {
-        for (failures, rows, pauses) in [(49, 100, false), (50, 100, true), (9, 10, false), (10, 10, true), (10, 20, true), (10, 21, false)] {
+        for (failures, rows, pauses) in
+            [(49, 100, false), (50, 100, true), (9, 10, false), (10, 10, true), (10, 20, true), (10, 21, false)]
+        {
             let mut window = Window::default();
             for _ in 0..failures {
                 window.failed(threw("boom"), START);
@@ -287,7 +289,10 @@ mod tests {
 
     #[test]
     fn messages_that_differ_in_their_values_are_alike() {
-        assert_eq!(threw("row 17: cannot read 'a@example.com' of null"), threw("row 9,018.5: cannot read 'b@example.org' of null"));
+        assert_eq!(
+            threw("row 17: cannot read 'a@example.com' of null"),
+            threw("row 9,018.5: cannot read 'b@example.org' of null")
+        );
         assert_ne!(threw("cannot read x"), threw("cannot read y"));
         assert_eq!(threw("can't parse \"12\" as it isn't a date").shape, "can't parse \"…\" as it isn't a date");
         assert_eq!(threw("an 'open end").shape, "an 'open end");

@@ -86,7 +86,7 @@ pub struct Key {
 }
 
 /// One bit per offset of a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bitmap([u64; 16]);
 
 /// The bitmaps of a block, by end and reason.
@@ -145,12 +145,6 @@ impl DecodeError {
 }
 
 // === impl Bitmap ===
-
-impl Default for Bitmap {
-    fn default() -> Self {
-        Self([0; 16])
-    }
-}
 
 impl Bitmap {
     /// Sets the bit of an offset; true if it was not set before.
@@ -234,7 +228,8 @@ impl Key {
             u32,
             String,
         ) = serde_json::from_slice(bytes).map_err(|_| DecodeError("the key is not the documented array"))?;
-        let segment = u64::from_str_radix(&segment, 16).map_err(|_| DecodeError("the segment is no hexadecimal number"))?;
+        let segment =
+            u64::from_str_radix(&segment, 16).map_err(|_| DecodeError("the segment is no hexadecimal number"))?;
         Ok(Self { stage, destination, lane, topic, partition, block, round, segment })
     }
 }
@@ -277,7 +272,14 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Entries, DecodeError> {
 impl Writer {
     /// `segment` must be drawn at random, anew for every assignment of lanes.
     pub fn new(stage: Stage, segment: u64, blocks_max: usize) -> Self {
-        Self { stage, segment, names: Names::default(), blocks: BTreeMap::new(), blocks_max: blocks_max.max(1), drains: 0 }
+        Self {
+            stage,
+            segment,
+            names: Names::default(),
+            blocks: BTreeMap::new(),
+            blocks_max: blocks_max.max(1),
+            drains: 0,
+        }
     }
 
     /// Notes an end. `place` is the record's coordinates in ingest; `round` its replay count; `reason` a code or empty, never free text.
@@ -365,7 +367,10 @@ impl Block {
     }
 
     fn entries(&self, names: &Names) -> Entries {
-        self.entries.iter().map(|(end, reason, bitmap)| ((*end, names.name(*reason).to_owned()), bitmap.clone())).collect()
+        self.entries
+            .iter()
+            .map(|(end, reason, bitmap)| ((*end, names.name(*reason).to_owned()), bitmap.clone()))
+            .collect()
     }
 }
 
@@ -456,7 +461,10 @@ mod tests {
     fn strange_bytes_are_refused_with_what_is_wrong() {
         assert_eq!(decode_entries(b""), Err(DecodeError("the value is empty")));
         assert_eq!(decode_entries(b"\x02"), Err(DecodeError("the value has an unknown version")));
-        assert_eq!(decode_entries(b"\x01\x09\x00\x00"), Err(DecodeError("it has an end that this version does not know")));
+        assert_eq!(
+            decode_entries(b"\x01\x09\x00\x00"),
+            Err(DecodeError("it has an end that this version does not know"))
+        );
         assert_eq!(decode_entries(b"\x01\x01\x01\xff\x00"), Err(DecodeError("a reason is no UTF-8")));
         assert!(Key::decode(b"[\"send\"]").is_err());
     }

@@ -56,7 +56,8 @@ impl RetryPolicy {
             return after.min(VENDOR_WAIT_MAX);
         }
         let doublings = attempt.min(32);
-        let ceiling = self.backoff_min.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.backoff_max);
+        let ceiling =
+            self.backoff_min.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.backoff_max);
         // A chance that is no number between 0 and 1 must not become a panic in `mul_f64`.
         let chance = if chance.is_finite() { chance.clamp(0.0, 1.0) } else { 1.0 };
         let spread = ceiling.saturating_sub(self.backoff_min);
@@ -69,8 +70,10 @@ impl RetryPolicy {
 /// Why a delivery was given up: the last failure, under the code of dead letters that were tried too often.
 pub fn exhausted(attempts: u32, last: &Reason) -> Reason {
     const CODE: Code = RETRIES_EXHAUSTED;
-    let mut reason =
-        Reason::new(CODE, format!("given up after {attempts} attempts, the last one failed with {}: {}", last.code, last.message));
+    let mut reason = Reason::new(
+        CODE,
+        format!("given up after {attempts} attempts, the last one failed with {}: {}", last.code, last.message),
+    );
     reason.status = last.status;
     reason
 }
@@ -82,11 +85,8 @@ mod tests {
     use super::*;
     use crate::code;
 
-    const POLICY: RetryPolicy = RetryPolicy {
-        attempts_max: 5,
-        backoff_min: Duration::from_millis(500),
-        backoff_max: Duration::from_secs(60),
-    };
+    const POLICY: RetryPolicy =
+        RetryPolicy { attempts_max: 5, backoff_min: Duration::from_millis(500), backoff_max: Duration::from_secs(60) };
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn wait_ms(decision: Decision) -> u128 {
@@ -134,7 +134,10 @@ mod tests {
         let reason = exhausted(5, &Reason::new(code::VENDOR_UNAVAILABLE, "502 from the gateway").with_status(502));
         assert_eq!(reason.code, code::RETRIES_EXHAUSTED);
         assert_eq!(reason.status, Some(502));
-        assert_eq!(reason.message, "given up after 5 attempts, the last one failed with vendor_unavailable: 502 from the gateway");
+        assert_eq!(
+            reason.message,
+            "given up after 5 attempts, the last one failed with vendor_unavailable: 502 from the gateway"
+        );
     }
 
     proptest! {

@@ -118,18 +118,16 @@ impl Difference {
 /// columns, else those of the same type, else all of them, nearest name first. One that has vanished again since is replaced by
 /// what took its place in turn, so that every candidate can be read from the newest schema.
 pub fn explain_missing(column: &str, history: &[SchemaRecord]) -> MissingColumn {
-    let mut missing = MissingColumn { column: column.to_owned(), vanished_in: None, known: false, candidates: Vec::new() };
+    let mut missing =
+        MissingColumn { column: column.to_owned(), vanished_in: None, known: false, candidates: Vec::new() };
     let Some(last) = history.iter().position(|record| record.has(column)) else { return missing };
     missing.known = true;
     let Some(successor) = last.checked_sub(1) else { return missing };
     missing.vanished_in = history[successor].version;
     for candidate in successors(column, &history[last], &history[successor]) {
         // A column of the successor was last seen there or later, so this ends.
-        let current = if history[0].has(&candidate) {
-            vec![candidate]
-        } else {
-            explain_missing(&candidate, history).candidates
-        };
+        let current =
+            if history[0].has(&candidate) { vec![candidate] } else { explain_missing(&candidate, history).candidates };
         for name in current {
             if !missing.candidates.contains(&name) {
                 missing.candidates.push(name);
@@ -237,8 +235,12 @@ mod tests {
 
     #[test]
     fn a_difference_names_each_column_once() {
-        let before = Schema { columns: vec![column("a", "int", Some(1)), column("b", "int", Some(2)), column("c", "int", None)] };
-        let after = Schema { columns: vec![column("a", "long", Some(1)), column("bb", "int", Some(2)), column("d", "int", None)] };
+        let before = Schema {
+            columns: vec![column("a", "int", Some(1)), column("b", "int", Some(2)), column("c", "int", None)],
+        };
+        let after = Schema {
+            columns: vec![column("a", "long", Some(1)), column("bb", "int", Some(2)), column("d", "int", None)],
+        };
         let difference = after.difference(&before);
         assert_eq!(difference.retyped, ["a"]);
         assert_eq!(difference.renamed, [("b".to_owned(), "bb".to_owned())]);

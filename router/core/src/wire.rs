@@ -49,10 +49,10 @@ pub(crate) fn whole<'a, T>(value: &'a [u8], take: impl FnOnce(&mut &'a [u8]) -> 
 
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+        out.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push(number.to_le_bytes()[0]);
 }
 
 pub(crate) fn put_signed(out: &mut Vec<u8>, number: i64) {

@@ -101,7 +101,8 @@ fn the_format_is_frozen() {
 #[test]
 fn the_worked_example_of_the_reference_page_is_the_golden_one() {
     let page = std::fs::read_to_string(REFERENCE).expect("docs/reference/envelope.md can be read");
-    let block = page.split("```text\n").find_map(|part| part.split("```").next().filter(|block| block.starts_with("01 ")));
+    let block =
+        page.split("```text\n").find_map(|part| part.split("```").next().filter(|block| block.starts_with("01 ")));
     let bytes: Vec<u8> = block
         .expect("the page has a block that begins with the format byte")
         .lines()
@@ -113,10 +114,8 @@ fn the_worked_example_of_the_reference_page_is_the_golden_one() {
 #[test]
 fn the_reference_page_lists_every_tag() {
     let page = std::fs::read_to_string(REFERENCE).expect("docs/reference/envelope.md can be read");
-    let listed: Vec<u64> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok())
-        .collect();
+    let listed: Vec<u64> =
+        page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok()).collect();
     assert_eq!(listed, (tag::WORKSPACE..=tag::ROW_KEY).collect::<Vec<_>>());
 }
 
@@ -178,7 +177,8 @@ impl Parts {
             },
             ingest: self.kinds.3.then_some(at),
             sequence,
-            change: [ChangeKind::None, ChangeKind::Insert, ChangeKind::Update, ChangeKind::Delete][usize::from(self.kinds.1)],
+            change: [ChangeKind::None, ChangeKind::Insert, ChangeKind::Update, ChangeKind::Delete]
+                [usize::from(self.kinds.1)],
             before: self.before.as_deref(),
             schema: schema.map(SchemaId::from_bytes),
             previous_schema: previous.map(SchemaId::from_bytes),
