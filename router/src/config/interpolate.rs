@@ -51,6 +51,16 @@ impl Text {
     pub fn references(&self) -> References {
         self.references
     }
+
+    /// A message in which the text stands as it was written wherever it, or a quoted part of it, stood as it was resolved.
+    pub fn mask(&self, message: &str) -> String {
+        let spans = message.split('`').enumerate().map(|(index, span)| {
+            let quoted = index % 2 == 1;
+            if quoted && !span.is_empty() && self.resolved.contains(span) { self.written.clone() } else { span.to_owned() }
+        });
+        let message = spans.collect::<Vec<_>>().join("`");
+        if self.resolved.is_empty() { message } else { message.replace(&self.resolved, &self.written) }
+    }
 }
 
 /// Neither form is shown: the written one may be a secret that should not stand there.

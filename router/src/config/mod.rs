@@ -28,20 +28,29 @@ pub mod when;
 mod tests;
 
 use std::io::Read as _;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 
-use tailwater_core::code;
+use tailwater_core::{Code, code};
 
 use self::build::Builder;
 use self::interpolate::{Resolution, Resolver};
 pub use self::model::*;
 pub use self::page::page;
 pub use self::problem::{Path, Place, Problem, Severity};
-pub use self::when::{EventFields, When, WhenError};
+pub use self::value::Period;
 use self::walk::Walk;
+pub use self::when::{EventFields, When, WhenError};
 
-/// Checks a transform's source text; called with its name and source. The error is one line for people.
-pub type CheckTransform<'a> = dyn Fn(&str, &str) -> Result<(), String> + 'a;
+/// Checks a transform's source text; called with its name and source.
+pub type CheckTransform<'a> = dyn Fn(&str, &str) -> Result<(), TransformProblem> + 'a;
+
+/// Why a transform cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransformProblem {
+    pub code: Code,
+    /// One line for people, with the place in the transform.
+    pub message: String,
+}
 
 /// How a configuration is loaded.
 pub struct LoadOptions<'a> {
@@ -150,12 +159,4 @@ fn read(file: &FilePath) -> Result<String, Problem> {
         return Err(unreadable(format!("it is larger than {} bytes", tree::FILE_BYTES_MAX)));
     }
     Ok(text)
-}
-
-/// Where a configuration's paths start; `.` for a bare file name.
-pub fn folder_of(file: &FilePath) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        Some(_) | None => PathBuf::from("."),
-    }
 }

@@ -17,7 +17,7 @@ pub fn page() -> String {
         "`tailwater validate` checks a file and reports everything that is wrong with it at once. Editors check against \
          [configuration.schema.json](configuration.schema.json), which `tailwater config schema` prints.\n\n",
     );
-    page.section("the top level", "", root, 2);
+    page.section("The top level", "", root, 2);
     page.text.truncate(page.text.trim_end().len());
     page.text.push('\n');
     page.text

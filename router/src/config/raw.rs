@@ -40,7 +40,7 @@ pub struct RawConfig {
     /// Which identifiers there are, and how they make a person.
     pub identity: RawIdentity,
     /// Where events come from, by name. The name is part of every event's id.
-    #[schemars(length(min = 1), extend("propertyNames" = default::name_schema()))]
+    #[schemars(extend("minProperties" = 1, "propertyNames" = default::name_schema()))]
     pub sources: BTreeMap<String, RawSource>,
     /// Accounts at vendors: credentials and limits, shared by the destinations that use them.
     #[serde(default)]
@@ -141,7 +141,7 @@ pub struct RawSandbox {
 #[serde(deny_unknown_fields)]
 pub struct RawIdentity {
     /// The types of identifiers, by name: `customer_id`, `email`, `shopify_id`, …
-    #[schemars(length(min = 1), extend("propertyNames" = default::name_schema()))]
+    #[schemars(extend("minProperties" = 1, "propertyNames" = default::name_schema()))]
     pub types: BTreeMap<String, RawIdentifierType>,
     /// Values that identify nobody: exact values, or regular expressions between slashes (`/^noreply@/`), which are held against
     /// the normalised value.
@@ -223,7 +223,7 @@ pub struct RawDeltaSource {
     /// The column with the id of a fact. Needed for `kind: events`.
     pub id: Option<String>,
     /// Columns that hold identifiers, each with the type of identifier in it: `customer_id: customer_id`. A dot leads into structs.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minProperties" = 1))]
     pub identifiers: BTreeMap<String, String>,
     /// The column with the time at which it happened. Default: the time of the commit.
     pub event_time: Option<String>,
@@ -272,7 +272,7 @@ pub struct RawKafkaSource {
     /// The path of a fact's id. Without one, a record is known by its topic, partition and offset.
     pub id: Option<String>,
     /// Paths that hold identifiers, each with the type of identifier in it: `user.email: email`.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minProperties" = 1))]
     pub identifiers: BTreeMap<String, String>,
     /// The path of the time at which it happened. Default: the record's timestamp.
     pub event_time: Option<String>,

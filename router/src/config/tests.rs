@@ -365,7 +365,7 @@ fn a_transform_is_checked_once_by_whoever_can() {
     let check = |name: &str, source: &str| {
         asked.set(asked.get() + 1);
         assert!(name == "transforms/ltv.js" && source.contains("send"));
-        Err("unexpected token in line 1".to_owned())
+        Err(TransformProblem { code: code::TRANSFORM_SYNTAX, message: "unexpected token in line 1".to_owned() })
     };
     let options = LoadOptions { environment: &environment, check_transform: Some(&check), tolerate_unresolved: false };
     let text = RIGHT.to_owned() + "      - { name: again, from: ltv_scores, transform: transforms/ltv.js }\n";

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tailwater_core::code;
 
 use super::Builder;
+use crate::config::TransformProblem;
 use crate::config::model::{
     Account, Destination, DestinationKind, KlaviyoAccount, NonFinite, Nulls, OnMissingKey, Retry, Route, Source, Transform,
 };
@@ -225,9 +226,9 @@ impl Builder<'_> {
         }
         // A file that several routes share is checked once.
         if let (false, Some(check)) = (again, self.options.check_transform)
-            && let Err(message) = check(name, &source)
+            && let Err(TransformProblem { code, message }) = check(name, &source)
         {
-            let problem = Problem::error(code::TRANSFORM_SYNTAX, path, message);
+            let problem = Problem::error(code, path, message);
             self.report(problem.hint("a transform is a file with `function send(payload, headers)`, or a module that exports it"), path);
         }
         Some(Transform { name: name.to_owned(), source: Arc::from(source) })
@@ -237,7 +238,12 @@ impl Builder<'_> {
     pub(super) fn unused_accounts(&mut self) {
         let used: Vec<String> =
             self.entries("destinations").iter().filter_map(|(_, json)| json.get("account")?.as_str().map(str::to_owned)).collect();
-        for name in self.names("accounts") {
+        let names = self.names("accounts");
+        if used.iter().any(|name| !names.contains(name)) {
+            // Whichever account was meant is the unused one, and the wrong name has been reported.
+            return;
+        }
+        for name in names {
             if !used.contains(&name) {
                 let path = Path::of(["accounts"]).key(&name);
                 self.report(Problem::warning(code::CONFIG_INVALID_VALUE, &path, "no destination uses the account"), &path);

@@ -149,12 +149,19 @@ impl Builder<'_> {
         self.report(Problem::error(code, path, message), path);
     }
 
-    /// Adds a problem with its place, unless it speaks of a placeholder.
+    /// Adds a problem with its place, unless it speaks of a placeholder. What a reference resolved to is not quoted.
     fn report(&mut self, problem: Problem, path: &Path) {
-        if !self.unresolved.contains(path) {
-            let place = self.tree.locate(path);
-            self.problems.push(problem.at(place));
+        if self.unresolved.contains(path) {
+            return;
         }
+        let mut problem = problem.at(self.tree.locate(path));
+        if let Some(Value::Text(text)) = self.tree.find(path).map(|node| &node.value)
+            && text.references().any
+        {
+            problem.message = text.mask(&problem.message);
+            problem.hint = problem.hint.map(|hint| text.mask(&hint));
+        }
+        self.problems.push(problem);
     }
 
     /// Whether a name is among those that a section defines.

@@ -1,0 +1,548 @@
+//! What can be said on the command line. The comments are the help texts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::exit;
+use super::since::Since;
+use crate::telemetry::logging::Format;
+
+/// Carries what a data team computes in Delta tables to the tools that act on it, through Kafka, and loses nothing on the way.
+#[derive(Debug, Parser)]
+#[command(name = "tailwater", version, propagate_version = true, arg_required_else_help = true, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = const_str(&concat_help());
+
+/// The examples and the exit codes, joined when the program is compiled.
+const fn concat_help() -> [u8; EXAMPLES.len() + exit::HELP.len()] {
+    let mut joined = [0; EXAMPLES.len() + exit::HELP.len()];
+    let mut index = 0;
+    while index < joined.len() {
+        joined[index] = if index < EXAMPLES.len() { EXAMPLES.as_bytes()[index] } else { exit::HELP.as_bytes()[index - EXAMPLES.len()] };
+        index += 1;
+    }
+    joined
+}
+
+const fn const_str(bytes: &'static [u8]) -> &'static str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => "",
+    }
+}
+
+const EXAMPLES: &str = "\
+Begin:
+  tailwater init --template winback winback    lay out an example
+  tailwater validate                           find everything that is wrong, without a network
+  tailwater run --dry-run                      do everything but the calls, and show them
+  tailwater run                                run every stage in one process
+
+Look:
+  tailwater audit                              does every record have an end?
+  tailwater trace ana@example.com              why was this person's event held, skipped or delivered?
+  tailwater tap resolved --limit 5             what do the records look like?
+  tailwater dlq list                           what could not be delivered, and why?
+
+";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration file.
+    #[arg(long, short, global = true, env = "TAILWATER_CONFIG", default_value = "tailwater.yaml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, env = "TAILWATER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    pub log_format: LogFormat,
+    /// What is logged: a level (error, warn, info, debug, trace), or levels by part: info,tailwater=debug. Default: info for `run` and
+    /// `simulate`, warn otherwise.
+    #[arg(long, global = true, env = "TAILWATER_LOG", value_name = "FILTER", help_heading = "Logging")]
+    pub log_level: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(RunArgs),
+    Validate(ValidateArgs),
+    Config(ConfigArgs),
+    Init(InitArgs),
+    Topics(TopicsArgs),
+    Tap(TapArgs),
+    Audit(AuditArgs),
+    Trace(TraceArgs),
+    Dlq(DlqArgs),
+    Simulate(SimulateArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Run the stages until the process is asked to stop.
+///
+/// SIGTERM and SIGINT let the stages finish what they have begun and commit it; a second signal ends the process at once. Neither
+/// loses anything. The transforms and conditions of the configuration are reloaded when their files change.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The stages that this process runs, separated by commas. Default: all of them.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLES")]
+    pub roles: Vec<Role>,
+    /// Do everything but the calls to vendors, and print the requests that would be sent.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Reads tables into `ingest.*`.
+    Source,
+    /// Finds out whose event it is: `ingest.*` to `resolved`. One process of a workspace does this; a second one waits.
+    Resolve,
+    /// Runs conditions and transforms: `resolved` to `outbound.*`.
+    Route,
+    /// Delivers `outbound.*` to the vendors.
+    Send,
+}
+
+/// Check the configuration and report everything that is wrong with it.
+///
+/// Needs no network. References that cannot be resolved here are warnings, because a configuration is checked where its secrets
+/// are not; `run` takes them for errors. Exit code 1 if there is an error.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Print the problems as JSON: an object with `valid` and `problems`.
+    #[arg(long)]
+    pub json: bool,
+    /// Take warnings for errors.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Print the configuration's schema or its reference.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ConfigCommand {
+    /// The JSON Schema, for editors: tailwater config schema > tailwater.schema.json
+    Schema,
+    /// The reference of all keys, as Markdown.
+    Reference,
+}
+
+/// Lay out a new project in a folder.
+///
+/// Files that are there already are never overwritten: then nothing is written, and they are named.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// What to lay out.
+    #[arg(long, value_enum, default_value_t = Template::Minimal)]
+    pub template: Template,
+    /// The folder; it is made if it does not exist.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// One source, one destination, one transform.
+    Minimal,
+    /// The winback story, with a small lake of real Delta tables to play it on.
+    Winback,
+}
+
+/// Show or make the topics that the configuration needs.
+#[derive(Debug, Args)]
+pub struct TopicsArgs {
+    #[command(subcommand)]
+    pub command: TopicsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// Print what is missing or different, and change nothing. Exit code 1 if there is something.
+    Plan(TopicsPlanArgs),
+    /// Create what is missing. What is there with other settings is reported and left alone.
+    Apply(TopicsPlanArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TopicsPlanArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print the records of a topic, with the header decoded.
+///
+/// Examples:
+///   tailwater tap resolved --limit 5
+///   tailwater tap outbound.klaviyo --from end --follow
+///   tailwater tap deliveries --json | jq .value
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct TapArgs {
+    /// The topic, with or without the workspace's prefix: `resolved`, `ingest.orders`, `tailwater.deliveries`.
+    pub topic: String,
+    /// Where to begin.
+    #[arg(long, value_enum, default_value_t = From::Beginning)]
+    pub from: From,
+    /// End after this many records.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Wait for new records at the end of the topic.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print one JSON object a record.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum From {
+    Beginning,
+    End,
+}
+
+/// Prove that every record has an end.
+///
+/// Per source and destination: what came in, and what of it was delivered, skipped, dead-lettered, is held or in flight. What has none
+/// of these ends is *unaccounted*; it must be 0, otherwise the exit code is 1 and the coordinates are printed.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Only records since then: 2h, 7d, 2026-03-01, 2026-03-01T08:00:00Z. Default: all that Kafka still has.
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Since>,
+    /// Print the audit anew when it changes, until nothing is in flight.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tell what became of a person's events, or of one event.
+///
+/// Examples:
+///   tailwater trace ana@example.com
+///   tailwater trace cust_00042 --type customer_id
+///   tailwater trace 5f0c1d2e3a4b5c6d7e8f901234567890
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct TraceArgs {
+    /// An identifier of the person, the profile's id, or an event's id (32 hexadecimal digits).
+    #[arg(value_name = "IDENTIFIER | EVENT")]
+    pub what: String,
+    /// The type of the identifier. Default: every type for which the value is possible.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Work on dead letters: records that could not be decoded, resolved or delivered.
+#[derive(Debug, Args)]
+pub struct DlqArgs {
+    #[command(subcommand)]
+    pub command: DlqCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    List(DlqListArgs),
+    Show(DlqShowArgs),
+    Replay(DlqReplayArgs),
+    Discard(DlqDiscardArgs),
+}
+
+/// List dead letters, newest last, with their reasons.
+#[derive(Debug, Args)]
+pub struct DlqListArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Show at most this many.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u64,
+    /// Print one JSON object a record.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show one dead letter whole: key, value, headers, and why it is one.
+#[derive(Debug, Args)]
+pub struct DlqShowArgs {
+    /// The record, as `dlq list` names it: destination.klaviyo/3/42
+    #[arg(value_name = "RECORD")]
+    pub record: RecordRef,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Send dead letters again, to the stage that refused them and to that destination only.
+///
+/// Examples:
+///   tailwater dlq replay destination.klaviyo/3/42
+///   tailwater dlq replay --all --destination klaviyo --code missing_column --dry-run
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct DlqReplayArgs {
+    #[command(flatten)]
+    pub which: Which,
+    /// Also those that were replayed so often that they count as poison.
+    #[arg(long)]
+    pub force: bool,
+    /// Only say what would be replayed.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Give dead letters up: the audit counts them as discarded.
+#[derive(Debug, Args)]
+pub struct DlqDiscardArgs {
+    #[command(flatten)]
+    pub which: Which,
+    /// Why; it is kept with the record.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Only say what would be discarded.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Single dead letters, or all that a selection holds.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The records, as `dlq list` names them.
+    #[arg(value_name = "RECORD", required_unless_present = "all")]
+    pub records: Vec<RecordRef>,
+    /// All dead letters, or all that the options below select.
+    #[arg(long, conflicts_with = "records")]
+    pub all: bool,
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Those of this destination.
+    #[arg(long, value_name = "NAME")]
+    pub destination: Option<String>,
+    /// Those of this source: what could not be decoded or resolved.
+    #[arg(long, value_name = "NAME", conflicts_with = "destination")]
+    pub source: Option<String>,
+    /// Those with this error code.
+    #[arg(long, value_name = "CODE", value_parser = error_code)]
+    pub code: Option<tailwater_core::Code>,
+    /// Those since then: 2h, 7d, 2026-03-01.
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Since>,
+}
+
+/// Run a vendor on this machine, to try things without an account.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    #[command(subcommand)]
+    pub command: SimulateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SimulateCommand {
+    Klaviyo(SimulateKlaviyoArgs),
+}
+
+/// Answer as Klaviyo does: its statuses, limits and bulk jobs. Nobody gets a message.
+///
+/// Point a destination at it with `base_url: http://127.0.0.1:8711`, and look at what arrived under /_simulator/.
+#[derive(Debug, Args)]
+pub struct SimulateKlaviyoArgs {
+    /// Where it listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8711")]
+    pub listen: SocketAddr,
+    /// The only private key that it accepts.
+    #[arg(long, value_name = "KEY", default_value = tailwater_simulators::klaviyo::DEFAULT_API_KEY)]
+    pub api_key: String,
+    /// How long a bulk import job takes. Default: half a second and a little for each profile.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub job_seconds: Option<std::time::Duration>,
+    /// Leave the vendor's rate limits out.
+    #[arg(long)]
+    pub no_limits: bool,
+    /// A list that exists from the start; may be given several times.
+    #[arg(long = "list", value_name = "ID=NAME", value_parser = list)]
+    pub lists: Vec<(String, String)>,
+    /// A file to which every request is appended as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub persist: Option<PathBuf>,
+}
+
+/// Print a script that completes commands and options.
+///
+/// Examples:
+///   tailwater completions bash > /etc/bash_completion.d/tailwater
+///   tailwater completions zsh > "${fpath[1]}/_tailwater"
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// A dead letter: `destination.klaviyo/3/42` is offset 42 of partition 3 of `dlq.destination.klaviyo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRef {
+    /// The topic without the prefix and `dlq.`.
+    pub queue: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// The text names no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected queue/partition/offset as `tailwater dlq list` prints it, such as destination.klaviyo/3/42")]
+pub struct NoRecord;
+
+impl std::str::FromStr for RecordRef {
+    type Err = NoRecord;
+
+    fn from_str(text: &str) -> Result<Self, NoRecord> {
+        let mut parts = text.rsplitn(3, '/');
+        let (offset, partition, queue) = (parts.next(), parts.next(), parts.next());
+        // `parse` alone would take a sign.
+        let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let offset = offset.filter(digits).and_then(|text| text.parse().ok()).ok_or(NoRecord)?;
+        let partition = partition.filter(digits).and_then(|text| text.parse().ok()).ok_or(NoRecord)?;
+        let queue = queue.filter(|queue| queue.starts_with("source.") || queue.starts_with("destination.")).ok_or(NoRecord)?;
+        Ok(Self { queue: queue.to_owned(), partition, offset })
+    }
+}
+
+impl std::fmt::Display for RecordRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.queue, self.partition, self.offset)
+    }
+}
+
+impl std::convert::From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+fn error_code(text: &str) -> Result<tailwater_core::Code, String> {
+    tailwater_core::Code::find(text).ok_or_else(|| "there is no such error code; `tailwater dlq list` shows them".to_owned())
+}
+
+fn list(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((id, name)) if !id.is_empty() && !name.is_empty() => Ok((id.to_owned(), name.to_owned())),
+        _ => Err("expected ID=NAME, such as WINBCK=Winback".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected a number of seconds, such as 2 or 0.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_teaches_with_examples_and_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("tailwater init --template winback") && help.contains("Exit codes:"), "{help}");
+        for name in ["run", "validate", "config", "init", "topics", "tap", "audit", "trace", "dlq", "simulate", "completions"] {
+            assert!(help.lines().any(|line| line.trim_start().starts_with(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let read = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}")).command;
+        let Command::Run(run) = read("tailwater run --roles route,send --dry-run") else { panic!() };
+        assert_eq!((run.roles, run.dry_run), (vec![Role::Route, Role::Send], true));
+        let Command::Tap(tap) = read("tailwater tap resolved --from end --limit 5 --follow --json") else { panic!() };
+        assert_eq!((tap.topic.as_str(), tap.from, tap.limit, tap.follow, tap.json), ("resolved", From::End, Some(5), true, true));
+        let Command::Audit(audit) = read("tailwater audit --since 2h --follow --json") else { panic!() };
+        assert_eq!(audit.since, Some(Since::Ago(std::time::Duration::from_secs(7_200))));
+        let Command::Simulate(SimulateArgs { command: SimulateCommand::Klaviyo(klaviyo) }) =
+            read("tailwater simulate klaviyo --listen 127.0.0.1:0 --list A=One --list B=Two --no-limits --job-seconds 0.5")
+        else {
+            panic!()
+        };
+        assert_eq!((klaviyo.lists.len(), klaviyo.no_limits, klaviyo.job_seconds.map(|time| time.as_millis())), (2, true, Some(500)));
+        let Command::Dlq(DlqArgs { command: DlqCommand::Replay(replay) }) = read("tailwater dlq replay destination.klaviyo/3/42") else { panic!() };
+        assert_eq!(replay.which.records, [RecordRef { queue: "destination.klaviyo".into(), partition: 3, offset: 42 }]);
+        for line in [
+            "tailwater topics plan",
+            "tailwater topics apply --json",
+            "tailwater dlq list --destination klaviyo --code missing_column --since 7d",
+            "tailwater dlq show source.orders/0/1",
+            "tailwater dlq discard --all --source orders --reason test",
+            "tailwater trace ana@example.com",
+            "tailwater config schema",
+            "tailwater init --template winback x",
+            "tailwater completions zsh",
+            "tailwater validate --json --config other.yaml --log-level debug",
+        ] {
+            read(line);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for line in [
+            "tailwater",
+            "tailwater run --roles cook",
+            "tailwater dlq replay",
+            "tailwater dlq replay --all source.orders/0/1",
+            "tailwater dlq show klaviyo/3/42",
+            "tailwater dlq show destination.klaviyo/-3/42",
+            "tailwater dlq list --code nonsense",
+            "tailwater dlq discard --all",
+            "tailwater audit --since yesterday",
+            "tailwater simulate klaviyo --list A",
+            "tailwater simulate klaviyo --job-seconds -1",
+        ] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).map(|_| ()).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_what_it_prints() {
+        let record: RecordRef = "destination.klaviyo/3/42".parse().unwrap();
+        assert_eq!(record.to_string().parse(), Ok(record));
+    }
+}

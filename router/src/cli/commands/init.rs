@@ -1,0 +1,124 @@
+//! `tailwater init`: the files of an example in a folder of one's own. Never overwrites anything.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use tailwater_core::code;
+
+use crate::cli::args::{InitArgs, Template};
+use crate::cli::{Error, Exit, output};
+
+/// The files of the templates; see `build.rs`.
+mod templates {
+    include!(concat!(env!("OUT_DIR"), "/templates.rs"));
+}
+
+/// Lays the template out and says what to do next.
+///
+/// # Errors
+/// A file of the template is there already (then nothing is written), or the folder cannot be written.
+pub fn execute(args: &InitArgs) -> Result<Exit, Error> {
+    let files = match args.template {
+        Template::Minimal => templates::MINIMAL,
+        Template::Winback => templates::WINBACK,
+    };
+    lay_out(&args.dir, files)?;
+    output::text(&farewell(&args.dir, args.template, files.len()))?;
+    Ok(Exit::Success)
+}
+
+fn lay_out(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    let present: Vec<String> =
+        files.iter().map(|(name, _)| folder.join(name)).filter(|file| file.symlink_metadata().is_ok()).map(|file| file.display().to_string()).collect();
+    if !present.is_empty() {
+        let message = format!("nothing was written, because these files are there already: {}; choose another folder", present.join(", "));
+        return Err(Error::Failed { code: code::CONFIG_INVALID_VALUE, message });
+    }
+    for (name, content) in files {
+        let file = folder.join(name);
+        write(&file, content).map_err(|error| Error::Failed {
+            code: code::CONFIG_UNREADABLE,
+            message: format!("could not write {}: {error}", file.display()),
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes a new file; one that has appeared since is left alone.
+fn write(file: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(parent) = file.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if content.starts_with(b"#!") {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o755);
+    }
+    options.open(file)?.write_all(content)
+}
+
+fn farewell(folder: &Path, template: Template, count: usize) -> String {
+    let config = folder.join("tailwater.yaml");
+    let begin = match template {
+        Template::Minimal => "Edit it: the table, its key, and which columns identify a person.",
+        Template::Winback => "README.md tells the story that it plays.",
+    };
+    let enter: PathBuf = if folder == Path::new(".") { PathBuf::new() } else { folder.to_path_buf() };
+    let enter = if enter.as_os_str().is_empty() { String::new() } else { format!("  cd {}\n", enter.display()) };
+    format!(
+        "{count} files are laid out; the configuration is {}.\n{begin}\n\nNext:\n{enter}  tailwater validate\n  \
+         tailwater simulate klaviyo          # a vendor to try it on, in another terminal\n  \
+         tailwater run --dry-run\n",
+        config.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LoadOptions, check};
+
+    #[test]
+    fn what_is_laid_out_is_a_right_configuration() {
+        for files in [templates::MINIMAL, templates::WINBACK] {
+            let folder = tempfile::tempdir().unwrap();
+            let project = folder.path().join("new/project");
+            lay_out(&project, files).unwrap();
+            let environment = |name: &str| (name == "KLAVIYO_API_KEY").then(|| "pk".to_owned());
+            let checked = check(&project.join("tailwater.yaml"), &LoadOptions { environment: &environment, ..LoadOptions::default() });
+            assert!(checked.problems.is_empty(), "{:?}", checked.problems);
+            assert!(!project.join("state").exists());
+        }
+    }
+
+    #[test]
+    fn the_winback_example_comes_whole() {
+        let names: Vec<&str> = templates::WINBACK.iter().map(|(name, _)| *name).collect();
+        for name in ["tailwater.yaml", "README.md", "transforms/ltv.js", "lake/commit.sh", "lake/ltv_scores/_delta_log/00000000000000000000.json"] {
+            assert!(names.contains(&name), "{name} is missing among {names:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_is_written_then() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("transforms")).unwrap();
+        fs::write(folder.path().join("transforms/customers.js"), "mine").unwrap();
+        let error = lay_out(folder.path(), templates::MINIMAL).unwrap_err();
+        assert!(error.to_string().contains("transforms/customers.js"), "{error}");
+        assert!(!folder.path().join("tailwater.yaml").exists());
+        assert_eq!(fs::read_to_string(folder.path().join("transforms/customers.js")).unwrap(), "mine");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn scripts_can_be_run() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        lay_out(folder.path(), templates::WINBACK).unwrap();
+        assert_eq!(fs::metadata(folder.path().join("lake/commit.sh")).unwrap().permissions().mode() & 0o100, 0o100);
+    }
+}

@@ -1,0 +1,13 @@
+//! The commands, one file each.
+
+pub mod audit;
+pub mod completions;
+pub mod config;
+pub mod dlq;
+pub mod init;
+pub mod run;
+pub mod simulate;
+pub mod tap;
+pub mod topics;
+pub mod trace;
+pub mod validate;

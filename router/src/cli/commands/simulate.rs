@@ -1,0 +1,54 @@
+//! `tailwater simulate`: a vendor on this machine.
+
+use std::time::Duration;
+
+use tailwater_core::code;
+use tailwater_simulators::klaviyo::{self, JobDuration};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::args::{SimulateArgs, SimulateCommand, SimulateKlaviyoArgs};
+use crate::cli::{Error, Exit, output, runtime};
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The simulator cannot be started, or its server fails.
+pub fn execute(args: &SimulateArgs) -> Result<Exit, Error> {
+    match &args.command {
+        SimulateCommand::Klaviyo(args) => klaviyo(args),
+    }
+}
+
+fn klaviyo(args: &SimulateKlaviyoArgs) -> Result<Exit, Error> {
+    let mut options = klaviyo::Options {
+        listen: args.listen,
+        api_key: args.api_key.clone(),
+        limits: !args.no_limits,
+        lists: args.lists.clone(),
+        persist: args.persist.clone(),
+        ..klaviyo::Options::default()
+    };
+    if let Some(base) = args.job_seconds {
+        options.job_duration = JobDuration { base, per_profile: Duration::ZERO };
+    }
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        // Listened to before the simulator announces itself: whoever waits for that line may send a signal right after it.
+        let failed = |error: std::io::Error| Error::failed(code::TASK_FAILED, &error);
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let announce = |greeting: &str| {
+            if let Err(error) = output::line(greeting) {
+                tracing::warn!("{error}");
+            }
+        };
+        klaviyo::run_cli(options, announce, stop).await.map_err(|error| Error::failed(error.code(), &error))
+    })?;
+    Ok(Exit::Success)
+}
