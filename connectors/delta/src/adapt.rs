@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use delta_kernel::arrow::array::{Array as _, ArrayRef, ListArray, MapArray, NullArray, RecordBatch, RecordBatchOptions, StructArray};
+use delta_kernel::arrow::array::{
+    Array as _, ArrayRef, ListArray, MapArray, NullArray, RecordBatch, RecordBatchOptions, StructArray,
+};
 use delta_kernel::arrow::compute::{CastOptions, cast_with_options};
 use delta_kernel::arrow::datatypes::{DataType as ArrowType, Field, Fields, Schema, TimeUnit};
 use delta_kernel::schema::{ColumnMetadataKey, DataType, MetadataValue, PrimitiveType, StructField, StructType};
@@ -43,7 +45,8 @@ pub(crate) fn adapt(batch: &RecordBatch, target: &StructType) -> Result<RecordBa
     let mut columns = Vec::with_capacity(target.num_fields());
     for field in target.fields() {
         let column = match find(found, field) {
-            Some(place) => array(field.data_type(), batch.column(place)).map_err(|what| Misfit { column: field.name().clone(), what })?,
+            Some(place) => array(field.data_type(), batch.column(place))
+                .map_err(|what| Misfit { column: field.name().clone(), what })?,
             None => Arc::new(NullArray::new(batch.num_rows())),
         };
         fields.push(Field::new(field.name(), column.data_type().clone(), true));
@@ -79,7 +82,10 @@ fn array(data_type: &DataType, found: &ArrayRef) -> Result<ArrayRef, String> {
             ]);
             let entries = StructArray::try_new(fields.clone(), vec![keys, values], None).map_err(arrow)?;
             let field = Arc::new(Field::new("entries", ArrowType::Struct(fields), false));
-            Arc::new(MapArray::try_new(field, found.offsets().clone(), entries, found.nulls().cloned(), false).map_err(arrow)?)
+            Arc::new(
+                MapArray::try_new(field, found.offsets().clone(), entries, found.nulls().cloned(), false)
+                    .map_err(arrow)?,
+            )
         }
         DataType::Variant(_) => {
             let found: &StructArray = found.as_any().downcast_ref().ok_or_else(other)?;
@@ -97,7 +103,8 @@ fn struct_array(target: &StructType, found: &StructArray) -> Result<StructArray,
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(target.num_fields());
     for field in target.fields() {
         let column = match find(found.fields(), field) {
-            Some(place) => array(field.data_type(), found.column(place)).map_err(|what| format!("field {}: {what}", field.name()))?,
+            Some(place) => array(field.data_type(), found.column(place))
+                .map_err(|what| format!("field {}: {what}", field.name()))?,
             None => Arc::new(NullArray::new(found.len())),
         };
         fields.push(Field::new(field.name(), column.data_type().clone(), true));
@@ -109,7 +116,11 @@ fn struct_array(target: &StructType, found: &StructArray) -> Result<StructArray,
     StructArray::try_new(Fields::from(fields), columns, found.nulls().cloned()).map_err(|error| error.to_string())
 }
 
-fn primitive_array(primitive: &PrimitiveType, found: &ArrayRef, other: impl Fn() -> String) -> Result<ArrayRef, String> {
+fn primitive_array(
+    primitive: &PrimitiveType,
+    found: &ArrayRef,
+    other: impl Fn() -> String,
+) -> Result<ArrayRef, String> {
     use ArrowType as A;
     let micros = |zone: Option<&str>| A::Timestamp(TimeUnit::Microsecond, zone.map(Arc::from));
     let target = match primitive {
@@ -169,8 +180,11 @@ mod tests {
 
     #[test]
     fn narrow_integers_are_widened_and_missing_columns_are_null() {
-        let target =
-            StructType::try_new([StructField::nullable("new", DataType::STRING), StructField::nullable("n", DataType::LONG)]).unwrap();
+        let target = StructType::try_new([
+            StructField::nullable("new", DataType::STRING),
+            StructField::nullable("n", DataType::LONG),
+        ])
+        .unwrap();
         let adapted = adapt(&batch("n", Arc::new(Int32Array::from(vec![1, -2]))), &target).unwrap();
         assert_eq!(adapted.column(0).data_type(), &ArrowType::Null);
         assert_eq!(adapted.column(1).as_any().downcast_ref::<Int64Array>().unwrap().values(), &[1, -2]);

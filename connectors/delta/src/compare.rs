@@ -29,12 +29,16 @@ impl Comparison {
     fn matched(old: &[Named<'_>], new: &[Named<'_>], options: &Options) -> Self {
         let mut pairs: Vec<(usize, usize)> = Vec::with_capacity(new.len());
         let mut match_by = |same: &dyn Fn(&Named<'_>, &Named<'_>) -> bool, sole: bool| {
-            let free_old: Vec<usize> = (0..old.len()).filter(|place| pairs.iter().all(|pair| pair.0 != *place)).collect();
-            let free_new: Vec<usize> = (0..new.len()).filter(|place| pairs.iter().all(|pair| pair.1 != *place)).collect();
+            let free_old: Vec<usize> =
+                (0..old.len()).filter(|place| pairs.iter().all(|pair| pair.0 != *place)).collect();
+            let free_new: Vec<usize> =
+                (0..new.len()).filter(|place| pairs.iter().all(|pair| pair.1 != *place)).collect();
             for &place in &free_new {
                 let mut candidates = free_old.iter().copied().filter(|&other| same(&old[other], &new[place]));
                 let Some(candidate) = candidates.next() else { continue };
-                let rivals = candidates.count() + free_new.iter().filter(|&&other| same(&old[candidate], &new[other])).count() - 1;
+                let rivals = candidates.count()
+                    + free_new.iter().filter(|&&other| same(&old[candidate], &new[other])).count()
+                    - 1;
                 let taken = pairs.iter().any(|pair| pair.0 == candidate);
                 if !taken && (!sole || rivals == 0) {
                     pairs.push((candidate, place));
@@ -46,7 +50,8 @@ impl Comparison {
         match_by(&|old, new| old.id.is_some() && old.id == new.id, false);
         match_by(&|old, new| old.data_type == new.data_type, true);
         pairs.sort_by_key(|pair| pair.1);
-        let left = |count: usize, used: &dyn Fn(usize) -> bool| (0..count).filter(|&place| !used(place)).collect::<Vec<_>>();
+        let left =
+            |count: usize, used: &dyn Fn(usize) -> bool| (0..count).filter(|&place| !used(place)).collect::<Vec<_>>();
         let vanished = left(old.len(), &|place| pairs.iter().any(|pair| pair.0 == place));
         let added = left(new.len(), &|place| pairs.iter().any(|pair| pair.1 == place));
         Self {

@@ -4,14 +4,12 @@
 //! `to_json` with `ignoreNullFields=false` and six decimals in timestamps: every column stands in every row, long integers
 //! and decimals keep all their digits, what is not finite is a string.
 
-use std::io::Write as _;
-
-use base64::display::Base64Display;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use delta_kernel::arrow::array::{
-    Array, BinaryArray, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array,
-    Int16Array, Int32Array, Int64Array, LargeBinaryArray, LargeStringArray, ListArray, MapArray, RecordBatch, StringArray,
-    StringViewArray, StructArray, TimestampMicrosecondArray,
+    Array, BinaryArray, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
+    Int8Array, Int16Array, Int32Array, Int64Array, LargeBinaryArray, LargeStringArray, ListArray, MapArray,
+    RecordBatch, StringArray, StringViewArray, StructArray, TimestampMicrosecondArray,
 };
 use delta_kernel::arrow::buffer::NullBuffer;
 use delta_kernel::arrow::datatypes::DataType as ArrowType;
@@ -82,8 +80,10 @@ impl<'a> RowEncoder<'a> {
         for (place, column) in layout.columns.iter().enumerate() {
             let node = match &column.source {
                 Source::File(index) => {
-                    let array = batch.columns().get(*index).ok_or_else(|| format!("column {} was not read", column.name))?;
-                    Node::new(&column.data_type, array.as_ref()).map_err(|what| format!("column {}: {what}", column.name))?
+                    let array =
+                        batch.columns().get(*index).ok_or_else(|| format!("column {} was not read", column.name))?;
+                    Node::new(&column.data_type, array.as_ref())
+                        .map_err(|what| format!("column {}: {what}", column.name))?
                 }
                 Source::Partition { .. } => {
                     let constant = constants.get(place).map_or(&b"null"[..], Vec::as_slice);
@@ -360,13 +360,14 @@ pub(crate) fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
 }
 
 pub(crate) fn string(out: &mut Vec<u8>, value: &str) {
-    // Neither the string nor the memory can make this fail.
+    #[expect(clippy::let_underscore_must_use, reason = "neither a string nor memory can make this fail")]
     let _ = serde_json::to_writer(&mut *out, value);
 }
 
 pub(crate) fn binary(out: &mut Vec<u8>, value: &[u8]) {
-    // Writing to memory has no way to fail.
-    let _ = write!(out, "\"{}\"", Base64Display::new(value, &STANDARD));
+    out.push(b'"');
+    out.extend_from_slice(STANDARD.encode(value).as_bytes());
+    out.push(b'"');
 }
 
 // === arrays ===

@@ -40,7 +40,9 @@ pub enum Error {
     )]
     VersionGone { table: String, version: u64, earliest: Option<u64> },
 
-    #[error("table {table} has no version {version} to start at yet, its latest one is {latest}; start at an existing version, or at latest")]
+    #[error(
+        "table {table} has no version {version} to start at yet, its latest one is {latest}; start at an existing version, or at latest"
+    )]
     VersionUnknown { table: String, version: u64, latest: u64 },
 
     #[error(
@@ -64,7 +66,9 @@ pub enum Error {
     )]
     Key { table: String, version: u64, column: String, columns: String },
 
-    #[error("the cursor of table {table} has format {format}, this version reads format {expected}; use the version that wrote it")]
+    #[error(
+        "the cursor of table {table} has format {format}, this version reads format {expected}; use the version that wrote it"
+    )]
     CursorFormat { table: String, format: u32, expected: u32 },
 
     #[error("could not {doing} of table {table}{}: {detail}", version_text(*.version))]
@@ -127,7 +131,7 @@ fn version_text(version: Option<u64>) -> String {
 pub(crate) enum Meaning {
     FileMissing(String),
     Unsupported(String),
-    VersionMissing { earliest: Option<u64> },
+    VersionMissing { version: u64, earliest: Option<u64> },
     NoTable,
     Transient(String),
     Other(String),
@@ -141,8 +145,10 @@ pub(crate) fn meaning(error: &KernelError, secrets: &[SecretString]) -> Meaning 
         KernelError::ObjectStore(object_store::Error::NotFound { path, .. }) => Meaning::FileMissing(detail(path)),
         KernelError::Unsupported(text) | KernelError::InvalidProtocol(text) => Meaning::Unsupported(detail(text)),
         KernelError::Schema(text) if text.contains("Unsupported") => Meaning::Unsupported(detail(text)),
-        KernelError::StartVersionNotFound { earliest, .. } => Meaning::VersionMissing { earliest: Some(*earliest) },
-        KernelError::MissingVersion(_) => Meaning::VersionMissing { earliest: None },
+        KernelError::StartVersionNotFound { requested, earliest } => {
+            Meaning::VersionMissing { version: *requested, earliest: Some(*earliest) }
+        }
+        KernelError::MissingVersion(version) => Meaning::VersionMissing { version: *version, earliest: None },
         KernelError::EmptyLog
         | KernelError::MissingMetadata
         | KernelError::MissingProtocol
@@ -150,11 +156,13 @@ pub(crate) fn meaning(error: &KernelError, secrets: &[SecretString]) -> Meaning 
         | KernelError::InvalidTableLocation(_) => Meaning::NoTable,
         KernelError::ObjectStore(inner) => Meaning::Transient(detail(&inner.to_string())),
         // The store's errors come through the parquet reader as causes of its own.
-        KernelError::Parquet(ParquetError::External(inner)) if stored(inner.as_ref()).is_some() => match stored(inner.as_ref()) {
-            Some(object_store::Error::NotFound { path, .. }) => Meaning::FileMissing(detail(path)),
-            Some(other) => Meaning::Transient(detail(&other.to_string())),
-            None => Meaning::Other(detail(&inner.to_string())),
-        },
+        KernelError::Parquet(ParquetError::External(inner)) if stored(inner.as_ref()).is_some() => {
+            match stored(inner.as_ref()) {
+                Some(object_store::Error::NotFound { path, .. }) => Meaning::FileMissing(detail(path)),
+                Some(other) => Meaning::Transient(detail(&other.to_string())),
+                None => Meaning::Other(detail(&inner.to_string())),
+            }
+        }
         KernelError::IOError(inner) => Meaning::Transient(detail(&inner.to_string())),
         KernelError::Reqwest(inner) => Meaning::Transient(detail(&inner.to_string())),
         other => Meaning::Other(detail(&other.to_string())),
@@ -175,11 +183,12 @@ pub(crate) fn short(text: &str, secrets: &[SecretString]) -> String {
             line = line.replace(secret, "***");
         }
     }
-    if let Some(scheme) = line.find("://")
-        && let Some(query) = line[scheme..].find('?').map(|at| scheme + at)
+    if let Some((head, rest)) = line.split_once("://")
+        && let Some((path, query)) = rest.split_once('?')
     {
-        let end = line[query..].find(|c: char| c.is_whitespace() || c == '"' || c == ')').map_or(line.len(), |at| query + at);
-        line.replace_range(query + 1..end, "***");
+        let end = query.find(|c: char| c.is_whitespace() || c == '"' || c == ')');
+        let tail = end.and_then(|end| query.get(end..)).unwrap_or_default();
+        line = format!("{head}://{path}?***{tail}");
     }
     if line.len() > DETAIL_BYTES_MAX {
         let end = (0..=DETAIL_BYTES_MAX).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
@@ -211,7 +220,10 @@ mod tests {
             first_version: Some(3),
         };
         let text = error.to_string();
-        assert!(text.contains("ALTER TABLE delta.`/t` SET TBLPROPERTIES (delta.enableChangeDataFeed = true)"), "{text}");
+        assert!(
+            text.contains("ALTER TABLE delta.`/t` SET TBLPROPERTIES (delta.enableChangeDataFeed = true)"),
+            "{text}"
+        );
         assert!(text.contains("start at version 3"), "{text}");
         assert_eq!(error.code().as_str(), "delta_cdf_disabled");
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use delta_kernel::KernelError;
 use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
 use delta_kernel::arrow::array::{Array as _, RecordBatch, StringArray};
 use delta_kernel::expressions::Scalar;
-use delta_kernel::KernelError;
 use delta_kernel::scan::state::DvInfo;
 
 use crate::encode;
@@ -136,7 +136,8 @@ impl Scan {
             0 => self.table.engine.storage_handler().head(&location).map_err(failed)?.size,
             size => size,
         };
-        let reader = FileReader::open(&self.table.executor, &self.table.store, &location, size, &schema).map_err(failed)?;
+        let reader =
+            FileReader::open(&self.table.executor, &self.table.store, &location, size, &schema).map_err(failed)?;
         let constants = Arc::new(self.constants(file)?);
         Ok(OpenFile { reader, constants, rows, content: file.content, position: 0 })
     }
@@ -168,9 +169,8 @@ impl Scan {
             };
             let text = file.partition_values.get(physical_name).and_then(Option::as_deref).unwrap_or_default();
             // An empty text is null for every type, strings too: so Delta's protocol has it.
-            let value = match data_type.parse_scalar(text) {
-                Ok(value) => value,
-                Err(_) => return Err(failed(format!("{text:?} is no value of column {} ({data_type})", column.name))),
+            let Ok(value) = data_type.parse_scalar(text) else {
+                return Err(failed(format!("{text:?} is no value of column {} ({data_type})", column.name)));
             };
             debug_assert!(!text.is_empty() || matches!(value, Scalar::Null(_)));
             constants.push(encode::scalar(&value).map_err(|what| failed(format!("column {}: {what}", column.name)))?);
@@ -211,7 +211,11 @@ impl Scan {
         file.position += records.num_rows() as u64;
         match file.content {
             Content::Rows(kind) => {
-                rows.extend((0..records.num_rows()).filter(|&row| file.rows.contains(start + row as u64)).map(|row| (row, kind)));
+                rows.extend(
+                    (0..records.num_rows())
+                        .filter(|&row| file.rows.contains(start + row as u64))
+                        .map(|row| (row, kind)),
+                );
             }
             Content::Changes => {
                 let unknown = |what: &str| Error::Read {

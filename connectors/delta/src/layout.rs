@@ -1,7 +1,6 @@
 //! A version's schema, three ways: as its readers see it (names and types in Spark's notation), as its files hold it (physical
 //! names, partition columns left out), and how to find the key in it.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use delta_kernel::SnapshotRef;
@@ -71,8 +70,7 @@ impl Layout {
         let scan = snapshot.clone().scan_builder().build().map_err(failed)?;
         let physical = scan.physical_schema().clone();
         let change_type = StructField::nullable(CHANGE_TYPE, DataType::STRING);
-        let physical_changes =
-            StructType::try_new(physical.fields().cloned().chain([change_type])).map_err(failed)?;
+        let physical_changes = StructType::try_new(physical.fields().cloned().chain([change_type])).map_err(failed)?;
         let configuration = snapshot.table_configuration();
         let mode = configuration.column_mapping_mode();
         let partitions = configuration.metadata().partition_columns();
@@ -80,7 +78,11 @@ impl Layout {
         let mut columns = Vec::with_capacity(logical.num_fields());
         for field in logical.fields() {
             if let Some(found) = unreadable(field.data_type()) {
-                return Err(unsupported(format!("column {} has type {}, of which {found} cannot be read", field.name(), notation(field.data_type()))));
+                return Err(unsupported(format!(
+                    "column {} has type {}, of which {found} cannot be read",
+                    field.name(),
+                    notation(field.data_type())
+                )));
             }
             let physical_name = field.physical_name(mode);
             let source = if partitions.contains(field.name()) {
@@ -88,7 +90,13 @@ impl Layout {
                     DataType::Primitive(data_type) => {
                         Source::Partition { physical_name: physical_name.to_owned(), data_type: data_type.clone() }
                     }
-                    other => return Err(unsupported(format!("partition column {} has type {}", field.name(), notation(other)))),
+                    other => {
+                        return Err(unsupported(format!(
+                            "partition column {} has type {}",
+                            field.name(),
+                            notation(other)
+                        )));
+                    }
                 }
             } else if let Some(place) = physical.index_of(physical_name) {
                 Source::File(place)
@@ -106,8 +114,7 @@ impl Layout {
                 source,
             });
         }
-        let mut layout =
-            Self { columns, physical, physical_changes: Arc::new(physical_changes), key: Key::None };
+        let mut layout = Self { columns, physical, physical_changes: Arc::new(physical_changes), key: Key::None };
         if let Some(key) = &options.key {
             layout.key = layout
                 .find(key)
@@ -175,7 +182,9 @@ pub(crate) fn prefix(name: &str) -> Vec<u8> {
 /// The part of a type that has no JSON here.
 fn unreadable(data_type: &DataType) -> Option<String> {
     match plain(data_type) {
-        DataType::Primitive(PrimitiveType::IntervalYearMonth | PrimitiveType::IntervalDayTime) => Some(notation(data_type)),
+        DataType::Primitive(PrimitiveType::IntervalYearMonth | PrimitiveType::IntervalDayTime) => {
+            Some(notation(data_type))
+        }
         DataType::Primitive(_) | DataType::Variant(_) => None,
         DataType::Array(array) => unreadable(array.element_type()),
         DataType::Struct(fields) => fields.fields().find_map(|field| unreadable(field.data_type())),
@@ -215,8 +224,7 @@ fn write_notation(out: &mut String, data_type: &DataType) {
             PrimitiveType::IntervalYearMonth => out.push_str("interval year to month"),
             PrimitiveType::IntervalDayTime => out.push_str("interval day to second"),
             PrimitiveType::Decimal(decimal) => {
-                // Writing to a string has no way to fail.
-                let _ = write!(out, "decimal({},{})", decimal.precision(), decimal.scale());
+                out.push_str(&format!("decimal({},{})", decimal.precision(), decimal.scale()));
             }
         },
         DataType::Array(array) => {
@@ -251,7 +259,7 @@ fn write_notation(out: &mut String, data_type: &DataType) {
 
 fn write_name(out: &mut String, name: &str) {
     if name.contains([':', ',', '<', '>', '`']) || name.is_empty() {
-        let _ = write!(out, "`{}`", name.replace('`', "``"));
+        out.push_str(&format!("`{}`", name.replace('`', "``")));
     } else {
         out.push_str(name);
     }

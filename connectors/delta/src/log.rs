@@ -116,10 +116,12 @@ impl Actions {
     /// `shouldSkipFileActionsInCommit`).
     pub fn is_merge_without_effect(&self) -> bool {
         let zero = |name: &str| {
-            self.info.operation_metrics.as_ref().and_then(|metrics| metrics.get(name)).is_some_and(|value| match value {
-                serde_json::Value::String(text) => text == "0",
-                other => other.as_u64() == Some(0),
-            })
+            self.info.operation_metrics.as_ref().and_then(|metrics| metrics.get(name)).is_some_and(
+                |value| match value {
+                    serde_json::Value::String(text) => text == "0",
+                    other => other.as_u64() == Some(0),
+                },
+            )
         };
         self.info.operation.as_deref() == Some("MERGE")
             && zero("numTargetRowsInserted")

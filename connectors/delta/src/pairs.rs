@@ -130,8 +130,9 @@ impl Pairs {
                 let entry = entry.get_mut();
                 entry.after = entry.after.saturating_add(1);
                 entry.image_after = kind == Kind::AfterUpdate;
-                entry.equal =
-                    kind == Kind::Insert && !entry.image_before && content.is_some_and(|content| content == entry.content);
+                entry.equal = kind == Kind::Insert
+                    && !entry.image_before
+                    && content.is_some_and(|content| content == entry.content);
             }
             // A key without a row before cannot make a pair, so it takes no room.
             (Kind::Insert | Kind::AfterUpdate, MapEntry::Vacant(_)) => {}

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use delta_kernel::KernelError;
 use delta_kernel::arrow::array::RecordBatch;
-use delta_kernel::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef as ArrowSchemaRef, TimeUnit};
+use delta_kernel::arrow::datatypes::{
+    DataType, Field, FieldRef, Fields, Schema, SchemaRef as ArrowSchemaRef, TimeUnit,
+};
 use delta_kernel::object_store::DynObjectStore;
 use delta_kernel::object_store::path::Path;
 use delta_kernel::parquet::arrow::ProjectionMask;

@@ -134,6 +134,9 @@ impl Reader {
                 self.cursor.snapshot = false;
                 if version > latest.version {
                     self.state = Some(latest);
+                } else {
+                    // The id that the table had then comes with the version.
+                    self.cursor.table.clear();
                 }
                 Ok(())
             }
@@ -210,13 +213,16 @@ impl Reader {
         let state = self.state_at(version, &actions)?;
         self.require_change_feed(&state)?;
         self.require_key(&state)?;
-        if state.id != self.cursor.table {
+        if self.cursor.table.is_empty() {
+            self.cursor.table.clone_from(&state.id);
+        } else if state.id != self.cursor.table {
             // The log goes on, so nothing is lost; but rows of the two must never be taken for versions of one another.
             info!(table = %self.table.name, version, "a commit gave the table another id, a new generation begins");
             self.cursor.table.clone_from(&state.id);
             self.cursor.generation += 1;
         }
-        let timestamp = actions.info.in_commit_timestamp.filter(|_| state.in_commit_timestamps).unwrap_or(commit.modified);
+        let timestamp =
+            actions.info.in_commit_timestamp.filter(|_| state.in_commit_timestamps).unwrap_or(commit.modified);
         let previous = || match &self.state {
             Some(known) if known.version < version => Ok(known.clone()),
             _ => self.table.state(Some(version.saturating_sub(1)), &self.options).map(Arc::new),
@@ -270,7 +276,7 @@ impl Reader {
         if latest.version + 1 < version {
             return self.replaced(&latest);
         }
-        if latest.id == self.cursor.table {
+        if latest.id == self.cursor.table || self.cursor.table.is_empty() {
             return Ok(());
         }
         match self.table.state(Some(version - 1), &self.options) {
@@ -283,7 +289,9 @@ impl Reader {
     /// The table as of a version whose actions are at hand.
     fn state_at(&self, version: u64, actions: &Actions) -> Result<Arc<State>, Error> {
         match &self.state {
-            Some(state) if actions.metadata.is_none() && !actions.protocol && state.version < version => Ok(state.clone()),
+            Some(state) if actions.metadata.is_none() && !actions.protocol && state.version < version => {
+                Ok(state.clone())
+            }
             Some(state) if state.version == version => Ok(state.clone()),
             _ => self.table.state(Some(version), &self.options).map(Arc::new),
         }

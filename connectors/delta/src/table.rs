@@ -1,6 +1,5 @@
 //! A table's location: the kernel's engine on it, the listing of its log, its commits, and what it looks like at a version.
 
-use std::fmt::Write as _;
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -159,15 +158,28 @@ impl Table {
                 Error::NotATable { table: self.name.clone(), detail: "it has no log".to_owned() }
             }
             Meaning::NoTable | Meaning::FileMissing(_) => self.gone(version.unwrap_or_default()),
-            _ => self.error(version, "read the schema", &error),
+            _ => self.error(version.or_else(|| self.latest_commit()), "read the schema", &error),
         })?;
         State::of(self, snapshot, options)
+    }
+
+    /// The last version that the log has, for an error that should name it.
+    fn latest_commit(&self) -> Option<u64> {
+        let mut latest = None;
+        while let Some(commit) = self.commits(latest.map_or(0, |version| version + 1)).ok()?.last() {
+            latest = Some(commit.version);
+        }
+        latest
     }
 
     /// The version is not in the log: which is the first that can be read?
     pub fn gone(&self, version: u64) -> Error {
         let earliest = self.commits(0).ok().and_then(|commits| commits.first().map(|commit| commit.version));
-        Error::VersionGone { table: self.name.clone(), version, earliest: earliest.filter(|&earliest| earliest > version) }
+        Error::VersionGone {
+            table: self.name.clone(),
+            version,
+            earliest: earliest.filter(|&earliest| earliest > version),
+        }
     }
 
     /// The feed is off at `version`: from which version on can changes be read?
@@ -190,18 +202,23 @@ impl Table {
                 }
             }
         }
-        Ok(Error::CdfDisabled { table: self.name.clone(), version, statement: self.enabling_statement(), first_version })
+        Ok(Error::CdfDisabled {
+            table: self.name.clone(),
+            version,
+            statement: self.enabling_statement(),
+            first_version,
+        })
     }
 
     /// Translates a kernel error. `doing` completes "could not …".
     pub fn error(&self, version: Option<u64>, doing: &'static str, error: &KernelError) -> Error {
         let table = self.name.clone();
         match meaning(error, &self.secrets) {
-            Meaning::Unsupported(feature) => Error::Unsupported { table, version: version.unwrap_or_default(), feature },
-            Meaning::FileMissing(file) => Error::FileGone { table, version: version.unwrap_or_default(), file },
-            Meaning::VersionMissing { earliest } => {
-                Error::VersionGone { table, version: version.unwrap_or_default(), earliest }
+            Meaning::Unsupported(feature) => {
+                Error::Unsupported { table, version: version.unwrap_or_default(), feature }
             }
+            Meaning::FileMissing(file) => Error::FileGone { table, version: version.unwrap_or_default(), file },
+            Meaning::VersionMissing { version, earliest } => Error::VersionGone { table, version, earliest },
             Meaning::NoTable => Error::NotATable { table, detail: "it has no log".to_owned() },
             Meaning::Transient(detail) => Error::Read { table, version, doing, detail, transient: true },
             Meaning::Other(detail) => Error::Read { table, version, doing, detail, transient: false },
@@ -216,10 +233,10 @@ impl Table {
     }
 
     fn log_url(&self, name: &str) -> Result<Url, Error> {
-        self.root.join("_delta_log/").and_then(|log| log.join(name)).map_err(|error| Error::Location {
-            table: self.name.clone(),
-            detail: error.to_string(),
-        })
+        self.root
+            .join("_delta_log/")
+            .and_then(|log| log.join(name))
+            .map_err(|error| Error::Location { table: self.name.clone(), detail: error.to_string() })
     }
 
     /// Where a file of the table lies. Paths in the log are relative URLs, or absolute ones in a shallow clone.
@@ -235,7 +252,10 @@ impl Table {
             return Err(Error::Unsupported {
                 table: self.name.clone(),
                 version,
-                feature: format!("a file lies in another store, {} (a clone whose source is elsewhere)", public_name(url.as_str())),
+                feature: format!(
+                    "a file lies in another store, {} (a clone whose source is elsewhere)",
+                    public_name(url.as_str())
+                ),
             });
         }
         Ok(url)
@@ -252,7 +272,9 @@ impl State {
             return Err(Error::Unsupported {
                 table: table.name.clone(),
                 version,
-                feature: "it is catalog-managed (table feature catalogManaged), so its commits are the catalog's to give".to_owned(),
+                feature:
+                    "it is catalog-managed (table feature catalogManaged), so its commits are the catalog's to give"
+                        .to_owned(),
             });
         }
         let layout = Layout::of(table, &snapshot, options)?;
@@ -283,7 +305,9 @@ fn commit_version(name: &str) -> Option<u64> {
 fn root(table: &str) -> Result<Url, String> {
     // A single letter before the colon is a drive of Windows.
     let is_url = table.split_once(':').is_some_and(|(scheme, rest)| {
-        scheme.len() > 1 && rest.starts_with('/') && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
+        scheme.len() > 1
+            && rest.starts_with('/')
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
     });
     if is_url {
         let mut url = Url::parse(table).map_err(|error| error.to_string())?;
@@ -305,7 +329,8 @@ fn public_name(location: &str) -> String {
             if let Some(host) = url.host_str() {
                 // `abfss://container@account` names a container where others name a user.
                 if url.password().is_none() && !url.username().is_empty() && !url.scheme().starts_with("http") {
-                    let _ = write!(name, "{}@", url.username());
+                    name.push_str(url.username());
+                    name.push('@');
                 }
                 name.push_str(host);
             }
@@ -332,7 +357,10 @@ mod tests {
     #[test]
     fn a_location_is_shown_without_credentials() {
         assert_eq!(public_name("https://user:pass@host/a/b/?sig=xyz"), "https://host/a/b");
-        assert_eq!(public_name("abfss://box@account.dfs.core.windows.net/t"), "abfss://box@account.dfs.core.windows.net/t");
+        assert_eq!(
+            public_name("abfss://box@account.dfs.core.windows.net/t"),
+            "abfss://box@account.dfs.core.windows.net/t"
+        );
         assert_eq!(public_name("s3://bucket/t/"), "s3://bucket/t");
     }
 

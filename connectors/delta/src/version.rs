@@ -100,7 +100,14 @@ impl Plan {
             schema_version: state.version,
             files: Arc::new(files),
         };
-        let plan = |before: Part, after: Part, recorded: bool| Self { version, timestamp, snapshot: false, before, after, recorded };
+        let plan = |before: Part, after: Part, recorded: bool| Self {
+            version,
+            timestamp,
+            snapshot: false,
+            before,
+            after,
+            recorded,
+        };
         if !actions.cdc.is_empty() {
             let files = actions.cdc.into_iter().map(|file| DataFile {
                 path: file.path,
@@ -119,7 +126,8 @@ impl Plan {
         let metadata = actions.metadata.is_some();
         let (before, after) = changed_files(table, version, &state.layout, actions)?;
         // What is removed was written under the schema before.
-        let before = if metadata && !before.is_empty() { part(previous()?.as_ref(), before) } else { part(state, before) };
+        let before =
+            if metadata && !before.is_empty() { part(previous()?.as_ref(), before) } else { part(state, before) };
         Ok(plan(before, part(state, after), false))
     }
 }
@@ -138,9 +146,10 @@ fn changed_files(
         None => Err(Error::Unsupported {
             table: table.name.clone(),
             version,
-            feature: "it removes files without their partition values (remove actions without extended file metadata), so \
+            feature:
+                "it removes files without their partition values (remove actions without extended file metadata), so \
                       what was deleted cannot be known"
-                .to_owned(),
+                    .to_owned(),
         }),
     };
     let mut added: HashMap<String, Add> = HashMap::new();
@@ -151,7 +160,9 @@ fn changed_files(
     }
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let mut stayed: HashMap<String, DataFile> = HashMap::new();
-    for Remove { path, partition_values, size, deletion_vector, .. } in actions.removes.into_iter().filter(|remove| remove.data_change) {
+    for Remove { path, partition_values, size, deletion_vector, .. } in
+        actions.removes.into_iter().filter(|remove| remove.data_change)
+    {
         let Some(add) = added.get(&path) else {
             before.push(DataFile {
                 size: size.unwrap_or_default(),
@@ -260,7 +271,8 @@ impl VersionReader {
             };
             let part = self.part().clone();
             let done = {
-                let encoder = RowEncoder::new(&part.layout, &batch.records, &batch.constants).map_err(|what| self.malformed(what))?;
+                let encoder = RowEncoder::new(&part.layout, &batch.records, &batch.constants)
+                    .map_err(|what| self.malformed(what))?;
                 self.encode(&encoder, &part.layout, &batch, done, &mut rows, &mut bytes)?
             };
             if done < batch.rows.len() {
@@ -359,7 +371,13 @@ impl VersionReader {
 }
 
 fn malformed(table: &Table, version: u64, what: String) -> Error {
-    Error::Read { table: table.name.clone(), version: Some(version), doing: "write a row as JSON", detail: what, transient: false }
+    Error::Read {
+        table: table.name.clone(),
+        version: Some(version),
+        doing: "write a row as JSON",
+        detail: what,
+        transient: false,
+    }
 }
 
 fn scan(table: &Arc<Table>, plan: &Plan, side: Side) -> Scan {
@@ -375,12 +393,14 @@ fn scan(table: &Arc<Table>, plan: &Plan, side: Side) -> Scan {
 /// Finds out which rows belong together, where there can be any.
 fn pair(table: &Arc<Table>, plan: &Plan, options: &Options) -> Result<(Option<Pairs>, Option<CoalesceReport>), Error> {
     let (before, after) = (&plan.before, &plan.after);
-    let possible = !plan.snapshot && !before.files.is_empty() && !after.files.is_empty() && after.layout.key != Key::None;
+    let possible =
+        !plan.snapshot && !before.files.is_empty() && !after.files.is_empty() && after.layout.key != Key::None;
     if !possible || (!plan.recorded && !options.coalesce) {
         return Ok((None, None));
     }
     let comparison = Comparison::of(&before.layout, &after.layout, options);
-    let mut report = CoalesceReport { version: plan.version, added_columns: comparison.added.clone(), ..CoalesceReport::default() };
+    let mut report =
+        CoalesceReport { version: plan.version, added_columns: comparison.added.clone(), ..CoalesceReport::default() };
     if !plan.recorded {
         if before.layout.key == Key::Missing {
             report.off = Some(CoalesceOff::NoKey { column: options.key.clone().unwrap_or_default() });
@@ -416,7 +436,8 @@ fn pair(table: &Arc<Table>, plan: &Plan, options: &Options) -> Result<(Option<Pa
     report.unchanged = counts.unchanged;
     report.added = counts.inserts.saturating_sub(combined);
     report.removed = counts.deletes.saturating_sub(combined);
-    let name = |layout: &Layout, place: usize| layout.columns.get(place).map(|column| column.name.clone()).unwrap_or_default();
+    let name =
+        |layout: &Layout, place: usize| layout.columns.get(place).map(|column| column.name.clone()).unwrap_or_default();
     report.compared =
         comparison.pairs.iter().map(|&(old, new)| (name(&before.layout, old), name(&after.layout, new))).collect();
     let worth_telling = options.coalesce && combined > 0;

@@ -1,6 +1,8 @@
 //! Genuine tables written by Spark, held against what Spark itself reads back. The folder is `TAILWATER_LAKE`, or
 //! `../shared/data/lake` beside the workspace; without it the tests say so and end.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -12,11 +14,10 @@ use tailwater_core::position::ChangeKind;
 use tailwater_delta::{Options, Start};
 
 /// The lake's folder; says so when there is none.
+#[expect(clippy::print_stderr, reason = "a skip has to be seen")]
 fn lake() -> Option<PathBuf> {
-    let folder = std::env::var_os("TAILWATER_LAKE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/lake"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("TAILWATER_LAKE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/lake"), PathBuf::from);
     let found = folder.join("README.md").is_file();
     if !found {
         eprintln!("SKIPPED: there is no lake of Spark's tables at {}; set TAILWATER_LAKE", folder.display());
@@ -122,7 +123,8 @@ fn append_only_orders_are_read_value_by_value() {
 fn additive_changes_of_the_schema_are_followed() {
     let Some(lake) = lake() else { return };
     let found = assert_whole_feed(&lake, "evolved");
-    let changes: Vec<_> = found.schemas.iter().map(|change| (change.version, change.difference.added.clone())).collect();
+    let changes: Vec<_> =
+        found.schemas.iter().map(|change| (change.version, change.difference.added.clone())).collect();
     eprintln!("{changes:?}");
     assert!(found.schemas.iter().all(|change| change.difference.removed.is_empty()));
 }
@@ -149,7 +151,8 @@ fn a_rewrite_deletes_what_was_there_under_the_old_schema() {
     let Some(lake) = lake() else { return };
     let found = read(every_change(&lake, "ltv_scores", Start::Version(0)), None);
     found.expect_no_error("ltv_scores");
-    let (deletes, rest): (Vec<_>, Vec<_>) = found.as_feed().into_iter().partition(|line| line.starts_with("00004 delete"));
+    let (deletes, rest): (Vec<_>, Vec<_>) =
+        found.as_feed().into_iter().partition(|line| line.starts_with("00004 delete"));
     let spark: Vec<_> = spark_feed(&lake, "ltv_scores", 0..=u64::MAX, &Everything::default())
         .into_iter()
         .filter(|line| !line.starts_with("00004 delete"))
@@ -256,8 +259,13 @@ fn every_table_reads_right_or_fails_clearly() {
         }
         let found = read(options, None);
         let end = if let Fails(version, ..) = outcome { version.wrapping_sub(1) } else { u64::MAX };
-        let expected = if end == u64::MAX && matches!(outcome, Fails(..)) { Vec::new() } else { spark_feed(&lake, table, *start..=end, &found) };
-        let said = found.error.as_ref().map_or_else(|| "reads right".to_owned(), |error| format!("{}: {error}", error.code()));
+        let expected = if end == u64::MAX && matches!(outcome, Fails(..)) {
+            Vec::new()
+        } else {
+            spark_feed(&lake, table, *start..=end, &found)
+        };
+        let said =
+            found.error.as_ref().map_or_else(|| "reads right".to_owned(), |error| format!("{}: {error}", error.code()));
         eprintln!("{table} from {start}: {} rows, {} schemas, {said}", found.rows.len(), found.schemas.len());
         let feed = found.as_feed();
         if let Some((found, expected)) = feed.iter().zip(&expected).find(|(found, expected)| found != expected) {
@@ -334,7 +342,9 @@ fn in_commit_timestamps_are_the_rows_timestamps() {
 #[test]
 fn a_reader_goes_on_at_every_cursor_exactly_where_it_was() {
     let Some(lake) = lake() else { return };
-    for (table, start) in [("ltv_scores", Start::Version(0)), ("ltv_scores", Start::Snapshot), ("upgrade_dv", Start::Version(0))] {
+    for (table, start) in
+        [("ltv_scores", Start::Version(0)), ("ltv_scores", Start::Snapshot), ("upgrade_dv", Start::Version(0))]
+    {
         let mut options = every_change(&lake, table, start);
         options.coalesce = true;
         options.added_columns_differ = false;
@@ -345,7 +355,9 @@ fn a_reader_goes_on_at_every_cursor_exactly_where_it_was() {
         for (count, cursor) in whole.cursors.iter().step_by(3) {
             let cursor = serde_json::from_slice(&serde_json::to_vec(cursor).unwrap()).unwrap();
             let mut rest = support::Everything::default();
-            rest.schemas.extend(whole.schemas.iter().filter(|change| Some(change.schema.as_ref()) == schema_of(&cursor)).cloned());
+            rest.schemas.extend(
+                whole.schemas.iter().filter(|change| Some(change.schema.as_ref()) == schema_of(&cursor)).cloned(),
+            );
             let mut reader = tailwater_delta::Reader::open(options.clone(), Some(cursor)).unwrap();
             rest.read_on(&mut reader);
             rest.expect_no_error(table);
@@ -361,7 +373,9 @@ fn schema_of(cursor: &tailwater_delta::Cursor) -> Option<&tailwater_core::schema
 /// A copy of the clone's log whose placeholder is replaced by the lake's folder.
 fn copy_clone(lake: &Path, into: &Path) -> String {
     let to = into.join("shallow_clone");
-    copy(&lake.join("shallow_clone"), &to, &|text| text.replace("file:/LAKE_ROOT", &format!("file:{}", lake.display())));
+    copy(&lake.join("shallow_clone"), &to, &|text| {
+        text.replace("file:/LAKE_ROOT", &format!("file:{}", lake.display()))
+    });
     to.to_string_lossy().into_owned()
 }
 

@@ -45,7 +45,11 @@ impl Everything {
                 Ok(Step::Rows(rows)) => {
                     assert_eq!(&rows.cursor, reader.cursor());
                     let announced = self.schemas.last().expect("a schema comes before the first rows");
-                    assert_eq!(announced.schema, rows.schema, "rows of version {} come under the announced schema", rows.version);
+                    assert_eq!(
+                        announced.schema, rows.schema,
+                        "rows of version {} come under the announced schema",
+                        rows.version
+                    );
                     self.rows.extend(rows.rows.into_iter().map(|row| (rows.version, row)));
                     self.cursors.push((self.rows.len(), rows.cursor));
                 }
@@ -66,7 +70,8 @@ impl Everything {
     pub fn as_feed(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (version, row) in &self.rows {
-            let mut line = |kind: &str, json: &[u8]| lines.push(format!("{version:05} {kind} {}", canonical_bytes(json)));
+            let mut line =
+                |kind: &str, json: &[u8]| lines.push(format!("{version:05} {kind} {}", canonical_bytes(json)));
             match row.change {
                 ChangeKind::Insert => line("insert", &row.data),
                 ChangeKind::Delete => line("delete", &row.data),
@@ -108,8 +113,10 @@ pub fn canonical(value: &Value) -> String {
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_by_key(|(name, _)| name.as_str());
-            let fields: Vec<_> =
-                fields.into_iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), canonical(value))).collect();
+            let fields: Vec<_> = fields
+                .into_iter()
+                .map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), canonical(value)))
+                .collect();
             format!("{{{}}}", fields.join(","))
         }
         Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
@@ -117,7 +124,11 @@ pub fn canonical(value: &Value) -> String {
             let text = number.to_string();
             let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
             let digits = mantissa.bytes().filter(u8::is_ascii_digit).skip_while(|&digit| digit == b'0').count();
-            if text.contains(['.', 'e', 'E']) && digits <= 17 { format!("{:?}", text.parse::<f64>().unwrap()) } else { text }
+            if text.contains(['.', 'e', 'E']) && digits <= 17 {
+                format!("{:?}", text.parse::<f64>().unwrap())
+            } else {
+                text
+            }
         }
         other => other.to_string(),
     }
@@ -131,7 +142,9 @@ pub fn without_later_columns(expected: &Value, found: &Value) -> Value {
             expected
                 .iter()
                 .filter(|(name, value)| found.contains_key(*name) || !value.is_null())
-                .map(|(name, value)| (name.clone(), found.get(name).map_or(value.clone(), |found| without_later_columns(value, found))))
+                .map(|(name, value)| {
+                    (name.clone(), found.get(name).map_or(value.clone(), |found| without_later_columns(value, found)))
+                })
                 .collect::<Map<_, _>>(),
         ),
         (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {

@@ -48,7 +48,9 @@ impl OwnTable {
 
     /// Writes a data file with the columns; returns its size.
     pub fn file(&self, name: &str, columns: Vec<(&str, ArrayRef)>) -> u64 {
-        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).expect("a batch");
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+                .expect("a batch");
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("a writer");
         writer.write(&batch).expect("rows");
@@ -59,7 +61,10 @@ impl OwnTable {
 
     /// Writes a file of ids and scores and returns the action that adds it.
     pub fn add(&self, name: &str, rows: &[(Option<&str>, f64)]) -> Value {
-        let size = self.file(name, vec![("id", ids(rows.iter().map(|row| row.0))), ("score", scores(rows.iter().map(|row| row.1)))]);
+        let size = self.file(
+            name,
+            vec![("id", ids(rows.iter().map(|row| row.0))), ("score", scores(rows.iter().map(|row| row.1)))],
+        );
         add(name, size)
     }
 
