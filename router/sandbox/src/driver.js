@@ -50,6 +50,34 @@
     if (typeof name === 'string' && !allowed.includes(name)) deleteProperty(globalThis, name);
   }
 
+  // A few built-ins take the process down, or hold it for long, when they are let loose on something huge: V8 aborts when a list
+  // would have more than 2^27 entries, and these do not look at the time limit while they work. A text grows to 2^28 characters by
+  // doubling it 28 times, for which no memory is needed; an array has any length at once. So there is a limit, far above what
+  // a transform of rows may need.
+  const HUGE_TEXT = 1 << 24, HUGE_ARRAY = 1 << 25;
+  const RangeErrorClass = RangeError;
+
+  function bound(holder, name, sizeOf, max) {
+    const original = uncurry(holder[name]);
+    const bounded = {
+      [name](...rest) {
+        if (sizeOf(this, rest[0]) > max) throw new RangeErrorClass(`${name} refuses a size beyond ${max}`);
+        return original(this, ...rest);
+      },
+    }[name];
+    defineProperty(bounded, 'length', { value: holder[name].length });
+    defineProperty(holder, name, { value: bounded, writable: true, enumerable: false, configurable: true });
+  }
+
+  const lengthOf = (value) => (value === null || value === undefined ? 0 : value.length);
+  for (const name of ['split', 'match', 'matchAll', 'replace', 'replaceAll', 'normalize']) {
+    bound(String.prototype, name, lengthOf, HUGE_TEXT);
+  }
+  for (const name of ['padStart', 'padEnd']) bound(String.prototype, name, (text, size) => size, HUGE_TEXT);
+  bound(String.prototype, 'repeat', (text, times) => (typeof text === 'string' ? text.length * times : 0), HUGE_TEXT);
+  bound(JSON, 'parse', (json, text) => (typeof text === 'string' ? text.length : 0), HUGE_TEXT);
+  for (const name of ['fill', 'toReversed', 'toSorted', 'unshift']) bound(Array.prototype, name, lengthOf, HUGE_ARRAY);
+
   // === Time and chance: the same batch has the same result, whenever it is run ===
 
   let clock = 0;

@@ -10,8 +10,10 @@ static READY: AtomicBool = AtomicBool::new(false);
 ///
 /// - No code from strings, in addition to each context's own setting.
 /// - Bytecode is kept: a transform that rests for a while must not be compiled again.
+/// - No unrolling of loops: the phase that does it takes the check for an interrupt out of short inner loops, and in this version of V8
+///   sometimes out of the endless loop around one (`for (;;) new Array(1000).fill(1)`), which then nothing can stop.
 /// - Young objects get 16 MiB: a batch's rows live for one call only, and should die before they are copied.
-const FLAGS: &str = "--disallow-code-generation-from-strings --no-flush-bytecode --max-semi-space-size=16 --stack-size=984";
+const FLAGS: &str = "--disallow-code-generation-from-strings --no-flush-bytecode --no-turboshaft-loop-unrolling --max-semi-space-size=16 --stack-size=984";
 
 /// Starts V8. Must be called on the main thread before any other thread exists (so before an asynchronous runtime is built):
 /// V8 guards its tables with a memory protection key, and only threads that are made afterwards inherit the right to it. A thread that

@@ -43,11 +43,15 @@ fn endless_loops_are_stopped() {
         "return {toJSON() { for (;;); }};",
         "throw {get message() { for (;;); }, toString() { for (;;); }, toJSON() { for (;;); }};",
         "let n = 3n; for (;;) n *= n;",
+        // V8 would lose the outer loop's interrupt check (see the flags).
+        "for (;;) new Array(1000).fill(1);",
+        "const f = () => { try { return f() } catch { return f() } }; f();",
+        "new Array(1 << 28).map(x => 1);",
     ] {
-        fails_alone(&pool, statement, &[RowErrorKind::Timeout]);
+        // Some of them fill the memory before their time is up.
+        fails_alone(&pool, statement, &[RowErrorKind::Timeout, RowErrorKind::OutOfMemory]);
     }
     assert!(pool.stats().terminations >= 20);
-    assert_eq!(pool.stats().isolate_restarts, 0);
 }
 
 #[test]
@@ -79,6 +83,15 @@ fn single_huge_allocations_are_survived() {
         "return {x: Array(1 << 25).join('xxxxxxxxxxx')};",
         "return {x: JSON.stringify('\"'.repeat(1 << 27))};",
         "return {x: new Array(1 << 28).fill(0).length};",
+        "let t = 'x'; for (let i = 0; i < 28; i++) t += t; return {x: t.match(/x/g).length};",
+        "let t = 'x'; for (let i = 0; i < 28; i++) t += t; return {x: t.split('').length};",
+        "let t = 'x'; for (let i = 0; i < 28; i++) t += t; return {x: t.replaceAll('x', 'yy').length};",
+        "let t = '[0'; for (let i = 0; i < 26; i++) t += ',' + t.slice(1); return {x: JSON.parse(t + ']').length};",
+        "let t = 'ab'; for (let i = 0; i < 27; i++) t += t; return {x: t};",
+        "let t = 'ab'; for (let i = 0; i < 25; i++) t += t; return {x: Object.keys(new String(t)).length};",
+        "return {x: Reflect.apply(Math.max, null, {length: 1 << 28})};",
+        "const a = []; a.length = 4294967295; a.unshift(1);",
+        "return {x: new Array(1 << 28).toSorted().length};",
         "return {x: 'x'.repeat(1 << 28).toUpperCase().charCodeAt(5)};",
         "return {x: 'x'.repeat(1 << 29)};",
         "return {x: (2n ** 100000000n).toString().length};",
@@ -94,7 +107,6 @@ fn deep_recursion_is_an_error_of_its_row() {
     for statement in [
         "const f = () => f() + 1; f();",
         "const f = (n) => [1].map(() => f(n + 1)); f(0);",
-        "let o = {}; for (let i = 0; i < 1e5; i++) o = {o}; return o;",
         "let o = {x: NaN}; for (let i = 0; i < 1e5; i++) o = {o}; return o;",
         "const p = new Proxy({}, {get: (t, k, r) => r[k]}); p.x;",
     ] {

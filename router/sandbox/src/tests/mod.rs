@@ -3,6 +3,7 @@
 mod limits;
 mod outputs;
 mod rows;
+mod scratch;
 mod seeds;
 mod surface;
 mod transforms;
@@ -67,7 +68,7 @@ pub(super) fn run<'a>(source: &str, rows: impl IntoIterator<Item = &'a str>) -> 
 pub(super) fn json(result: &RowResult) -> &str {
     match result {
         RowResult::Outputs(outputs) if outputs.len() == 1 => &outputs[0].json,
-        other => panic!("expected one output, got {other:?}"),
+        other => panic!("expected one output, got {}", shortly(other)),
     }
 }
 
@@ -75,11 +76,16 @@ pub(super) fn json(result: &RowResult) -> &str {
 pub(super) fn failed(result: &RowResult) -> &RowError {
     match result {
         RowResult::Failed(error) => error,
-        other => panic!("expected a failure, got {other:?}"),
+        other => panic!("expected a failure, got {}", shortly(other)),
     }
 }
 
 #[track_caller]
 pub(super) fn jsons(report: &BatchReport) -> Vec<&str> {
     report.results.iter().map(json).collect()
+}
+
+/// Some outputs are huge on purpose.
+fn shortly(result: &RowResult) -> String {
+    format!("{result:?}").chars().take(500).collect()
 }
