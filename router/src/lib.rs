@@ -1,6 +1,7 @@
 //! The streaming event router: configuration, Kafka, stages, delivery, telemetry and the command line.
 
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod kafka;

@@ -28,6 +28,8 @@ pub const BLOCK: i64 = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum End {
+    /// Left resolve, for every destination: what says that the record existed when Kafka has removed it.
+    Resolved = 0,
     /// Waits in route's state for the destination's key.
     Held = 1,
     /// Left route for the destination: in flight until send writes an end.
@@ -40,11 +42,12 @@ pub enum End {
 }
 
 impl End {
-    pub const ALL: [Self; 6] =
-        [Self::Held, Self::Routed, Self::Parked, Self::Skipped, Self::Delivered, Self::DeadLettered];
+    pub const ALL: [Self; 7] =
+        [Self::Resolved, Self::Held, Self::Routed, Self::Parked, Self::Skipped, Self::Delivered, Self::DeadLettered];
 
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Resolved => "resolved",
             Self::Held => "held",
             Self::Routed => "routed",
             Self::Parked => "parked",
@@ -170,6 +173,30 @@ impl Bitmap {
 
     pub fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// Those that are set here and not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = self.clone();
+        for (mine, theirs) in left.0.iter_mut().zip(&other.0) {
+            *mine &= !theirs;
+        }
+        left
+    }
+
+    /// Those that are set in both.
+    #[must_use]
+    pub fn both(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for (mine, theirs) in both.0.iter_mut().zip(&other.0) {
+            *mine &= theirs;
+        }
+        both
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
     }
 
     /// The offsets within the block whose bits are set, ascending.

@@ -351,11 +351,14 @@ impl Consumer {
         }
     }
 
-    /// Where the group left off in these partitions; at the beginning where it has never been.
+    /// The group's committed offsets; `None` where it has never been.
     ///
     /// # Errors
-    /// No answer, or a committed offset outside of what the topic holds.
-    pub fn starts(&self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
+    /// No answer.
+    pub fn committed(&self, partitions: &[Partition]) -> Result<Vec<(Partition, Option<i64>)>, Error> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (topic, partition) in partitions {
             list.add_partition(topic, *partition);
@@ -365,14 +368,24 @@ impl Consumer {
             during: "read committed offsets",
             source,
         })?;
-        let mut starts = Vec::with_capacity(partitions.len());
-        for (topic, partition) in partitions {
-            let (low, high) = self.watermarks(topic, *partition)?;
-            let offset = committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
+        let offset_of = |(topic, partition): &Partition| {
+            committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
-            });
-            let start = match offset {
+            })
+        };
+        Ok(partitions.iter().map(|partition| (partition.clone(), offset_of(partition))).collect())
+    }
+
+    /// Where the group left off in these partitions; at the beginning where it has never been.
+    ///
+    /// # Errors
+    /// No answer, or a committed offset outside of what the topic holds.
+    pub fn starts(&self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
+        let mut starts = Vec::with_capacity(partitions.len());
+        for ((topic, partition), offset) in &self.committed(partitions)? {
+            let (low, high) = self.watermarks(topic, *partition)?;
+            let start = match *offset {
                 Some(committed) if committed < low || committed > high => {
                     return Err(Error::OffsetLost {
                         topic: topic.to_string(),

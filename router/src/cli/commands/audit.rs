@@ -1,10 +1,55 @@
 //! `tailwater audit`: over the ledger, whether every record has an end.
 
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use tailwater_core::code;
+
+use crate::audit::{Audit, audit};
 use crate::cli::args::AuditArgs;
-use crate::cli::{Error, Exit, Global};
+use crate::cli::load::{Purpose, load};
+use crate::cli::{Error, Exit, Global, output};
+use crate::stages::now;
+
+/// The pause between two looks with `--follow`.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// # Errors
-/// Always: the command is not part of this build.
-pub fn execute(_args: &AuditArgs, _global: &Global) -> Result<Exit, Error> {
-    Err(Error::NotInBuild { command: "audit" })
+/// The configuration cannot be used, or no broker answers.
+pub fn execute(args: &AuditArgs, global: &Global) -> Result<Exit, Error> {
+    let config = load(global, Purpose::Look)?;
+    let since = args.since.map(|since| since.from(now()));
+    let mut shown: Option<Audit> = None;
+    loop {
+        let found = audit(&config, since, &mut progress).map_err(|error| Error::failed(error.code(), &error))?;
+        clear_progress();
+        if shown.as_ref() != Some(&found) {
+            if args.json { output::json(&found)? } else { output::text(&found.to_text())? }
+        }
+        if !args.follow || !found.is_moving() {
+            if found.unaccounted() > 0 {
+                return Err(Error::Failed {
+                    code: code::UNACCOUNTED,
+                    message: format!("{} records have no end and are nowhere", found.unaccounted()),
+                });
+            }
+            return Ok(Exit::Success);
+        }
+        shown = Some(found);
+        std::thread::sleep(FOLLOW_INTERVAL);
+    }
+}
+
+/// Tells on a terminal what is being read, on one line.
+fn progress(what: &str) {
+    if std::io::stderr().is_terminal() {
+        // Progress is a courtesy; a closed terminal must not end the audit.
+        write!(std::io::stderr(), "\r\x1b[2K{what} …").ok();
+    }
+}
+
+fn clear_progress() {
+    if std::io::stderr().is_terminal() {
+        write!(std::io::stderr(), "\r\x1b[2K").ok();
+    }
 }

@@ -338,7 +338,11 @@ impl<'a> Session<'a> {
                 let message = format!("the event has {bytes} bytes and its metadata {}, more than {topic} takes", header.len());
                 self.reject(one.record, one.source, &Reason::new(code::KAFKA_RECORD_TOO_LARGE, message))
             }
-            other => Ok(other?),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                self.end(one.record, End::Resolved, "");
+                Ok(())
+            }
         }
     }
 
@@ -389,7 +393,7 @@ impl<'a> Session<'a> {
         match end {
             End::Skipped => self.shared.telemetry.metrics().skipped("resolve", "", reason),
             End::DeadLettered => self.shared.telemetry.metrics().dead_lettered("resolve", "", reason),
-            End::Held | End::Routed | End::Parked | End::Delivered => {}
+            End::Resolved | End::Held | End::Routed | End::Parked | End::Delivered => {}
         }
     }
 
