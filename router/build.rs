@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// (name of the template, its folder)
-const TEMPLATES: &[(&str, &str)] = &[("WINBACK", "../deploy/examples/winback"), ("MINIMAL", "src/cli/templates/minimal")];
+const TEMPLATES: &[(&str, &str)] =
+    &[("WINBACK", "../deploy/examples/winback"), ("MINIMAL", "src/cli/templates/minimal")];
 
 /// What running an example leaves behind in its folder.
 const LEFT_OUT: &[&str] = &["state", "__pycache__", "spark-warehouse", "metastore_db", "derby.log"];
@@ -26,7 +27,8 @@ fn main() -> io::Result<()> {
         let _ = writeln!(code, "pub const {name}: &[(&str, &[u8])] = &[");
         for file in files {
             let inside = file.strip_prefix(&folder).map_err(io::Error::other)?;
-            let _ = writeln!(code, "    ({:?}, include_bytes!({:?})),", inside.to_string_lossy(), file.to_string_lossy());
+            let _ =
+                writeln!(code, "    ({:?}, include_bytes!({:?})),", inside.to_string_lossy(), file.to_string_lossy());
         }
         code.push_str("];\n");
     }

@@ -27,7 +27,11 @@ const fn concat_help() -> [u8; EXAMPLES.len() + exit::HELP.len()] {
     let mut joined = [0; EXAMPLES.len() + exit::HELP.len()];
     let mut index = 0;
     while index < joined.len() {
-        joined[index] = if index < EXAMPLES.len() { EXAMPLES.as_bytes()[index] } else { exit::HELP.as_bytes()[index - EXAMPLES.len()] };
+        joined[index] = if index < EXAMPLES.len() {
+            EXAMPLES.as_bytes()[index]
+        } else {
+            exit::HELP.as_bytes()[index - EXAMPLES.len()]
+        };
         index += 1;
     }
     joined
@@ -192,13 +196,10 @@ pub struct TopicsPlanArgs {
 }
 
 /// Print the records of a topic, with the header decoded.
-///
-/// Examples:
-///   tailwater tap resolved --limit 5
-///   tailwater tap outbound.klaviyo --from end --follow
-///   tailwater tap deliveries --json | jq .value
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Examples:\n  tailwater tap resolved --limit 5\n  tailwater tap outbound.klaviyo --from end --follow\n  tailwater tap deliveries --json | jq .value"
+)]
 pub struct TapArgs {
     /// The topic, with or without the workspace's prefix: `resolved`, `ingest.orders`, `tailwater.deliveries`.
     pub topic: String,
@@ -240,13 +241,10 @@ pub struct AuditArgs {
 }
 
 /// Tell what became of a person's events, or of one event.
-///
-/// Examples:
-///   tailwater trace ana@example.com
-///   tailwater trace cust_00042 --type customer_id
-///   tailwater trace 5f0c1d2e3a4b5c6d7e8f901234567890
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Examples:\n  tailwater trace ana@example.com\n  tailwater trace cust_00042 --type customer_id\n  tailwater trace 5f0c1d2e3a4b5c6d7e8f901234567890"
+)]
 pub struct TraceArgs {
     /// An identifier of the person, the profile's id, or an event's id (32 hexadecimal digits).
     #[arg(value_name = "IDENTIFIER | EVENT")]
@@ -299,12 +297,10 @@ pub struct DlqShowArgs {
 }
 
 /// Send dead letters again, to the stage that refused them and to that destination only.
-///
-/// Examples:
-///   tailwater dlq replay destination.klaviyo/3/42
-///   tailwater dlq replay --all --destination klaviyo --code missing_column --dry-run
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Examples:\n  tailwater dlq replay destination.klaviyo/3/42\n  tailwater dlq replay --all --destination klaviyo --code missing_column --dry-run"
+)]
 pub struct DlqReplayArgs {
     #[command(flatten)]
     pub which: Which,
@@ -397,12 +393,10 @@ pub struct SimulateKlaviyoArgs {
 }
 
 /// Print a script that completes commands and options.
-///
-/// Examples:
-///   tailwater completions bash > /etc/bash_completion.d/tailwater
-///   tailwater completions zsh > "${fpath[1]}/_tailwater"
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Examples:\n  tailwater completions bash > /etc/bash_completion.d/tailwater\n  tailwater completions zsh > \"${fpath[1]}/_tailwater\""
+)]
 pub struct CompletionsArgs {
     #[arg(value_enum)]
     pub shell: Shell,
@@ -432,7 +426,8 @@ impl std::str::FromStr for RecordRef {
         let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
         let offset = offset.filter(digits).and_then(|text| text.parse().ok()).ok_or(NoRecord)?;
         let partition = partition.filter(digits).and_then(|text| text.parse().ok()).ok_or(NoRecord)?;
-        let queue = queue.filter(|queue| queue.starts_with("source.") || queue.starts_with("destination.")).ok_or(NoRecord)?;
+        let queue =
+            queue.filter(|queue| queue.starts_with("source.") || queue.starts_with("destination.")).ok_or(NoRecord)?;
         Ok(Self { queue: queue.to_owned(), partition, offset })
     }
 }
@@ -453,7 +448,8 @@ impl std::convert::From<LogFormat> for Format {
 }
 
 fn error_code(text: &str) -> Result<tailwater_core::Code, String> {
-    tailwater_core::Code::find(text).ok_or_else(|| "there is no such error code; `tailwater dlq list` shows them".to_owned())
+    tailwater_core::Code::find(text)
+        .ok_or_else(|| "there is no such error code; `tailwater dlq list` shows them".to_owned())
 }
 
 fn list(text: &str) -> Result<(String, String), String> {
@@ -465,7 +461,9 @@ fn list(text: &str) -> Result<(String, String), String> {
 
 fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected a number of seconds, such as 2 or 0.5".to_owned())
+    seconds
+        .map(std::time::Duration::from_secs_f64)
+        .ok_or_else(|| "expected a number of seconds, such as 2 or 0.5".to_owned())
 }
 
 #[cfg(test)]
@@ -483,27 +481,40 @@ mod tests {
     fn the_help_teaches_with_examples_and_exit_codes() {
         let help = Cli::command().render_long_help().to_string();
         assert!(help.contains("tailwater init --template winback") && help.contains("Exit codes:"), "{help}");
-        for name in ["run", "validate", "config", "init", "topics", "tap", "audit", "trace", "dlq", "simulate", "completions"] {
+        for name in
+            ["run", "validate", "config", "init", "topics", "tap", "audit", "trace", "dlq", "simulate", "completions"]
+        {
             assert!(help.lines().any(|line| line.trim_start().starts_with(name)), "{name}");
         }
     }
 
     #[test]
     fn commands_are_read() {
-        let read = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}")).command;
+        let read =
+            |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}")).command;
         let Command::Run(run) = read("tailwater run --roles route,send --dry-run") else { panic!() };
         assert_eq!((run.roles, run.dry_run), (vec![Role::Route, Role::Send], true));
         let Command::Tap(tap) = read("tailwater tap resolved --from end --limit 5 --follow --json") else { panic!() };
-        assert_eq!((tap.topic.as_str(), tap.from, tap.limit, tap.follow, tap.json), ("resolved", From::End, Some(5), true, true));
+        assert_eq!(
+            (tap.topic.as_str(), tap.from, tap.limit, tap.follow, tap.json),
+            ("resolved", From::End, Some(5), true, true)
+        );
         let Command::Audit(audit) = read("tailwater audit --since 2h --follow --json") else { panic!() };
         assert_eq!(audit.since, Some(Since::Ago(std::time::Duration::from_secs(7_200))));
-        let Command::Simulate(SimulateArgs { command: SimulateCommand::Klaviyo(klaviyo) }) =
-            read("tailwater simulate klaviyo --listen 127.0.0.1:0 --list A=One --list B=Two --no-limits --job-seconds 0.5")
+        let Command::Simulate(SimulateArgs { command: SimulateCommand::Klaviyo(klaviyo) }) = read(
+            "tailwater simulate klaviyo --listen 127.0.0.1:0 --list A=One --list B=Two --no-limits --job-seconds 0.5",
+        ) else {
+            panic!()
+        };
+        assert_eq!(
+            (klaviyo.lists.len(), klaviyo.no_limits, klaviyo.job_seconds.map(|time| time.as_millis())),
+            (2, true, Some(500))
+        );
+        let Command::Dlq(DlqArgs { command: DlqCommand::Replay(replay) }) =
+            read("tailwater dlq replay destination.klaviyo/3/42")
         else {
             panic!()
         };
-        assert_eq!((klaviyo.lists.len(), klaviyo.no_limits, klaviyo.job_seconds.map(|time| time.as_millis())), (2, true, Some(500)));
-        let Command::Dlq(DlqArgs { command: DlqCommand::Replay(replay) }) = read("tailwater dlq replay destination.klaviyo/3/42") else { panic!() };
         assert_eq!(replay.which.records, [RecordRef { queue: "destination.klaviyo".into(), partition: 3, offset: 42 }]);
         for line in [
             "tailwater topics plan",

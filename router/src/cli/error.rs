@@ -39,7 +39,10 @@ impl Error {
 
     pub fn code(&self) -> Code {
         match self {
-            Self::Configuration(problems) => problems.iter().find(|problem| problem.is_error()).map_or(code::CONFIG_INVALID_VALUE, |problem| problem.code),
+            Self::Configuration(problems) => problems
+                .iter()
+                .find(|problem| problem.is_error())
+                .map_or(code::CONFIG_INVALID_VALUE, |problem| problem.code),
             Self::Failed { code, .. } => *code,
             Self::Output(_) | Self::NotInBuild { .. } => code::TASK_FAILED,
         }
@@ -62,7 +65,10 @@ impl Error {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
             Self::Configuration(problems) => {
                 let mut lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-                lines.push("tailwater: the configuration cannot be used; `tailwater validate` checks it without a network".to_owned());
+                lines.push(
+                    "tailwater: the configuration cannot be used; `tailwater validate` checks it without a network"
+                        .to_owned(),
+                );
                 Some(lines.join("\n"))
             }
             _ => Some(format!("tailwater: error[{}]: {self}", self.code())),

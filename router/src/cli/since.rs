@@ -22,7 +22,9 @@ impl Since {
     /// The point in time, given the present one.
     pub fn from(self, now: Timestamp) -> Timestamp {
         match self {
-            Self::Ago(period) => Timestamp::from_millis(now.as_millis().saturating_sub(i64::try_from(period.as_millis()).unwrap_or(i64::MAX))),
+            Self::Ago(period) => Timestamp::from_millis(
+                now.as_millis().saturating_sub(i64::try_from(period.as_millis()).unwrap_or(i64::MAX)),
+            ),
             Self::At(time) => time,
         }
     }
@@ -46,7 +48,11 @@ mod tests {
     #[test]
     fn periods_count_back_and_times_stand() {
         let now = Timestamp::parse("2026-03-01T08:00:00Z").unwrap();
-        for (text, expected) in [("2h", "2026-03-01T06:00:00.000Z"), ("1d", "2026-02-28T08:00:00.000Z"), ("2026-02-01", "2026-02-01T00:00:00.000Z")] {
+        for (text, expected) in [
+            ("2h", "2026-03-01T06:00:00.000Z"),
+            ("1d", "2026-02-28T08:00:00.000Z"),
+            ("2026-02-01", "2026-02-01T00:00:00.000Z"),
+        ] {
             assert_eq!(text.parse::<Since>().unwrap().from(now).to_string(), expected, "{text}");
         }
         assert_eq!("yesterday".parse::<Since>(), Err(NoTime));

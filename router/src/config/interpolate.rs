@@ -56,7 +56,11 @@ impl Text {
     pub fn mask(&self, message: &str) -> String {
         let spans = message.split('`').enumerate().map(|(index, span)| {
             let quoted = index % 2 == 1;
-            if quoted && !span.is_empty() && self.resolved.contains(span) { self.written.clone() } else { span.to_owned() }
+            if quoted && !span.is_empty() && self.resolved.contains(span) {
+                self.written.clone()
+            } else {
+                span.to_owned()
+            }
         });
         let message = spans.collect::<Vec<_>>().join("`");
         if self.resolved.is_empty() { message } else { message.replace(&self.resolved, &self.written) }
@@ -117,31 +121,32 @@ impl Resolver<'_> {
         let mut resolved = String::with_capacity(text.written.len());
         let mut problems = Vec::new();
         let mut rest = text.written.as_str();
-        while let Some(start) = rest.find("${") {
-            if rest[..start].ends_with('$') {
-                resolved.push_str(&rest[..start - 1]);
+        while let Some((before, after)) = rest.split_once("${") {
+            if let Some(before) = before.strip_suffix('$') {
+                resolved.push_str(before);
                 resolved.push_str("${");
-                rest = &rest[start + 2..];
+                rest = after;
                 continue;
             }
-            resolved.push_str(&rest[..start]);
-            let Some(length) = rest[start..].find('}') else {
-                problems.push(malformed(path, &rest[start..]).hint("close it with `}`, or write `$${` for a literal `${`"));
-                text.references.any = true;
-                text.references.unresolved = true;
-                rest = "";
-                break;
+            resolved.push_str(before);
+            let reference = match after.split_once('}') {
+                Some((inner, behind)) => {
+                    rest = behind;
+                    self.reference(inner, path, &mut text.references, files)
+                }
+                None => {
+                    rest = "";
+                    Err(malformed(path, after).hint("close it with `}`, or write `$${` for a literal `${`"))
+                }
             };
-            let written = &rest[start..=start + length];
             text.references.any = true;
-            match self.reference(&written[2..written.len() - 1], written, path, &mut text.references, files) {
+            match reference {
                 Ok(value) => resolved.push_str(&value),
                 Err(problem) => {
                     text.references.unresolved = true;
                     problems.push(problem);
                 }
             }
-            rest = &rest[start + length + 1..];
         }
         resolved.push_str(rest);
         text.resolved = resolved;
@@ -151,7 +156,6 @@ impl Resolver<'_> {
     fn reference(
         &self,
         inner: &str,
-        written: &str,
         path: &Path,
         references: &mut References,
         files: &mut Vec<PathBuf>,
@@ -163,7 +167,7 @@ impl Resolver<'_> {
                     None => (rest, None),
                 };
                 if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                    return Err(malformed(path, written)
+                    return Err(malformed(path, inner)
                         .hint("the name of an environment variable has letters, digits and underscores: ${env:KLAVIYO_API_KEY}"));
                 }
                 references.with_default |= default.is_some_and(|default| !default.is_empty());
@@ -187,7 +191,8 @@ impl Resolver<'_> {
                         .hint("mount the secret there, or correct the path (relative paths start at the configuration file)")),
                 }
             }
-            _ => Err(malformed(path, written).hint("references are ${env:NAME}, ${env:NAME:-default} and ${file:/path}; `$${` is a literal `${`")),
+            _ => Err(malformed(path, inner)
+                .hint("references are ${env:NAME}, ${env:NAME:-default} and ${file:/path}; `$${` is a literal `${`")),
         }
     }
 
@@ -197,8 +202,8 @@ impl Resolver<'_> {
 }
 
 /// Only what looks like a reference's scheme is quoted: the rest may be a secret.
-fn malformed(path: &Path, written: &str) -> Problem {
-    let scheme = written[2..].split_once(':').map_or("", |(scheme, _)| scheme);
+fn malformed(path: &Path, inner: &str) -> Problem {
+    let scheme = inner.split_once(':').map_or("", |(scheme, _)| scheme);
     let is_word = scheme.len() <= 12 && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
     let shown = if is_word { scheme } else { "" };
     Problem::error(code::CONFIG_INVALID_VALUE, path, format!("`${{{shown}…` is no reference that can be read"))

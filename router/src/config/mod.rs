@@ -130,7 +130,8 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
 
     let mut files = vec![file.to_path_buf()];
     files.append(&mut resolution.files);
-    let mut builder = Builder { tree: &tree, json: &json, folder, options, unresolved: walk.unresolved, problems, files };
+    let mut builder =
+        Builder { tree: &tree, json: &json, folder, options, unresolved: walk.unresolved, problems, files };
     let config = builder.build();
     let mut problems = builder.problems;
 
@@ -138,7 +139,11 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
         None
     } else if config.is_none() && problems.is_empty() {
         // Every way to `None` reports why; should one not, the file must still not pass for right.
-        problems.push(Problem::error(code::CONFIG_WRONG_TYPE, &Path::default(), "the configuration could not be built"));
+        problems.push(Problem::error(
+            code::CONFIG_WRONG_TYPE,
+            &Path::default(),
+            "the configuration could not be built",
+        ));
         None
     } else {
         config
@@ -148,13 +153,19 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
 
 fn read(file: &FilePath) -> Result<String, Problem> {
     let unreadable = |reason: String| {
-        Problem::error(code::CONFIG_UNREADABLE, &Path::default(), format!("the configuration file could not be read: {reason}"))
+        Problem::error(
+            code::CONFIG_UNREADABLE,
+            &Path::default(),
+            format!("the configuration file could not be read: {reason}"),
+        )
     };
     let mut text = String::new();
     let open = std::fs::File::open(file).map_err(|error| {
-        unreadable(error.to_string()).hint("name it with --config FILE or TAILWATER_CONFIG, or make one with `tailwater init`")
+        unreadable(error.to_string())
+            .hint("name it with --config FILE or TAILWATER_CONFIG, or make one with `tailwater init`")
     })?;
-    let length = open.take(tree::FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
+    let length =
+        open.take(tree::FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
     if length as u64 > tree::FILE_BYTES_MAX {
         return Err(unreadable(format!("it is larger than {} bytes", tree::FILE_BYTES_MAX)));
     }

@@ -188,14 +188,18 @@ mod tests {
     fn a_path_quotes_keys_that_are_no_plain_words() {
         let path = Path::of(["sources", "app"]).key("identifiers").key("user.email");
         assert_eq!(path.to_string(), r#"sources.app.identifiers["user.email"]"#);
-        assert_eq!(Path::of(["destinations"]).key("k").key("routes").index(2).key("when").to_string(), "destinations.k.routes[2].when");
+        assert_eq!(
+            Path::of(["destinations"]).key("k").key("routes").index(2).key("when").to_string(),
+            "destinations.k.routes[2].when"
+        );
     }
 
     #[test]
     fn a_problem_is_printed_with_position_code_and_hint() {
-        let mut problem = Problem::error(code::CONFIG_MISSING_KEY, &Path::of(["kafka", "brokers"]), "the key is missing")
-            .hint("add it")
-            .at(Place { line: 3, column: 1 });
+        let mut problem =
+            Problem::error(code::CONFIG_MISSING_KEY, &Path::of(["kafka", "brokers"]), "the key is missing")
+                .hint("add it")
+                .at(Place { line: 3, column: 1 });
         problem.file = "tailwater.yaml".to_owned();
         assert_eq!(
             problem.to_string(),

@@ -19,7 +19,10 @@ use super::value::{Name, Period, Secret, Size};
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Tailwater configuration")]
-#[expect(dead_code, reason = "read section by section, so that one broken section does not hide another; this is its schema")]
+#[expect(
+    dead_code,
+    reason = "read section by section, so that one broken section does not hide another; this is its schema"
+)]
 pub struct RawConfig {
     /// The format of this file: `1`.
     #[schemars(range(min = 1, max = 1))]
@@ -486,7 +489,10 @@ pub struct RawRoute {
     pub name: Option<Name>,
     /// The source, by its name under `sources`.
     pub from: String,
-    /// A condition in CEL; only events for which it is true go on: `row.rfm_segment == "champions" && event.change != "delete"`.
+    /// A condition in CEL; only events for which it is true go on, the others are skipped (`filtered`):
+    /// `row.rfm_segment == "champions" && event.change != "delete"`. It reads `row`, `event` (`source`, `type`, `time`, `change`) and `profile`
+    /// (an identifier by its type). A column that the row lacks and its schema has is null; one that the schema does not have fails.
+    /// `has(row.x)` is true if the row has a value that is not null.
     pub when: Option<String>,
     /// The JavaScript file with the `send` function.
     #[schemars(length(min = 1))]

@@ -22,7 +22,10 @@ pub fn text() -> String {
 }
 
 fn generate() -> Value {
-    let mut schema = schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RawConfig>().to_value();
+    let mut schema = schemars::generate::SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<RawConfig>()
+        .to_value();
     tidy(&mut schema);
     schema
 }
@@ -77,7 +80,9 @@ pub(super) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     let mut schema = schema;
     // A schema of ours never refers to itself; the bound is for the day on which one does.
     for _ in 0..16 {
-        let Some(name) = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix("#/$defs/")) else {
+        let Some(name) =
+            schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix("#/$defs/"))
+        else {
             break;
         };
         let Some(target) = root.get("$defs").and_then(|defs| defs.get(name)) else { break };

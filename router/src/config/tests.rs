@@ -112,7 +112,10 @@ fn a_right_configuration_becomes_validated_types() {
     assert_eq!(config.identity.rules.type_names().collect::<Vec<_>>(), ["customer_id", "email"]);
 
     let ltv = &config.sources["ltv_scores"];
-    assert_eq!((&ltv.kind, ltv.key.as_deref(), ltv.event_type.as_str()), (&SourceKind::State, Some("customer_id"), "ltv_scores"));
+    assert_eq!(
+        (&ltv.kind, ltv.key.as_deref(), ltv.event_type.as_str()),
+        (&SourceKind::State, Some("customer_id"), "ltv_scores")
+    );
     let SourceInput::Delta(delta) = &ltv.input else { panic!("{ltv:?}") };
     assert!(FilePath::new(&delta.table).is_absolute() && delta.table.ends_with("lake/ltv_scores"), "{}", delta.table);
     assert_eq!((delta.start, delta.coalesce, delta.added_columns_differ), (Start::Version(12), true, true));
@@ -301,6 +304,8 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
             "accounts.main.api_key",
             "accounts.main.apikey",
             "destinations.klaviyo.create",
+            "destinations.klaviyo.routes[0].from",
+            "destinations.klaviyo.routes[0].transform",
         ],
         "{}",
         listed(&problems)
@@ -344,7 +349,9 @@ fn unresolved_secrets_are_warnings_where_they_are_tolerated() {
     let checked = Folder::new().check_with(&text, &options);
     assert!(checked.config.is_some(), "{}", listed(&checked.problems));
     assert_eq!(checked.problems.len(), 4, "{}", listed(&checked.problems));
-    assert!(checked.problems.iter().all(|problem| problem.code == code::CONFIG_SECRET_UNRESOLVED && !problem.is_error()));
+    assert!(
+        checked.problems.iter().all(|problem| problem.code == code::CONFIG_SECRET_UNRESOLVED && !problem.is_error())
+    );
 }
 
 #[test]
@@ -355,7 +362,12 @@ fn warnings_do_not_stand_in_the_way() {
         .replace("accounts:\n", "accounts:\n  spare: { type: klaviyo, api_key: \"${env:KLAVIYO_API_KEY}\" }\n");
     let checked = Folder::new().check(&text);
     let paths: Vec<&str> = checked.problems.iter().map(|problem| problem.path.as_str()).collect();
-    assert_eq!(paths, ["accounts.spare", "accounts.main.base_url", "destinations.klaviyo.hold_for"], "{}", listed(&checked.problems));
+    assert_eq!(
+        paths,
+        ["accounts.spare", "accounts.main.base_url", "destinations.klaviyo.hold_for"],
+        "{}",
+        listed(&checked.problems)
+    );
     assert!(checked.config.is_some());
 }
 
@@ -425,7 +437,10 @@ fn the_schema_and_the_reference_in_docs_are_current() {
             std::fs::write(&file, &current).unwrap();
         }
         let written = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(written == current, "docs/reference/{name} is stale: run `UPDATE_GOLDEN=1 cargo test -p tailwater --lib config`");
+        assert!(
+            written == current,
+            "docs/reference/{name} is stale: run `UPDATE_GOLDEN=1 cargo test -p tailwater --lib config`"
+        );
     }
 }
 

@@ -107,7 +107,9 @@ impl Builder<'_> {
                 self.put(node, 0)
             }
             Event::SequenceStart(anchor, _) => self.start(anchor, place, Content::List(Vec::new())),
-            Event::MappingStart(anchor, _) => self.start(anchor, place, Content::Map { entries: Vec::new(), key: None }),
+            Event::MappingStart(anchor, _) => {
+                self.start(anchor, place, Content::Map { entries: Vec::new(), key: None })
+            }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(open) = self.open.pop() else { return Ok(()) };
                 let value = match open.content {
@@ -117,9 +119,12 @@ impl Builder<'_> {
                 self.put(Node { place: open.place, value }, open.anchor)
             }
             Event::DocumentStart(_) if self.root.is_some() => {
-                Err(fault(place, "the file holds more than one document").hint("keep one document: remove what follows `---`"))
+                Err(fault(place, "the file holds more than one document")
+                    .hint("keep one document: remove what follows `---`"))
             }
-            Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => Ok(()),
+            Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => {
+                Ok(())
+            }
         }
     }
 

@@ -133,7 +133,12 @@ macro_rules! written_as_text {
     };
 }
 
-written_as_text!(Period, "Period", "^[0-9]+(ms|s|m|h|d)$", "a period of at most ten years, such as 250ms, 2s, 15m, 12h or 30d");
+written_as_text!(
+    Period,
+    "Period",
+    "^[0-9]+(ms|s|m|h|d)$",
+    "a period of at most ten years, such as 250ms, 2s, 15m, 12h or 30d"
+);
 written_as_text!(Size, "Size", "^[0-9]+(B|KB|MB|GB)$", "a size such as 64MB, 512KB or 1GB");
 
 impl<'de> Deserialize<'de> for Secret {
@@ -186,7 +191,9 @@ mod tests {
 
     #[test]
     fn periods_and_sizes_are_read_and_written() {
-        for (text, ms) in [("250ms", 250), ("2s", 2_000), ("15m", 900_000), ("12h", 43_200_000), ("30d", 2_592_000_000), ("0s", 0)] {
+        for (text, ms) in
+            [("250ms", 250), ("2s", 2_000), ("15m", 900_000), ("12h", 43_200_000), ("30d", 2_592_000_000), ("0s", 0)]
+        {
             assert_eq!(Period::parse(text).unwrap().0, Duration::from_millis(ms), "{text}");
         }
         for text in ["", "5", "s", "1.5s", "5 s", "-1s", "1w", "9999999999999d", "4000d", "1S"] {

@@ -13,10 +13,13 @@ use super::schema::resolve;
 use super::secrets;
 use super::tree::{Entry, Node, Value};
 
+/// Characters of a value that a message quotes.
+const QUOTED_CHARS_MAX: usize = 60;
+
 pub(super) struct Walk<'a> {
     root: &'a Json,
     pub problems: Vec<Problem>,
-    /// Values whose references could not be resolved: a placeholder stands for each, so nothing may be said about their meaning.
+    /// Values that are missing, wrong or could not be resolved: a placeholder stands for each, so nothing may be said about their meaning.
     pub unresolved: BTreeSet<Path>,
 }
 
@@ -69,7 +72,10 @@ impl<'a> Walk<'a> {
                 (Some(property), _) => property,
                 (None, Some(others)) if others.is_object() => {
                     self.name(entry, schema, &path);
-                    if is(schema, schema, "x-secret-names") && secrets::is_secret_name(&entry.key) && !self.secret_is_reference(&entry.node, &path) {
+                    if is(schema, schema, "x-secret-names")
+                        && secrets::is_secret_name(&entry.key)
+                        && !self.secret_is_reference(&entry.node, &path)
+                    {
                         continue;
                     }
                     others
@@ -91,6 +97,7 @@ impl<'a> Walk<'a> {
             }
         }
         self.required(entries, node, schema, path, &meant);
+        self.fill_in(&mut out, schema, path);
         if let Some(1) = schema.get("minProperties").and_then(Json::as_u64)
             && entries.is_empty()
         {
@@ -115,6 +122,23 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Puts something in the place of required values that are missing or wrong, so that the rest of the section can be checked. Choices
+    /// are not made up: what else is right depends on them.
+    fn fill_in(&mut self, out: &mut Map<String, Json>, schema: &'a Json, path: &Path) {
+        let required = schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
+        let missing: Vec<&str> = required.filter(|key| !out.contains_key(*key)).collect();
+        for key in missing {
+            let Some(outer) = schema.get("properties").and_then(|properties| properties.get(key)) else { continue };
+            let property = resolve(self.root, outer);
+            if constants(self.root, property).is_empty()
+                && let Some(value) = placeholder(outer, property)
+            {
+                self.unresolved.insert(path.key(key));
+                out.insert(key.to_owned(), value);
+            }
+        }
+    }
+
     /// What to write for a missing key: its values where there are few, and its documentation.
     fn advice(&self, key: &str, property: Option<&'a Json>) -> String {
         let Some(outer) = property else { return format!("add `{key}`") };
@@ -132,13 +156,16 @@ impl<'a> Walk<'a> {
 
     /// Reports an unknown key, and returns the key that was probably meant.
     fn unknown(&mut self, entry: &Entry, properties: Option<&'a Map<String, Json>>, path: &Path) -> Option<&'a str> {
-        let known: Vec<&'a str> = properties.map(|properties| properties.keys().map(String::as_str).collect()).unwrap_or_default();
+        let known: Vec<&'a str> =
+            properties.map(|properties| properties.keys().map(String::as_str).collect()).unwrap_or_default();
         let meant = nearest(&entry.key, known.iter().copied());
         let hint = match meant {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known keys here: {}", known.join(", ")),
         };
-        self.problems.push(Problem::error(code::CONFIG_UNKNOWN_KEY, path, "there is no such key").hint(hint).at(entry.key_place));
+        self.problems.push(
+            Problem::error(code::CONFIG_UNKNOWN_KEY, path, "there is no such key").hint(hint).at(entry.key_place),
+        );
         meant
     }
 
@@ -162,7 +189,11 @@ impl<'a> Walk<'a> {
             return None;
         }
         let Some(item_schema) = schema.get("items") else { return Some(Json::Array(Vec::new())) };
-        let values = items.iter().enumerate().filter_map(|(index, item)| self.value(item, item_schema, &path.index(index))).collect();
+        let values = items
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| self.value(item, item_schema, &path.index(index)))
+            .collect();
         Some(Json::Array(values))
     }
 
@@ -171,12 +202,16 @@ impl<'a> Walk<'a> {
         if let Some(tag) = common_tag(branches) {
             return self.tagged(node, branches, tag, path);
         }
-        let fitting: Vec<&'a Json> = branches.iter().copied().filter(|branch| kinds(node).iter().any(|kind| admits(branch, kind))).collect();
+        let fitting: Vec<&'a Json> =
+            branches.iter().copied().filter(|branch| kinds(node).iter().any(|kind| admits(branch, kind))).collect();
         let choices = constants(self.root, schema);
         match fitting.as_slice() {
             [only] if constants(self.root, only).is_empty() => self.value(node, only, path),
             [] => {
-                self.problems.push(wrong_type(path, format!("expected {}, got {}", expectation(self.root, schema), describe(node))).at(node.place));
+                self.problems.push(
+                    wrong_type(path, format!("expected {}, got {}", expectation(self.root, schema), describe(node)))
+                        .at(node.place),
+                );
                 None
             }
             _ if !matches!(node.value, Value::Map(_) | Value::List(_)) => self.constant(node, &choices, path),
@@ -194,27 +229,34 @@ impl<'a> Walk<'a> {
     /// Objects that a tag tells apart: `type: delta`.
     fn tagged(&mut self, node: &Node, branches: &[&'a Json], tag: &str, path: &Path) -> Option<Json> {
         let Value::Map(entries) = &node.value else {
-            self.problems.push(wrong_type(path, format!("expected a map with the key `{tag}`, got {}", describe(node))).at(node.place));
+            self.problems.push(
+                wrong_type(path, format!("expected a map with the key `{tag}`, got {}", describe(node))).at(node.place),
+            );
             return None;
         };
         let kinds: Vec<&str> = branches.iter().filter_map(|branch| tag_value(branch, tag)).collect();
         let path_of_tag = path.key(tag);
         match node.get(tag).map(|node| (&node.value, node)) {
-            Some((Value::Text(text), value)) => match branches.iter().find(|branch| tag_value(branch, tag) == Some(text.resolved())) {
-                Some(branch) => self.map(entries, node, branch, path),
-                None => {
-                    let allowed: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-                    self.constant(value, &allowed, &path_of_tag);
-                    None
+            Some((Value::Text(text), value)) => {
+                match branches.iter().find(|branch| tag_value(branch, tag) == Some(text.resolved())) {
+                    Some(branch) => self.map(entries, node, branch, path),
+                    None => {
+                        let allowed: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+                        self.constant(value, &allowed, &path_of_tag);
+                        None
+                    }
                 }
-            },
+            }
             Some((Value::Null, _)) | None => {
                 let problem = Problem::error(code::CONFIG_MISSING_KEY, &path_of_tag, "the key is missing");
                 self.problems.push(problem.hint(format!("add `{tag}: {}`", kinds.join(" | "))).at(node.place));
                 None
             }
             Some((_, value)) => {
-                self.problems.push(wrong_type(&path_of_tag, format!("expected one of {}, got {}", kinds.join(", "), describe(value))).at(value.place));
+                self.problems.push(
+                    wrong_type(&path_of_tag, format!("expected one of {}, got {}", kinds.join(", "), describe(value)))
+                        .at(value.place),
+                );
                 None
             }
         }
@@ -222,13 +264,17 @@ impl<'a> Walk<'a> {
 
     fn constant(&mut self, node: &Node, allowed: &[String], path: &Path) -> Option<Json> {
         let Value::Text(text) = &node.value else {
-            self.problems.push(wrong_type(path, format!("expected one of {}, got {}", allowed.join(", "), describe(node))).at(node.place));
+            self.problems.push(
+                wrong_type(path, format!("expected one of {}, got {}", allowed.join(", "), describe(node)))
+                    .at(node.place),
+            );
             return None;
         };
         if allowed.iter().any(|choice| choice == text.resolved()) {
             return Some(Json::String(text.resolved().to_owned()));
         }
-        let mut problem = invalid(path, format!("`{}` is not one of {}", text.written(), allowed.join(", "))).at(node.place);
+        let mut problem =
+            invalid(path, format!("`{}` is not one of {}", text.written(), allowed.join(", "))).at(node.place);
         if let Some(near) = nearest(text.resolved(), allowed.iter().map(String::as_str)) {
             problem = problem.hint(format!("did you mean `{near}`?"));
         }
@@ -253,10 +299,16 @@ impl<'a> Walk<'a> {
             _ => None,
         };
         let Some(value) = value else {
-            let mut problem = wrong_type(path, format!("expected {}, got {}", expectation(self.root, schema), describe(node))).at(node.place);
+            let mut problem =
+                wrong_type(path, format!("expected {}, got {}", expectation(self.root, schema), describe(node)))
+                    .at(node.place);
             if admits(schema, "string") && matches!(node.value, Value::Number(_) | Value::Bool(_)) {
                 problem = problem.hint("put it in quotes");
-            } else if matches!(node.value, Value::Text(_)) && !referenced && !admits(schema, "object") && !admits(schema, "array") {
+            } else if matches!(node.value, Value::Text(_))
+                && !referenced
+                && !admits(schema, "object")
+                && !admits(schema, "array")
+            {
                 problem = problem.hint("write it without quotes");
             }
             self.problems.push(problem);
@@ -268,8 +320,11 @@ impl<'a> Walk<'a> {
     /// Range, length and pattern of a scalar.
     fn bounds(&mut self, value: &Json, node: &Node, schema: &Json, path: &Path) -> bool {
         let number = value.as_f64();
-        let (least, most) = (schema.get("minimum").and_then(Json::as_f64), schema.get("maximum").and_then(Json::as_f64));
-        if number.is_some_and(|number| least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most)) {
+        let (least, most) =
+            (schema.get("minimum").and_then(Json::as_f64), schema.get("maximum").and_then(Json::as_f64));
+        if number
+            .is_some_and(|number| least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most))
+        {
             let range = match (least, most) {
                 (Some(least), Some(most)) if least >= most => format!("{least}"),
                 (Some(least), Some(most)) => format!("between {least} and {most}"),
@@ -277,7 +332,8 @@ impl<'a> Walk<'a> {
                 (None, Some(most)) => format!("at most {most}"),
                 (None, None) => "in range".to_owned(),
             };
-            self.problems.push(invalid(path, format!("{} is not allowed: it must be {range}", quote(node))).at(node.place));
+            self.problems
+                .push(invalid(path, format!("{} is not allowed: it must be {range}", quote(node))).at(node.place));
             return false;
         }
         let Some(text) = value.as_str() else { return true };
@@ -288,7 +344,8 @@ impl<'a> Walk<'a> {
         let pattern = schema.get("pattern").and_then(Json::as_str);
         if pattern.is_some_and(|pattern| !matches_pattern(pattern, text)) {
             let expected = schema.get("x-expected").and_then(Json::as_str).unwrap_or("another form");
-            self.problems.push(invalid(path, format!("{} is not allowed: expected {expected}", quote(node))).at(node.place));
+            self.problems
+                .push(invalid(path, format!("{} is not allowed: expected {expected}", quote(node))).at(node.place));
             return false;
         }
         true
@@ -334,7 +391,9 @@ fn constants(root: &Json, schema: &Json) -> Vec<String> {
     if let Some(text) = schema.get("const").and_then(Json::as_str) {
         found.push(text.to_owned());
     }
-    found.extend(schema.get("enum").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).map(str::to_owned));
+    found.extend(
+        schema.get("enum").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).map(str::to_owned),
+    );
     for branch in schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array).into_iter().flatten() {
         found.extend(constants(root, resolve(root, branch)));
     }
@@ -344,7 +403,8 @@ fn constants(root: &Json, schema: &Json) -> Vec<String> {
 /// The key whose constant value tells all branches apart.
 fn common_tag<'a>(branches: &[&'a Json]) -> Option<&'a str> {
     let first = branches.first()?.get("properties")?.as_object()?;
-    let tag = first.keys().map(String::as_str).find(|key| branches.iter().all(|branch| tag_value(branch, key).is_some()))?;
+    let tag =
+        first.keys().map(String::as_str).find(|key| branches.iter().all(|branch| tag_value(branch, key).is_some()))?;
     Some(tag)
 }
 
@@ -401,7 +461,13 @@ fn placeholder(outer: &Json, schema: &Json) -> Option<Json> {
     if let Some(least) = schema.get("minimum") {
         return Some(least.clone());
     }
-    if admits(schema, "string") { Some(Json::String("unresolved".to_owned())) } else { None }
+    if admits(schema, "string") {
+        Some(Json::String("unresolved".to_owned()))
+    } else if admits(schema, "boolean") {
+        Some(Json::Bool(false))
+    } else {
+        admits(schema, "array").then(|| Json::Array(Vec::new()))
+    }
 }
 
 fn is(outer: &Json, schema: &Json, keyword: &str) -> bool {
@@ -427,10 +493,8 @@ fn quote(node: &Node) -> String {
         Value::List(_) => "a list",
         Value::Map(_) => "a map",
     };
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("`{}…`", &text[..end]),
-        None => format!("`{text}`"),
-    }
+    let shown: String = text.chars().take(QUOTED_CHARS_MAX).collect();
+    if shown.len() == text.len() { format!("`{text}`") } else { format!("`{shown}…`") }
 }
 
 fn describe(node: &Node) -> String {
@@ -466,7 +530,10 @@ fn expectation(root: &Json, schema: &Json) -> String {
         if forms.is_empty() && choices.is_empty() && admits(schema, kind) {
             words.push(match (kind, schema.get("properties").and_then(Json::as_object)) {
                 ("object", Some(properties)) => {
-                    format!("a map with {}", properties.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))
+                    format!(
+                        "a map with {}",
+                        properties.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+                    )
                 }
                 _ => word.to_owned(),
             });

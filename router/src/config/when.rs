@@ -62,7 +62,9 @@ pub struct EventFields<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WhenError {
     /// The expression reads a column that the row's schema does not have.
-    #[error("the condition reads the column `{column}`, which the row's schema does not have; correct `when`, or add an alias to the source")]
+    #[error(
+        "the condition reads the column `{column}`, which the row's schema does not have; correct `when`, or add an alias to the source"
+    )]
     MissingColumn { column: String },
     #[error("the condition could not be evaluated: {reason}; guard it with `has(row.column)` or `row.column != null`")]
     Failed { reason: String },
@@ -98,7 +100,8 @@ impl When {
     /// The text is no CEL, or speaks of what does not exist.
     pub fn compile(text: &str) -> Result<Self, Problem> {
         if text.chars().count() > WHEN_CHARS_MAX {
-            return Err(wrong(format!("the condition is longer than {WHEN_CHARS_MAX} characters")).hint("move the decision into the transform: it may return null"));
+            return Err(wrong(format!("the condition is longer than {WHEN_CHARS_MAX} characters"))
+                .hint("move the decision into the transform: it may return null"));
         }
         // The parser is generated code; whatever it does with odd input must not end the process.
         let program = catch_unwind(|| env().compile(text))
@@ -135,7 +138,12 @@ impl When {
         }
         if self.event {
             let time = event.time.to_string();
-            let fields = [("source", event.source), ("type", event.event_type), ("time", &time), ("change", event.change.as_str())];
+            let fields = [
+                ("source", event.source),
+                ("type", event.event_type),
+                ("time", &time),
+                ("change", event.change.as_str()),
+            ];
             context.add_variable_from_value("event", map(fields.map(|(name, value)| (name.to_owned(), text(value)))));
         }
         match catch_unwind(AssertUnwindSafe(|| self.program.execute(&context))) {
@@ -150,7 +158,8 @@ impl When {
     fn row(&self, row_json: &[u8], event: &EventFields<'_>) -> Result<Value, WhenError> {
         let mut json = serde_json::Deserializer::from_slice(row_json);
         let aliases = event.aliases.filter(|aliases| !aliases.is_empty());
-        let mut values = Columns { fields: &self.row, aliases }.deserialize(&mut json).map_err(|_| WhenError::NoObject)?;
+        let mut values =
+            Columns { fields: &self.row, aliases }.deserialize(&mut json).map_err(|_| WhenError::NoObject)?;
         json.end().map_err(|_| WhenError::NoObject)?;
         if let Some(aliases) = aliases {
             self.row.serve_aliases(&mut values, aliases);
@@ -171,7 +180,8 @@ impl When {
 
     /// A type of which the profile has no identifier is null, unless `has` asks for it.
     fn identifiers(&self, identifiers: &[(&str, &str)]) -> Value {
-        let mut values: HashMap<String, Value> = identifiers.iter().map(|(kind, value)| ((*kind).to_owned(), text(value))).collect();
+        let mut values: HashMap<String, Value> =
+            identifiers.iter().map(|(kind, value)| ((*kind).to_owned(), text(value))).collect();
         for kind in self.profile.read.difference(&self.profile.tested) {
             values.entry(kind.clone()).or_insert(Value::Null);
         }
@@ -184,7 +194,9 @@ impl When {
             ExecutionError::NoSuchKey(key) => {
                 let read = self.row.all || self.row.read.contains(key.as_str());
                 match schema {
-                    Some(schema) if read && schema.column(key).is_none() => WhenError::MissingColumn { column: key.to_string() },
+                    Some(schema) if read && schema.column(key).is_none() => {
+                        WhenError::MissingColumn { column: key.to_string() }
+                    }
                     Some(_) | None => failed(format!("there is no `{key}`")),
                 }
             }
@@ -196,7 +208,9 @@ impl When {
             ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => failed("a division by zero"),
             ExecutionError::Overflow(operator, ..) => failed(format!("an overflow in {operator}")),
             ExecutionError::IndexOutOfBounds(_) => failed("an index lies outside of its list"),
-            ExecutionError::ValuesNotComparable(a, b) => failed(format!("{} cannot be compared with {}", a.type_of(), b.type_of())),
+            ExecutionError::ValuesNotComparable(a, b) => {
+                failed(format!("{} cannot be compared with {}", a.type_of(), b.type_of()))
+            }
             ExecutionError::UnsupportedBinaryOperator(operator, a, b) => {
                 failed(format!("{operator} does not work on {} and {}", a.type_of(), b.type_of()))
             }
@@ -309,7 +323,8 @@ fn text(text: &str) -> Value {
 }
 
 fn map(entries: impl IntoIterator<Item = (String, Value)>) -> Value {
-    let map: HashMap<Key, Value> = entries.into_iter().map(|(key, value)| (Key::String(Arc::new(key)), value)).collect();
+    let map: HashMap<Key, Value> =
+        entries.into_iter().map(|(key, value)| (Key::String(Arc::new(key)), value)).collect();
     Value::Map(Map { map: Arc::new(map) })
 }
 
@@ -337,7 +352,10 @@ fn syntax(errors: &cel::ParseErrors) -> Problem {
     let problem = match errors.errors.first() {
         Some(error) => {
             let reason = error.msg.lines().next().unwrap_or("unknown reason").trim_start_matches("Syntax error: ");
-            wrong(format!("the condition is no valid CEL: {reason} (line {}, column {} of the expression)", error.pos.0, error.pos.1))
+            wrong(format!(
+                "the condition is no valid CEL: {reason} (line {}, column {} of the expression)",
+                error.pos.0, error.pos.1
+            ))
         }
         None => wrong("the condition is no valid CEL"),
     };
@@ -367,7 +385,10 @@ impl Scan {
             Expr::List(list) => list.elements.iter().for_each(|item| self.expression(item, local)),
             Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr, local)),
             Expr::Struct(literal) => {
-                self.complain(wrong(format!("there is no type `{}`", literal.type_name)).hint("messages cannot be made in a condition"));
+                self.complain(
+                    wrong(format!("there is no type `{}`", literal.type_name))
+                        .hint("messages cannot be made in a condition"),
+                );
             }
             Expr::Comprehension(comprehension) => {
                 self.expression(&comprehension.iter_range, local);
@@ -391,7 +412,9 @@ impl Scan {
                 self.expression(&entry.value, local);
             }
             EntryExpr::StructField(field) => {
-                self.complain(wrong(format!("the map's key `{}` needs quotes", field.field)).hint("write {\"key\": value}"));
+                self.complain(
+                    wrong(format!("the map's key `{}` needs quotes", field.field)).hint("write {\"key\": value}"),
+                );
             }
         }
     }
@@ -429,7 +452,9 @@ impl Scan {
             unknown => {
                 let hint = match nearest(unknown, VARIABLES.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("columns are fields of `row`: row.{unknown}; besides there are `event` and `profile`"),
+                    None => {
+                        format!("columns are fields of `row`: row.{unknown}; besides there are `event` and `profile`")
+                    }
                 };
                 self.complain(wrong(format!("there is no variable `{unknown}`")).hint(hint));
             }

@@ -14,12 +14,20 @@ const EVENT: EventFields<'static> = EventFields {
 };
 
 fn schema(columns: &[&str]) -> Schema {
-    let column = |name: &&str| Column { name: (*name).to_owned(), data_type: "double".into(), nullable: true, id: None, longs_as_strings: false };
+    let column = |name: &&str| Column {
+        name: (*name).to_owned(),
+        data_type: "double".into(),
+        nullable: true,
+        id: None,
+        longs_as_strings: false,
+    };
     Schema { columns: columns.iter().map(column).collect() }
 }
 
 fn matches(expression: &str, row: &str) -> Result<bool, WhenError> {
-    When::compile(expression).unwrap_or_else(|problem| panic!("{expression}: {problem}")).matches(row.as_bytes(), &EVENT)
+    When::compile(expression)
+        .unwrap_or_else(|problem| panic!("{expression}: {problem}"))
+        .matches(row.as_bytes(), &EVENT)
 }
 
 #[test]
@@ -90,7 +98,10 @@ fn a_renamed_column_reads_under_both_names_while_an_alias_stands() {
     let event = EventFields { schema: Some(&new), aliases: Some(&aliases), ..EVENT };
     let old_name = When::compile("row.ltv_predicted > 5").unwrap();
     assert_eq!(old_name.matches(br#"{"ltv_score":6}"#, &event), Ok(true));
-    assert_eq!(old_name.matches(br#"{"ltv_score":6}"#, &EventFields { aliases: None, ..event }).unwrap_err().code(), code::MISSING_COLUMN);
+    assert_eq!(
+        old_name.matches(br#"{"ltv_score":6}"#, &EventFields { aliases: None, ..event }).unwrap_err().code(),
+        code::MISSING_COLUMN
+    );
     let new_name = When::compile("row.ltv_score > 5").unwrap();
     assert_eq!(new_name.matches(br#"{"ltv_predicted":6}"#, &event), Ok(true));
 }
@@ -173,7 +184,11 @@ fn expression() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(4, 24, 3, |inner| {
         prop_oneof![
-            (inner.clone(), prop::sample::select(vec!["==", "<", "+", "-", "*", "/", "%", "&&", "||", "in"]), inner.clone())
+            (
+                inner.clone(),
+                prop::sample::select(vec!["==", "<", "+", "-", "*", "/", "%", "&&", "||", "in"]),
+                inner.clone()
+            )
                 .prop_map(|(a, operator, b)| format!("({a} {operator} {b})")),
             inner.clone().prop_map(|a| format!("!{a}")),
             inner.clone().prop_map(|a| format!("size({a})")),

@@ -14,6 +14,9 @@ mod templates {
     include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 }
 
+/// How many of the files that are in the way are named.
+const NAMED_MAX: usize = 5;
+
 /// Lays the template out and says what to do next.
 ///
 /// # Errors
@@ -29,10 +32,18 @@ pub fn execute(args: &InitArgs) -> Result<Exit, Error> {
 }
 
 fn lay_out(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
-    let present: Vec<String> =
-        files.iter().map(|(name, _)| folder.join(name)).filter(|file| file.symlink_metadata().is_ok()).map(|file| file.display().to_string()).collect();
+    let present: Vec<&str> =
+        files.iter().map(|(name, _)| *name).filter(|name| folder.join(name).symlink_metadata().is_ok()).collect();
     if !present.is_empty() {
-        let message = format!("nothing was written, because these files are there already: {}; choose another folder", present.join(", "));
+        let named = present.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        let others = match present.len().saturating_sub(NAMED_MAX) {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        let message = format!(
+            "nothing was written, because {} has files of these names already: {named}{others}; choose another folder",
+            folder.display()
+        );
         return Err(Error::Failed { code: code::CONFIG_INVALID_VALUE, message });
     }
     for (name, content) in files {
@@ -88,7 +99,10 @@ mod tests {
             let project = folder.path().join("new/project");
             lay_out(&project, files).unwrap();
             let environment = |name: &str| (name == "KLAVIYO_API_KEY").then(|| "pk".to_owned());
-            let checked = check(&project.join("tailwater.yaml"), &LoadOptions { environment: &environment, ..LoadOptions::default() });
+            let checked = check(
+                &project.join("tailwater.yaml"),
+                &LoadOptions { environment: &environment, ..LoadOptions::default() },
+            );
             assert!(checked.problems.is_empty(), "{:?}", checked.problems);
             assert!(!project.join("state").exists());
         }
@@ -97,7 +111,13 @@ mod tests {
     #[test]
     fn the_winback_example_comes_whole() {
         let names: Vec<&str> = templates::WINBACK.iter().map(|(name, _)| *name).collect();
-        for name in ["tailwater.yaml", "README.md", "transforms/ltv.js", "lake/commit.sh", "lake/ltv_scores/_delta_log/00000000000000000000.json"] {
+        for name in [
+            "tailwater.yaml",
+            "README.md",
+            "transforms/ltv.js",
+            "lake/commit.sh",
+            "lake/ltv_scores/_delta_log/00000000000000000000.json",
+        ] {
             assert!(names.contains(&name), "{name} is missing among {names:?}");
         }
     }

@@ -9,10 +9,13 @@ use tailwater_core::code;
 use super::Builder;
 use crate::config::TransformProblem;
 use crate::config::model::{
-    Account, Destination, DestinationKind, KlaviyoAccount, NonFinite, Nulls, OnMissingKey, Retry, Route, Source, Transform,
+    Account, Destination, DestinationKind, KlaviyoAccount, NonFinite, Nulls, OnMissingKey, Retry, Route, Source,
+    Transform,
 };
 use crate::config::problem::{Path, Problem};
-use crate::config::raw::{RawDestination, RawKlaviyoAccount, RawNonFinite, RawNulls, RawOnDelete, RawOnMissingKey, RawRoute};
+use crate::config::raw::{
+    RawDestination, RawKlaviyoAccount, RawNonFinite, RawNulls, RawOnDelete, RawOnMissingKey, RawRoute,
+};
 use crate::config::value::Period;
 use crate::config::walk::nearest;
 use crate::config::when::When;
@@ -20,7 +23,7 @@ use crate::config::when::When;
 /// Bytes of a transform's file. Bundled code fits; a file that was named by mistake does not fill the memory.
 pub const TRANSFORM_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
-/// The fields by which Klaviyo knows a person.
+/// The fields by which Klaviyo knows a person: `Spec::identifier_fields` of the destination, which is only there once it is connected.
 const KLAVIYO_FIELDS: &[&str] = &["email", "phone_number", "external_id"];
 
 impl Builder<'_> {
@@ -48,11 +51,17 @@ impl Builder<'_> {
                     self.report(crate::config::secrets::inline(&url), &url);
                 }
                 if parsed.scheme() == "http" && !is_near(&parsed) {
-                    let problem = Problem::warning(code::CONFIG_INVALID_VALUE, &url, "the API key travels unencrypted to another machine");
+                    let problem = Problem::warning(
+                        code::CONFIG_INVALID_VALUE,
+                        &url,
+                        "the API key travels unencrypted to another machine",
+                    );
                     self.report(problem.hint("use https://, unless this is a simulator"), &url);
                 }
             }
-            Ok(_) | Err(_) => self.error(code::CONFIG_INVALID_VALUE, &url, "expected an URL such as https://a.klaviyo.com"),
+            Ok(_) | Err(_) => {
+                self.error(code::CONFIG_INVALID_VALUE, &url, "expected an URL such as https://a.klaviyo.com")
+            }
         }
         Account::Klaviyo(KlaviyoAccount {
             api_key: raw.api_key.into_inner(),
@@ -74,7 +83,13 @@ impl Builder<'_> {
         destinations
     }
 
-    fn destination(&mut self, name: &str, path: &Path, raw: RawDestination, sources: &BTreeMap<String, Source>) -> Option<Destination> {
+    fn destination(
+        &mut self,
+        name: &str,
+        path: &Path,
+        raw: RawDestination,
+        sources: &BTreeMap<String, Source>,
+    ) -> Option<Destination> {
         let accounts = self.names("accounts");
         let known = self.known(&path.key("account"), &raw.account, "account", &accounts);
         let types = self.identifier_types();
@@ -82,8 +97,15 @@ impl Builder<'_> {
         let identifiers = self.vendor_fields(path, raw.identifiers, &types);
         if key_known && !identifiers.values().any(|kind| *kind == raw.key) {
             let key = path.key("key");
-            let problem = Problem::error(code::CONFIG_INVALID_VALUE, &key, format!("no field of the vendor is fed by `{}`", raw.key));
-            self.report(problem.hint(format!("add it: `identifiers: {{ {}: {} }}`", KLAVIYO_FIELDS.join(" | "), raw.key)), &key);
+            let problem = Problem::error(
+                code::CONFIG_INVALID_VALUE,
+                &key,
+                format!("no field of the vendor is fed by `{}`", raw.key),
+            );
+            self.report(
+                problem.hint(format!("add it: `identifiers: {{ {}: {} }}`", KLAVIYO_FIELDS.join(" | "), raw.key)),
+                &key,
+            );
         }
         self.hold(path, raw.on_missing_key, raw.hold_for);
         let retry = path.key("retry");
@@ -116,13 +138,22 @@ impl Builder<'_> {
                 RawNonFinite::Clear => NonFinite::Clear,
             },
             skip_unchanged: raw.skip_unchanged,
-            retry: Retry { attempts_max: raw.retry.attempts, backoff_min: raw.retry.backoff_min.0, backoff_max: raw.retry.backoff_max.0 },
+            retry: Retry {
+                attempts_max: raw.retry.attempts,
+                backoff_min: raw.retry.backoff_min.0,
+                backoff_max: raw.retry.backoff_max.0,
+            },
             routes,
         })
     }
 
     /// Which identifier goes into which field; by default those of equal names.
-    fn vendor_fields(&mut self, path: &Path, raw: Option<BTreeMap<String, String>>, types: &[String]) -> BTreeMap<String, String> {
+    fn vendor_fields(
+        &mut self,
+        path: &Path,
+        raw: Option<BTreeMap<String, String>>,
+        types: &[String],
+    ) -> BTreeMap<String, String> {
         let Some(raw) = raw else {
             let equal = KLAVIYO_FIELDS.iter().filter(|field| types.iter().any(|kind| kind == *field));
             return equal.map(|field| ((*field).to_owned(), (*field).to_owned())).collect();
@@ -133,9 +164,13 @@ impl Builder<'_> {
             let path = path.key(field);
             let hint = match nearest(field, KLAVIYO_FIELDS.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("its fields are {}; the type of identifier stands on the right", KLAVIYO_FIELDS.join(", ")),
+                None => {
+                    format!("its fields are {}; the type of identifier stands on the right", KLAVIYO_FIELDS.join(", "))
+                }
             };
-            let problem = Problem::error(code::CONFIG_UNKNOWN_KEY, &path, "the vendor has no such field for identifiers").hint(hint);
+            let problem =
+                Problem::error(code::CONFIG_UNKNOWN_KEY, &path, "the vendor has no such field for identifiers")
+                    .hint(hint);
             self.report(problem, &path);
         }
         raw
@@ -145,7 +180,8 @@ impl Builder<'_> {
         let hold = path.key("hold_for");
         self.within(&hold, hold_for, Period::seconds(1), Period::days(365));
         if on_missing_key != RawOnMissingKey::Hold && self.tree.find(&hold).is_some() {
-            let problem = Problem::warning(code::CONFIG_INVALID_VALUE, &hold, "it has no effect without `on_missing_key: hold`");
+            let problem =
+                Problem::warning(code::CONFIG_INVALID_VALUE, &hold, "it has no effect without `on_missing_key: hold`");
             self.report(problem.hint("remove it, or say `on_missing_key: hold`"), &hold);
         }
     }
@@ -165,8 +201,16 @@ impl Builder<'_> {
             let name = raw.name.map_or_else(|| raw.from.clone(), |name| name.0);
             if !names.insert(name.clone()) {
                 let path = if named { path.key("name") } else { path.clone() };
-                let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, format!("another route of this destination is called `{name}`"));
-                self.report(problem.hint("give each route of one source a `name` of its own: it is part of the idempotency key"), &path);
+                let problem = Problem::error(
+                    code::CONFIG_INVALID_VALUE,
+                    &path,
+                    format!("another route of this destination is called `{name}`"),
+                );
+                self.report(
+                    problem
+                        .hint("give each route of one source a `name` of its own: it is part of the idempotency key"),
+                    &path,
+                );
             }
             let when_path = path.key("when");
             match raw.when.as_deref().map(When::compile) {
@@ -195,7 +239,11 @@ impl Builder<'_> {
         };
         let path = Path::of(["sources", source]).key("on_delete");
         let message = format!("`{word}` is not supported by the destinations of this source (klaviyo)");
-        self.report(Problem::error(code::CONFIG_INVALID_VALUE, &path, message).hint("say `on_delete: skip`; the audit counts the deletes"), &path);
+        self.report(
+            Problem::error(code::CONFIG_INVALID_VALUE, &path, message)
+                .hint("say `on_delete: skip`; the audit counts the deletes"),
+            &path,
+        );
     }
 
     fn transform(&mut self, path: &Path, name: &str) -> Option<Transform> {
@@ -204,11 +252,16 @@ impl Builder<'_> {
         }
         let file = self.folder.join(name);
         let unreadable = |reason: String| {
-            Problem::error(code::CONFIG_TRANSFORM_UNREADABLE, path, format!("the transform {} could not be read: {reason}", file.display()))
-                .hint("the path starts at the folder of the configuration file")
+            Problem::error(
+                code::CONFIG_TRANSFORM_UNREADABLE,
+                path,
+                format!("the transform {} could not be read: {reason}", file.display()),
+            )
+            .hint("the path starts at the folder of the configuration file")
         };
         let mut source = String::new();
-        let read = std::fs::File::open(&file).and_then(|open| open.take(TRANSFORM_BYTES_MAX + 1).read_to_string(&mut source));
+        let read =
+            std::fs::File::open(&file).and_then(|open| open.take(TRANSFORM_BYTES_MAX + 1).read_to_string(&mut source));
         match read {
             Err(error) => {
                 self.report(unreadable(error.to_string()), path);
@@ -229,15 +282,22 @@ impl Builder<'_> {
             && let Err(TransformProblem { code, message }) = check(name, &source)
         {
             let problem = Problem::error(code, path, message);
-            self.report(problem.hint("a transform is a file with `function send(payload, headers)`, or a module that exports it"), path);
+            self.report(
+                problem
+                    .hint("a transform is a file with `function send(payload, headers)`, or a module that exports it"),
+                path,
+            );
         }
         Some(Transform { name: name.to_owned(), source: Arc::from(source) })
     }
 
     /// An account that nothing uses is more often a slip than a plan.
     pub(super) fn unused_accounts(&mut self) {
-        let used: Vec<String> =
-            self.entries("destinations").iter().filter_map(|(_, json)| json.get("account")?.as_str().map(str::to_owned)).collect();
+        let used: Vec<String> = self
+            .entries("destinations")
+            .iter()
+            .filter_map(|(_, json)| json.get("account")?.as_str().map(str::to_owned))
+            .collect();
         let names = self.names("accounts");
         if used.iter().any(|name| !names.contains(name)) {
             // Whichever account was meant is the unused one, and the wrong name has been reported.
@@ -246,7 +306,10 @@ impl Builder<'_> {
         for name in names {
             if !used.contains(&name) {
                 let path = Path::of(["accounts"]).key(&name);
-                self.report(Problem::warning(code::CONFIG_INVALID_VALUE, &path, "no destination uses the account"), &path);
+                self.report(
+                    Problem::warning(code::CONFIG_INVALID_VALUE, &path, "no destination uses the account"),
+                    &path,
+                );
             }
         }
     }

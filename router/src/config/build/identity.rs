@@ -53,7 +53,9 @@ impl Builder<'_> {
         let (mut exact, mut patterns) = (Vec::new(), Vec::new());
         let mut right = true;
         for (index, entry) in raw.iter().enumerate() {
-            let Some(pattern) = entry.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|pattern| !pattern.is_empty()) else {
+            let Some(pattern) =
+                entry.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|pattern| !pattern.is_empty())
+            else {
                 exact.push(entry.clone());
                 continue;
             };
@@ -63,8 +65,13 @@ impl Builder<'_> {
                     right = false;
                     let path = path.index(index);
                     let reason = error.to_string();
-                    let reason = reason.lines().last().unwrap_or("unknown reason").trim_start_matches("error: ").to_owned();
-                    let problem = Problem::error(code::CONFIG_EXPRESSION, &path, format!("the regular expression does not compile: {reason}"));
+                    let reason =
+                        reason.lines().last().unwrap_or("unknown reason").trim_start_matches("error: ").to_owned();
+                    let problem = Problem::error(
+                        code::CONFIG_EXPRESSION,
+                        &path,
+                        format!("the regular expression does not compile: {reason}"),
+                    );
                     self.report(problem.hint("an entry between slashes is a regular expression; write it without slashes for an exact value"), &path);
                 }
             }

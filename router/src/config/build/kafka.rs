@@ -42,14 +42,24 @@ impl Builder<'_> {
             if broker.trim().is_empty() || broker.trim().contains(char::is_whitespace) {
                 self.error(code::CONFIG_INVALID_VALUE, &brokers, "expected host:port, separated by commas");
             } else if broker.contains("://") {
-                let problem = Problem::error(code::CONFIG_INVALID_VALUE, &brokers, "a broker has no scheme (`…://`): expected host:port");
-                self.report(problem.hint("the protocol is chosen by `kafka.options: { security.protocol: … }`"), &brokers);
+                let problem = Problem::error(
+                    code::CONFIG_INVALID_VALUE,
+                    &brokers,
+                    "a broker has no scheme (`…://`): expected host:port",
+                );
+                self.report(
+                    problem.hint("the protocol is chosen by `kafka.options: { security.protocol: … }`"),
+                    &brokers,
+                );
             }
         }
         self.within(&path.key("session_timeout"), raw.session_timeout, Period::seconds(6), Period::seconds(1_800));
         self.within(&path.key("retention"), raw.retention, Period::seconds(60), Period::MAX);
         if raw.ledger_retention < raw.retention {
-            let message = format!("{} is shorter than retention ({}): the audit would miss records that Kafka still has", raw.ledger_retention, raw.retention);
+            let message = format!(
+                "{} is shorter than retention ({}): the audit would miss records that Kafka still has",
+                raw.ledger_retention, raw.retention
+            );
             self.error(code::CONFIG_INVALID_VALUE, &path.key("ledger_retention"), message);
         }
         let options = self.options(&path.key("options"), raw.options);
@@ -79,9 +89,14 @@ impl Builder<'_> {
             let path = path.key(&name);
             let value = value.into_inner();
             if let Some((_, instead)) = OWN_OPTIONS.iter().find(|(own, _)| *own == name) {
-                self.report(Problem::error(code::CONFIG_INVALID_VALUE, &path, "the option is not free to choose").hint(*instead), &path);
+                self.report(
+                    Problem::error(code::CONFIG_INVALID_VALUE, &path, "the option is not free to choose")
+                        .hint(*instead),
+                    &path,
+                );
             } else if !self.unresolved.contains(&path)
-                && let Err(KafkaError::ClientConfig(_, reason, _, _)) = ClientConfig::new().set(&name, value.expose_secret()).create_native_config()
+                && let Err(KafkaError::ClientConfig(_, reason, _, _)) =
+                    ClientConfig::new().set(&name, value.expose_secret()).create_native_config()
             {
                 // The reason may quote the value, which may be a secret that came by reference.
                 let unknown = reason.contains("No such");
@@ -90,7 +105,11 @@ impl Builder<'_> {
                 } else {
                     (code::CONFIG_INVALID_VALUE, "librdkafka does not take the value of this option")
                 };
-                self.report(Problem::error(code, &path, message).hint("the options are listed in librdkafka's CONFIGURATION.md"), &path);
+                self.report(
+                    Problem::error(code, &path, message)
+                        .hint("the options are listed in librdkafka's CONFIGURATION.md"),
+                    &path,
+                );
             }
             options.insert(name, value);
         }

@@ -71,7 +71,11 @@ impl Builder<'_> {
             Ok(listen) => Some(Admin { listen }),
             Err(_) => {
                 let path = path.key("listen");
-                self.error(code::CONFIG_INVALID_VALUE, &path, "expected an IP address and a port, such as 127.0.0.1:9644");
+                self.error(
+                    code::CONFIG_INVALID_VALUE,
+                    &path,
+                    "expected an IP address and a port, such as 127.0.0.1:9644",
+                );
                 None
             }
         }
@@ -83,12 +87,19 @@ impl Builder<'_> {
         self.within(&path.key("batch_timeout"), raw.batch_timeout, Period::millis(10), Period::seconds(60));
         self.within(&path.key("row_timeout"), raw.row_timeout, Period::millis(1), Period::seconds(60));
         if raw.row_timeout > raw.batch_timeout {
-            let message = format!("{} is longer than batch_timeout ({}), so it could never be reached", raw.row_timeout, raw.batch_timeout);
+            let message = format!(
+                "{} is longer than batch_timeout ({}), so it could never be reached",
+                raw.row_timeout, raw.batch_timeout
+            );
             self.error(code::CONFIG_INVALID_VALUE, &path.key("row_timeout"), message);
         }
         let heap = raw.heap.0;
         if !(8 << 20..=4 << 30).contains(&heap) {
-            self.error(code::CONFIG_INVALID_VALUE, &path.key("heap"), format!("{} is not between 8MB and 4GB", raw.heap));
+            self.error(
+                code::CONFIG_INVALID_VALUE,
+                &path.key("heap"),
+                format!("{} is not between 8MB and 4GB", raw.heap),
+            );
         }
         Some(Sandbox {
             threads: raw.threads,
@@ -174,7 +185,10 @@ impl Builder<'_> {
             None if names.is_empty() => "none is defined yet".to_owned(),
             None => format!("defined are: {}", names.join(", ")),
         };
-        self.report(Problem::error(code::CONFIG_UNKNOWN_REFERENCE, path, format!("there is no {what} `{name}`")).hint(hint), path);
+        self.report(
+            Problem::error(code::CONFIG_UNKNOWN_REFERENCE, path, format!("there is no {what} `{name}`")).hint(hint),
+            path,
+        );
         false
     }
 

@@ -9,7 +9,9 @@ use tailwater_core::schema::{Column, Schema};
 use super::{Builder, spark_type};
 use crate::config::model::{DeltaSource, KafkaSource, Longs, OnDelete, Source, SourceInput, SourceKind, Start};
 use crate::config::problem::{Path, Problem};
-use crate::config::raw::{RawAddedColumns, RawCoalesce, RawDeltaSource, RawKafkaSource, RawKind, RawLongs, RawOnDelete, RawStart};
+use crate::config::raw::{
+    RawAddedColumns, RawCoalesce, RawDeltaSource, RawKafkaSource, RawKind, RawLongs, RawOnDelete, RawStart,
+};
 use crate::config::value::Period;
 use crate::config::walk::nearest;
 
@@ -26,7 +28,9 @@ impl Builder<'_> {
             let path = Path::of(["sources"]).key(&name);
             let source = match self.tag("sources", &name) {
                 Some("delta") => self.section(&json, &path).and_then(|raw| self.delta_source(&name, &path, raw)),
-                Some("kafka") => self.section(&json, &path).and_then(|raw| self.kafka_source(&name, &path, raw, prefix)),
+                Some("kafka") => {
+                    self.section(&json, &path).and_then(|raw| self.kafka_source(&name, &path, raw, prefix))
+                }
                 Some(_) | None => None,
             };
             if let Some(source) = source {
@@ -95,7 +99,10 @@ impl Builder<'_> {
         self.columns(path, &columns, schema.as_ref());
         Some(Source {
             name: name.to_owned(),
-            input: SourceInput::Kafka(KafkaSource { topic: raw.topic.unwrap_or_else(|| format!("{prefix}ingest.{name}")), schema }),
+            input: SourceInput::Kafka(KafkaSource {
+                topic: raw.topic.unwrap_or_else(|| format!("{prefix}ingest.{name}")),
+                schema,
+            }),
             key: raw.key.or_else(|| raw.id.clone()),
             kind,
             identifiers: raw.identifiers.into_iter().collect(),
@@ -109,7 +116,14 @@ impl Builder<'_> {
 
     /// A state needs a key, because the latest row *of a key* counts; a fact from a table needs an id, because nothing else tells two equal
     /// rows apart.
-    fn kind(&mut self, path: &Path, kind: RawKind, key: Option<&str>, id: Option<String>, id_needed: bool) -> Option<SourceKind> {
+    fn kind(
+        &mut self,
+        path: &Path,
+        kind: RawKind,
+        key: Option<&str>,
+        id: Option<String>,
+        id_needed: bool,
+    ) -> Option<SourceKind> {
         match kind {
             RawKind::State if key.is_none() => {
                 let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key("key"), "the key is missing");
@@ -118,7 +132,11 @@ impl Builder<'_> {
             }
             RawKind::State => {
                 if id.is_some() {
-                    let problem = Problem::warning(code::CONFIG_INVALID_VALUE, &path.key("id"), "`id` has no meaning for `kind: state`");
+                    let problem = Problem::warning(
+                        code::CONFIG_INVALID_VALUE,
+                        &path.key("id"),
+                        "`id` has no meaning for `kind: state`",
+                    );
                     self.report(problem.hint("remove it; `key` says which row it is"), &path.key("id"));
                 }
                 Some(SourceKind::State)
@@ -137,10 +155,21 @@ impl Builder<'_> {
         match table.split_once("://") {
             Some((scheme, rest)) => {
                 if !SCHEMES.contains(&scheme) {
-                    let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, format!("tables cannot be read from `{scheme}://`"));
-                    self.report(problem.hint(format!("known are a folder and {}", SCHEMES.join("://, ") + "://")), &path);
+                    let problem = Problem::error(
+                        code::CONFIG_INVALID_VALUE,
+                        &path,
+                        format!("tables cannot be read from `{scheme}://`"),
+                    );
+                    self.report(
+                        problem.hint(format!("known are a folder and {}", SCHEMES.join("://, ") + "://")),
+                        &path,
+                    );
                 } else if url::Url::parse(table).is_err() || rest.trim_matches('/').is_empty() {
-                    self.error(code::CONFIG_INVALID_VALUE, &path, "the URL does not lead to a table: expected scheme://bucket/path");
+                    self.error(
+                        code::CONFIG_INVALID_VALUE,
+                        &path,
+                        "the URL does not lead to a table: expected scheme://bucket/path",
+                    );
                 }
                 table.to_owned()
             }
@@ -154,7 +183,11 @@ impl Builder<'_> {
         match (&raw.schema, raw.strict) {
             (Some(_), Some(false)) => {
                 let path = path.key("strict");
-                let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, "`schema` and `strict: false` contradict each other");
+                let problem = Problem::error(
+                    code::CONFIG_INVALID_VALUE,
+                    &path,
+                    "`schema` and `strict: false` contradict each other",
+                );
                 self.report(problem.hint("keep one of them"), &path);
                 None
             }
@@ -162,7 +195,11 @@ impl Builder<'_> {
             (None, Some(false)) => {
                 if raw.longs.is_some() {
                     let path = path.key("longs");
-                    self.error(code::CONFIG_INVALID_VALUE, &path, "`longs` needs `schema`: without it no column is known to be a whole number");
+                    self.error(
+                        code::CONFIG_INVALID_VALUE,
+                        &path,
+                        "`longs` needs `schema`: without it no column is known to be a whole number",
+                    );
                 }
                 None
             }
@@ -212,11 +249,16 @@ impl Builder<'_> {
     fn columns(&mut self, path: &Path, columns: &Columns<'_>, schema: Option<&Schema>) {
         self.known_types(&path.key("identifiers"), columns.identifiers);
         let single = [("key", columns.key), ("id", columns.id), ("event_time", columns.event_time)];
-        let mut named: Vec<(Path, &str)> = single.iter().filter_map(|(key, column)| column.map(|column| (path.key(*key), column))).collect();
+        let mut named: Vec<(Path, &str)> =
+            single.iter().filter_map(|(key, column)| column.map(|column| (path.key(*key), column))).collect();
         named.extend(columns.identifiers.keys().map(|column| (path.key("identifiers").key(column), column.as_str())));
         for (path, column) in named {
             if column.split('.').any(|part| part.trim().is_empty()) {
-                self.error(code::CONFIG_INVALID_VALUE, &path, format!("`{column}` is no column or path: expected `column` or `struct.field`"));
+                self.error(
+                    code::CONFIG_INVALID_VALUE,
+                    &path,
+                    format!("`{column}` is no column or path: expected `column` or `struct.field`"),
+                );
             } else if let Some(schema) = schema {
                 let first = column.split('.').next().unwrap_or(column);
                 self.declared(&path, first, schema.columns.iter().map(|column| &column.name));
@@ -224,7 +266,11 @@ impl Builder<'_> {
         }
         for (column, older) in columns.aliases {
             if older.iter().any(|older| older == column || older.is_empty()) {
-                self.error(code::CONFIG_INVALID_VALUE, &path.key("aliases").key(column), "an alias must be another, older name of the column");
+                self.error(
+                    code::CONFIG_INVALID_VALUE,
+                    &path.key("aliases").key(column),
+                    "an alias must be another, older name of the column",
+                );
             }
         }
     }
@@ -233,7 +279,11 @@ impl Builder<'_> {
         if declared.clone().any(|name| name == column) {
             return;
         }
-        let problem = Problem::error(code::CONFIG_UNKNOWN_REFERENCE, path, format!("the declared schema has no column `{column}`"));
+        let problem = Problem::error(
+            code::CONFIG_UNKNOWN_REFERENCE,
+            path,
+            format!("the declared schema has no column `{column}`"),
+        );
         let hint = match nearest(column, declared.by_ref().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "add it to `schema`".to_owned(),
@@ -243,7 +293,8 @@ impl Builder<'_> {
 
     /// What the source says about deletes, for the destinations that have to be able to do it.
     pub(super) fn raw_on_delete(&self, source: &str) -> RawOnDelete {
-        let json = self.json.get("sources").and_then(|sources| sources.get(source)).and_then(|source| source.get("on_delete"));
+        let json =
+            self.json.get("sources").and_then(|sources| sources.get(source)).and_then(|source| source.get("on_delete"));
         match json.and_then(Json::as_str) {
             Some("unset") => RawOnDelete::Unset,
             Some("erase") => RawOnDelete::Erase,
