@@ -14,11 +14,10 @@ mod signals;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tailwater_core::{Code, code};
@@ -126,13 +125,17 @@ struct Shared {
     /// Asks the servers to stop.
     closing: Shutdown,
     running: Mutex<Running>,
-    messages: Sender<Message>,
+    /// Wakes the supervisor when there is a message.
+    told: Condvar,
 }
 
+/// Tasks and messages are under one lock, so that whoever finds a task gone finds its message too.
 #[derive(Default)]
 struct Running {
     next_id: u64,
     tasks: BTreeMap<u64, Task>,
+    /// At most one per task, and one for the wish to stop.
+    messages: VecDeque<Message>,
 }
 
 struct Task {
@@ -144,11 +147,14 @@ struct Task {
 /// Runs the process until it ends.
 pub struct Supervisor {
     spawner: Spawner,
-    messages: Receiver<Message>,
 }
 
 enum Message {
-    Ended { name: String, kind: TaskKind, end: End },
+    Ended {
+        name: String,
+        kind: TaskKind,
+        end: End,
+    },
     /// The wish to stop was raised.
     Requested,
 }
@@ -247,7 +253,11 @@ impl fmt::Display for Cause {
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cause.fmt(f)?;
-        if self.undrained.is_empty() { Ok(()) } else { write!(f, "; did not end in time: {}", self.undrained.join(", ")) }
+        if self.undrained.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; did not end in time: {}", self.undrained.join(", "))
+        }
     }
 }
 
@@ -256,16 +266,15 @@ impl fmt::Display for ExitReason {
 impl Supervisor {
     /// A supervisor that starts its tasks on this runtime.
     pub fn new(runtime: Handle, telemetry: Telemetry) -> Self {
-        let (sender, messages) = channel();
         let spawner = Spawner(Arc::new(Shared {
             runtime,
             telemetry,
             shutdown: Shutdown::new(),
             closing: Shutdown::new(),
             running: Mutex::default(),
-            messages: sender,
+            told: Condvar::new(),
         }));
-        Self { spawner, messages }
+        Self { spawner }
     }
 
     /// Starts a thread; see [`Spawner::thread`].
@@ -309,16 +318,15 @@ impl Supervisor {
 
     fn run(self) -> ExitReason {
         let shutdown = self.shutdown();
-        let messages = self.spawner.0.messages.clone();
+        let spawner = self.spawner();
         self.spawner.0.runtime.spawn(async move {
             shutdown.requested().await;
-            // Nobody listens any more when the process has ended for another reason.
-            let _unheard = messages.send(Message::Requested);
+            spawner.running().messages.push_back(Message::Requested);
+            spawner.0.told.notify_all();
         });
         loop {
-            // The supervisor holds a sender itself, so the channel cannot close.
-            let Ok(message) = self.messages.recv() else { return self.drain(Cause::Finished) };
-            if let Some(cause) = self.cause(message) {
+            let message = self.spawner.next_message(None);
+            if let Some(cause) = message.and_then(|message| self.cause(message)) {
                 return self.drain(cause);
             }
         }
@@ -378,17 +386,12 @@ impl Supervisor {
     fn wait_for(&self, kinds: fn(TaskKind) -> bool, cause: &mut Cause) -> Vec<String> {
         let deadline = Instant::now() + self.spawner.longest_drain(kinds);
         loop {
-            // Whoever leaves the list has sent its message before; so an empty list means that all messages are there.
+            // Counted first: whoever has left the list has left its message.
             let done = self.spawner.count(kinds) == 0;
-            while let Ok(message) = self.messages.try_recv() {
-                note(message, cause);
-            }
-            if done {
-                return Vec::new();
-            }
-            match self.messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(message) => note(message, cause),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return self.spawner.abandon(kinds),
+            match self.spawner.next_message(Some(if done { Instant::now() } else { deadline })) {
+                Some(message) => note(message, cause),
+                None if done => return Vec::new(),
+                None => return self.spawner.abandon(kinds),
             }
         }
     }
@@ -399,7 +402,9 @@ fn note(message: Message, cause: &mut Cause) {
     let (name, error) = match message {
         Message::Requested | Message::Ended { end: End::Finished, .. } => return,
         Message::Ended { end: End::Failed(error), name, .. } => (name, error),
-        Message::Ended { end: End::Panicked(message), name, .. } => (name, TaskError { code: code::TASK_FAILED, message }),
+        Message::Ended { end: End::Panicked(message), name, .. } => {
+            (name, TaskError { code: code::TASK_FAILED, message })
+        }
     };
     warn!(task = name, code = %error.code, "ended with an error while it drained: {error}");
     if matches!(cause, Cause::Requested(_) | Cause::Finished) {
@@ -510,7 +515,13 @@ impl Spawner {
     }
 
     fn keeper(&self, name: &str, policy: Policy) -> Keeper {
-        Keeper { name: name.to_owned(), policy, stop: self.stop(policy), telemetry: self.0.telemetry.clone(), failures: 0 }
+        Keeper {
+            name: name.to_owned(),
+            policy,
+            stop: self.stop(policy),
+            telemetry: self.0.telemetry.clone(),
+            failures: 0,
+        }
     }
 
     fn register(&self, name: &str, kind: TaskKind) -> u64 {
@@ -520,7 +531,9 @@ impl Spawner {
         running.tasks.insert(id, Task { name: name.to_owned(), kind, abort: None });
         drop(running);
         self.0.telemetry.metrics().tasks.with_label_values(&[kind.as_str()]).inc();
-        self.0.telemetry.status(&format!("task.{name}"), serde_json::json!({"state": "running", "kind": kind.as_str()}));
+        self.0
+            .telemetry
+            .status(&format!("task.{name}"), serde_json::json!({"state": "running", "kind": kind.as_str()}));
         id
     }
 
@@ -530,8 +543,23 @@ impl Spawner {
         let Some(Task { name, kind, .. }) = running.tasks.remove(&id) else { return };
         self.0.telemetry.metrics().tasks.with_label_values(&[kind.as_str()]).dec();
         self.0.telemetry.status(&format!("task.{name}"), serde_json::json!({"state": "ended", "kind": kind.as_str()}));
-        // Sent under the lock: whoever finds the list empty finds every message in the channel.
-        let _unheard = self.0.messages.send(Message::Ended { name, kind, end });
+        running.messages.push_back(Message::Ended { name, kind, end });
+        self.0.told.notify_all();
+    }
+
+    /// The next message; `None` when there is none until the deadline.
+    fn next_message(&self, deadline: Option<Instant>) -> Option<Message> {
+        let mut running = self.running();
+        loop {
+            if let Some(message) = running.messages.pop_front() {
+                return Some(message);
+            }
+            running = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return None,
+                Some(left) => self.0.told.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.0.told.wait(running).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
     }
 
     fn count(&self, kinds: fn(TaskKind) -> bool) -> usize {
@@ -539,7 +567,13 @@ impl Spawner {
     }
 
     fn longest_drain(&self, kinds: fn(TaskKind) -> bool) -> Duration {
-        self.running().tasks.values().filter(|task| kinds(task.kind)).map(|task| task.kind.policy().drain).max().unwrap_or_default()
+        self.running()
+            .tasks
+            .values()
+            .filter(|task| kinds(task.kind))
+            .map(|task| task.kind.policy().drain)
+            .max()
+            .unwrap_or_default()
     }
 
     /// Gives up on the tasks of these kinds and returns their names. Tasks of the runtime are aborted; a thread cannot be.
@@ -558,7 +592,7 @@ impl Spawner {
         names
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -257,7 +257,7 @@ impl<'a> Envelope<'a> {
                     put_varint(value, u64::from(*generation));
                     put_varint(value, *version);
                     put_varint(value, *ordinal);
-                })
+                });
             }
             Some(SourcePosition::Log(at)) => put_with(out, tag::POSITION_LOG, |value| put_coordinates(value, at)),
             None => {}

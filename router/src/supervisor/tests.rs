@@ -58,7 +58,7 @@ fn a_request_stops_threads_and_tasks_and_is_the_reason() {
 #[test]
 fn an_error_of_a_stage_ends_the_process_after_the_others_have_drained() {
     let Process { supervisor, _runtime, .. } = process();
-    let (drained, seen) = mpsc::channel();
+    let (drained, seen) = mpsc::sync_channel(8);
     supervisor.thread("send", TaskKind::Stage, move |stop| {
         wait(stop);
         drained.send("send").unwrap();
@@ -84,7 +84,11 @@ fn a_panic_ends_the_process_whatever_the_policy() {
         );
         let Process { supervisor, _runtime, .. } = process();
         supervisor.task("bad", kind, |_| async { panic!("boom") });
-        assert_eq!(supervisor.run().cause, Cause::Panicked { task: "bad".into(), message: "boom".into() }, "{kind:?} as a task");
+        assert_eq!(
+            supervisor.run().cause,
+            Cause::Panicked { task: "bad".into(), message: "boom".into() },
+            "{kind:?} as a task"
+        );
     }
 }
 
@@ -184,7 +188,7 @@ fn an_error_while_draining_is_not_lost() {
 #[test]
 fn servers_stop_after_everything_else_has_drained() {
     let Process { supervisor, _runtime, .. } = process();
-    let (order, seen) = mpsc::channel();
+    let (order, seen) = mpsc::sync_channel(8);
     let sender = order.clone();
     supervisor.task("admin", TaskKind::Server, move |stop| {
         let sender = sender.clone();
@@ -208,7 +212,7 @@ fn servers_stop_after_everything_else_has_drained() {
 #[test]
 fn what_does_not_end_in_time_is_named_and_aborted() {
     let Process { supervisor, _runtime, .. } = process();
-    let (aborted, gone) = mpsc::channel::<()>();
+    let (aborted, gone) = mpsc::sync_channel::<()>(1);
     // A server has the shortest time, two seconds; nothing here waits for longer.
     supervisor.task("stuck", TaskKind::Server, move |_| {
         let alive = aborted.clone();
@@ -241,10 +245,16 @@ const CHILD: &str = "TAILWATER_TEST_SIGNALS";
 
 /// Runs in a child process only: sends itself as many signals as the variable says.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the exit code is what the parent looks at, and nothing is left to drain"
+)]
 fn child() {
     let Ok(signals) = std::env::var(CHILD) else { return };
     let Process { supervisor, _runtime, .. } = process();
     let shutdown = supervisor.shutdown();
+    // Before the thread that raises: a signal that nobody listens to yet would end this process by itself.
+    let _listener = signals::Listener::start(shutdown.clone()).unwrap();
     supervisor.thread("drains", TaskKind::Stage, move |stop| {
         signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
         wait(stop);
@@ -257,7 +267,7 @@ fn child() {
         }
         Ok(())
     });
-    let reason = supervisor.run_until_shutdown();
+    let reason = supervisor.run();
     assert_eq!(shutdown.reason().as_deref(), Some("SIGTERM was received"));
     std::process::exit(i32::from(reason.exit_code()) + 40);
 }

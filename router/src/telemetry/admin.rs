@@ -62,7 +62,11 @@ impl Server {
     ///
     /// # Errors
     /// The listener broke.
-    pub async fn serve(self, telemetry: Telemetry, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+    pub async fn serve(
+        self,
+        telemetry: Telemetry,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
         let address = self.address;
         let listener = Limited {
             listener: self.listener,
@@ -180,13 +184,16 @@ mod tests {
 
     use super::*;
 
-    async fn server(telemetry: &Telemetry) -> (SocketAddr, tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), Error>>) {
+    async fn server(
+        telemetry: &Telemetry,
+    ) -> (SocketAddr, tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), Error>>) {
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let telemetry = telemetry.clone();
         let task = tokio::spawn(server.serve(telemetry, async move {
-            let _ = stopped.await;
+            // A sender that was dropped stops the server as well.
+            let _stopped = stopped.await;
         }));
         (address, stop, task)
     }

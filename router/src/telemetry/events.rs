@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tailwater_core::schema::Difference;
 use tailwater_core::Code;
+use tailwater_core::schema::Difference;
 use tracing::{error, info, warn};
 
 use super::Telemetry;
@@ -182,8 +182,12 @@ impl Event for Rebalanced<'_> {
     fn tell(&self, telemetry: &Telemetry) {
         let Self { stage, flow, change, partitions, owned } = *self;
         match change {
-            Ownership::Assigned | Ownership::Revoked => info!(stage, flow, ?partitions, owned, "partitions {}", change.as_str()),
-            Ownership::Lost => warn!(stage, flow, ?partitions, owned, "partitions lost, another process may own them already"),
+            Ownership::Assigned | Ownership::Revoked => {
+                info!(stage, flow, ?partitions, owned, "partitions {}", change.as_str());
+            }
+            Ownership::Lost => {
+                warn!(stage, flow, ?partitions, owned, "partitions lost, another process may own them already");
+            }
         }
         telemetry.metrics().rebalances.with_label_values(&[stage, flow, change.as_str()]).inc();
         telemetry.metrics().partitions.with_label_values(&[stage, flow]).set(i64::try_from(owned).unwrap_or(i64::MAX));
@@ -195,7 +199,8 @@ impl Event for TaskRestarted<'_> {
         let Self { task, code, message, wait } = *self;
         warn!(task, %code, wait_ms = millis(wait), "ended with an error and will be started again: {message}");
         telemetry.metrics().task_restarts.with_label_values(&[task]).inc();
-        telemetry.status(&format!("task.{task}"), json!({"state": "restarting", "code": code.as_str(), "message": message}));
+        telemetry
+            .status(&format!("task.{task}"), json!({"state": "restarting", "code": code.as_str(), "message": message}));
     }
 }
 
@@ -203,7 +208,8 @@ impl Event for TaskFailed<'_> {
     fn tell(&self, telemetry: &Telemetry) {
         let Self { task, code, message } = *self;
         error!(task, %code, "ended with an error, the process shuts down: {message}");
-        telemetry.status(&format!("task.{task}"), json!({"state": "failed", "code": code.as_str(), "message": message}));
+        telemetry
+            .status(&format!("task.{task}"), json!({"state": "failed", "code": code.as_str(), "message": message}));
     }
 }
 
@@ -242,12 +248,20 @@ mod tests {
         });
         let text = telemetry.metrics().render().unwrap();
         assert!(text.contains(r#"tailwater_paused{destination="klaviyo",stage="route"} 1"#));
-        assert!(text.contains(r#"tailwater_pauses_total{code="missing_column",destination="klaviyo",stage="route"} 1"#));
+        assert!(
+            text.contains(r#"tailwater_pauses_total{code="missing_column",destination="klaviyo",stage="route"} 1"#)
+        );
         let entry = telemetry.status_page()["destination"]["klaviyo.route"].clone();
         assert_eq!((entry["state"].as_str(), entry["code"].as_str()), (Some("paused"), Some("missing_column")));
 
         telemetry.emit(&Resumed { destination: "klaviyo", stage: "route" });
-        assert!(telemetry.metrics().render().unwrap().contains(r#"tailwater_paused{destination="klaviyo",stage="route"} 0"#));
+        assert!(
+            telemetry
+                .metrics()
+                .render()
+                .unwrap()
+                .contains(r#"tailwater_paused{destination="klaviyo",stage="route"} 0"#)
+        );
         assert_eq!(telemetry.status_page()["destination"]["klaviyo.route"]["state"], "running");
     }
 

@@ -98,7 +98,10 @@ impl Registry {
         registered(&self.beats)
             .into_iter()
             .filter_map(|beat| {
-                let age = beat.registered.elapsed().saturating_sub(Duration::from_millis(beat.last_ms.load(Ordering::Relaxed)));
+                let age = beat
+                    .registered
+                    .elapsed()
+                    .saturating_sub(Duration::from_millis(beat.last_ms.load(Ordering::Relaxed)));
                 (age >= max).then(|| (beat.name.clone(), age))
             })
             .collect()

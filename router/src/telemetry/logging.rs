@@ -54,12 +54,19 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<(), Error> {
     let variable = std::env::var(FILTER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let filter = filter.or(variable.as_deref()).unwrap_or(FILTER_DEFAULT);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    subscriber(format, filter, colours, std::io::stderr)?.try_init().map_err(|source| Error::LoggingTwice { source })?;
+    subscriber(format, filter, colours, std::io::stderr)?
+        .try_init()
+        .map_err(|source| Error::LoggingTwice { source })?;
     log_panics();
     Ok(())
 }
 
-fn subscriber<W>(format: Format, filter: &str, colours: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, Error>
+fn subscriber<W>(
+    format: Format,
+    filter: &str,
+    colours: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, Error>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -121,7 +128,8 @@ mod tests {
 
     #[test]
     fn json_lines_have_their_fields_at_the_top() {
-        let line = logged(Format::Json, "info", || tracing::warn!(destination = "klaviyo", attempt = 2, "will be retried"));
+        let line =
+            logged(Format::Json, "info", || tracing::warn!(destination = "klaviyo", attempt = 2, "will be retried"));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["level"], "WARN");
         assert_eq!(value["message"], "will be retried");
@@ -149,6 +157,9 @@ mod tests {
     #[test]
     fn a_format_is_text_or_json() {
         assert_eq!("json".parse(), Ok(Format::Json));
-        assert_eq!("xml".parse::<Format>().unwrap_err().to_string(), "`xml` is no log format: expected `text` or `json`");
+        assert_eq!(
+            "xml".parse::<Format>().unwrap_err().to_string(),
+            "`xml` is no log format: expected `text` or `json`"
+        );
     }
 }

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use tailwater_core::Code;
 
@@ -35,7 +36,8 @@ const BATCH_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 /// From ten milliseconds to a minute: what a vendor may take.
 const REQUEST_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// From a tenth of a second to a day: what an event may take from its time to the vendor.
-const AGE_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
+const AGE_SECONDS: &[f64] =
+    &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
 /// From one record to a full batch.
 const BATCH_RECORDS: &[f64] = &[1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0];
 
@@ -407,8 +409,10 @@ mod tests {
 
     #[test]
     fn an_http_status_has_one_of_few_classes() {
-        let classes: Vec<_> =
-            [None, Some(202), Some(304), Some(404), Some(429), Some(503), Some(700)].map(http_class).into_iter().collect();
+        let classes: Vec<_> = [None, Some(202), Some(304), Some(404), Some(429), Some(503), Some(700)]
+            .map(http_class)
+            .into_iter()
+            .collect();
         assert_eq!(classes, ["none", "2xx", "3xx", "4xx", "429", "5xx", "other"]);
     }
 

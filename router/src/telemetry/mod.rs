@@ -33,7 +33,9 @@ pub enum Error {
     LoggingTwice { source: tracing_subscriber::util::TryInitError },
     #[error("the metric {name} could not be registered")]
     Metric { name: &'static str, source: prometheus::Error },
-    #[error("the admin server could not listen on {address}; is another process using it? Set `admin.listen` to a free address")]
+    #[error(
+        "the admin server could not listen on {address}; is another process using it? Set `admin.listen` to a free address"
+    )]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
     #[error("the admin server on {address} stopped")]
     Serve { address: std::net::SocketAddr, source: std::io::Error },
