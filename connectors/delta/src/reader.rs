@@ -1,6 +1,7 @@
 //! Reads a table step by step: finds the next version, announces its schema, gives its rows, keeps the cursor.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use delta_kernel::scan::StatsOptions;
@@ -9,7 +10,7 @@ use tailwater_core::schema::Schema;
 use tracing::info;
 
 use crate::cursor::{Cursor, FORMAT};
-use crate::error::Error;
+use crate::error::{Error, short};
 use crate::files::{Content, DataFile, Kind, Selection};
 use crate::layout::Key;
 use crate::log::Actions;
@@ -24,6 +25,25 @@ const EMPTY_VERSIONS_MAX: u32 = 100;
 /// A table's reader. Blocking: it belongs on a thread of its own.
 ///
 /// After an error it can be asked again: it goes on right behind the rows that it gave last.
+///
+/// ```no_run
+/// use tailwater_delta::{Error, Options, Reader, Step};
+///
+/// fn follow(stored: Option<tailwater_delta::Cursor>) -> Result<(), Error> {
+///     let mut options = Options::new("s3://lake/ltv_scores");
+///     options.key = Some("customer_id".to_owned());
+///     options.storage_options.insert("aws_region".to_owned(), "eu-central-1".to_owned().into());
+///     let mut reader = Reader::open(options, stored)?;
+///     loop {
+///         match reader.next()? {
+///             Step::Schema(change) => { /* publish it before the rows */ let _columns = &change.schema.columns; }
+///             Step::Rows(rows) => { /* one transaction: the rows and */ let _next = &rows.cursor; }
+///             Step::Coalesced(report) => { /* tell people */ let _dropped = report.unchanged; }
+///             Step::CaughtUp { cursor, .. } => { /* store it, ask again after a while */ let _next = cursor; return Ok(()); }
+///         }
+///     }
+/// }
+/// ```
 pub struct Reader {
     table: Arc<Table>,
     options: Options,
@@ -49,6 +69,10 @@ impl Reader {
     /// type that cannot be read; a key column that does not exist.
     pub fn open(options: Options, cursor: Option<Cursor>) -> Result<Self, Error> {
         let table = Arc::new(Table::open(&options)?);
+        contained(&table.clone(), None, || Self::open_table(table, options, cursor))
+    }
+
+    fn open_table(table: Arc<Table>, options: Options, cursor: Option<Cursor>) -> Result<Self, Error> {
         let latest = Arc::new(table.state(None, &options)?);
         let mut reader = Self {
             cursor: Cursor {
@@ -89,6 +113,11 @@ impl Reader {
     /// See [`Reader::open`]; transient ones ([`Error::is_transient`]) besides.
     #[expect(clippy::should_implement_trait, reason = "it never ends and it fails, so it is no iterator")]
     pub fn next(&mut self) -> Result<Step, Error> {
+        let table = self.table.clone();
+        contained(&table, Some(self.cursor.version), || self.step())
+    }
+
+    fn step(&mut self) -> Result<Step, Error> {
         loop {
             if let Some(step) = self.pending.pop_front() {
                 return Ok(step);
@@ -402,6 +431,21 @@ impl Reader {
         let difference = previous.as_ref().map(|previous| schema.difference(previous)).unwrap_or_default();
         self.pending.push_back(Step::Schema(SchemaChange { version, schema: schema.clone(), previous, difference }));
     }
+}
+
+/// Makes a library's panic an error: a damaged parquet file can make one (parquet 60, column offsets), and a table is other
+/// people's data. Nothing half-done stays behind: what was at work is dropped, and the cursor moves only with what was given.
+fn contained<T>(table: &Table, version: Option<u64>, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Error::Read {
+            table: table.name.clone(),
+            version,
+            doing: "read a file",
+            detail: format!("it is damaged, or a library has a fault: {}", short(text.unwrap_or("no message"), &[])),
+            transient: false,
+        })
+    })
 }
 
 fn push_file(files: &mut Vec<DataFile>, file: ScanFile) {

@@ -86,7 +86,8 @@ impl Table {
 
     /// The statement that enables the change feed.
     pub fn enabling_statement(&self) -> String {
-        format!("ALTER TABLE delta.`{}` SET TBLPROPERTIES (delta.enableChangeDataFeed = true)", self.name)
+        let name = self.name.replace('`', "``");
+        format!("ALTER TABLE delta.`{name}` SET TBLPROPERTIES (delta.enableChangeDataFeed = true)")
     }
 
     /// The commits from `from` on, in order, [`LISTING_MAX`] at most. Versions that the log no longer has are simply not

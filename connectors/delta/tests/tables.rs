@@ -400,6 +400,48 @@ fn a_file_that_appears_late_is_read_from_where_the_rows_ended() {
 }
 
 #[test]
+fn a_damaged_file_is_an_error_wherever_the_damage_is() {
+    let table = OwnTable::new();
+    let rows: Vec<(Option<&str>, f64)> = (0..1_000).map(|row| (Some("somebody"), f64::from(row))).collect();
+    table.commit(1, &[table.add("one.parquet", &rows)]);
+    let whole = std::fs::read(table.path().join("one.parquet")).unwrap();
+    let undamaged = read(from(&table, Start::Version(1)), None).rows;
+    let mut errors = 0;
+    for at in (4..whole.len()).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        std::fs::write(table.path().join("one.parquet"), bytes).unwrap();
+        let found = read(from(&table, Start::Version(1)), None);
+        match found.error {
+            Some(error) => {
+                assert!(
+                    matches!(error.code().as_str(), "delta_read_failed" | "delta_unsupported"),
+                    "byte {at}: {error}"
+                );
+                errors += 1;
+            }
+            // Damage to values or statistics cannot be seen; rows are then never fewer.
+            None => assert_eq!(found.rows.len(), undamaged.len(), "byte {at}"),
+        }
+    }
+    assert!(errors > 0);
+    std::fs::write(table.path().join("one.parquet"), &whole[..whole.len() / 2]).unwrap();
+    assert!(read(from(&table, Start::Version(1)), None).error.is_some());
+}
+
+#[test]
+fn many_versions_without_rows_give_the_cursor_now_and_then() {
+    let table = OwnTable::new();
+    for version in 1..=150 {
+        table.commit(version, &[json!({"commitInfo": {"operation": "OPTIMIZE"}})]);
+    }
+    let found = read(from(&table, Start::Version(0)), None);
+    assert!(found.rows.is_empty());
+    assert_eq!(found.cursors.len(), 1);
+    assert_eq!(found.cursors[0].1.version, 100);
+}
+
+#[test]
 fn a_cursor_of_another_format_is_refused() {
     let table = OwnTable::new();
     let mut cursor = read(table.options(), None).end.unwrap();
