@@ -83,7 +83,10 @@ impl StartError {
 ///
 /// # Errors
 /// It could not be started: the state folder, the topics, a transform.
-pub fn run(config: Config, options: &Options, runtime: Handle) -> Result<ExitReason, StartError> {
+pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<ExitReason, StartError> {
+    if options.dry_run {
+        dry_run::isolate(&mut config);
+    }
     let telemetry = Telemetry::new().map_err(|error| StartError::new(code::TASK_FAILED, &error))?;
     let supervisor = Supervisor::new(runtime.clone(), telemetry.clone());
     let config = Arc::new(config);
@@ -123,6 +126,7 @@ pub fn run(config: Config, options: &Options, runtime: Handle) -> Result<ExitRea
         info!(destination = %name, %target, dry_run = options.dry_run, "delivering");
     }
     let waits = Arc::clone(&shared);
+    let dry = options.dry_run;
     let roles = if options.roles.is_empty() { Role::ALL.to_vec() } else { options.roles.clone() };
     let spawner = supervisor.spawner();
     supervisor.thread("start", TaskKind::Once, move |_| {
@@ -133,9 +137,16 @@ pub fn run(config: Config, options: &Options, runtime: Handle) -> Result<ExitRea
             spawn(&waits, &spawner, *role);
         }
         reload::spawn(&waits, &spawner);
+        if dry {
+            dry_run::watch(&waits, &spawner);
+        }
         Ok(())
     });
-    Ok(supervisor.run_until_shutdown())
+    let reason = supervisor.run_until_shutdown();
+    if dry {
+        dry_run::clean_up(&shared.config);
+    }
+    Ok(reason)
 }
 
 /// Checks the topics and makes what is missing; waits for a broker. False when the process is asked to stop meanwhile.

@@ -67,6 +67,15 @@ impl Reader {
             .filter(|count| *count > 0))
     }
 
+    /// The topics whose names begin with a prefix.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn topics_with(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let metadata = self.committed.fetch_metadata(None, QUERY_TIMEOUT).map_err(self.unreachable("read metadata"))?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).filter(|name| name.starts_with(prefix)).collect())
+    }
+
     /// Which cluster this is; a cache that was filled from another one is worthless.
     pub fn cluster_id(&self) -> Option<String> {
         self.committed.client().fetch_cluster_id(QUERY_TIMEOUT)

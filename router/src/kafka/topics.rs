@@ -289,6 +289,27 @@ pub fn apply(kafka: &Kafka, steps: &[Step]) -> Result<usize, Error> {
     Ok(missing.len())
 }
 
+/// Deletes the topics that begin with a prefix: what a dry run leaves behind.
+///
+/// # Errors
+/// No broker answers, or the right to delete is missing.
+pub fn delete_all(kafka: &Kafka, prefix: &str) -> Result<usize, Error> {
+    let names = read::Reader::connect(kafka)?.topics_with(prefix)?;
+    if names.is_empty() {
+        return Ok(0);
+    }
+    let list: Vec<&str> = names.iter().map(String::as_str).collect();
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let results = with_admin(kafka, async |admin| admin.delete_topics(&list, &options).await)?
+        .map_err(|source| Error::Unreachable { brokers: kafka.brokers.clone(), during: "delete topics", source })?;
+    for result in results {
+        if let Err((topic, error)) = result {
+            return Err(Error::Unauthorized { during: format!("delete topic {topic}"), detail: error.to_string() });
+        }
+    }
+    Ok(list.len())
+}
+
 type Settings = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The smallest size limit of these topics, or `None` where it may not be asked.
