@@ -3,7 +3,6 @@
 //! A list made here and not a macro over the folder: cargo must notice when an example changes, and what running an example leaves
 //! behind in it (`state/`) must not end up in the binary.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
@@ -24,11 +23,11 @@ fn main() -> io::Result<()> {
         let mut files = Vec::new();
         collect(&folder, &mut files)?;
         files.sort();
-        let _ = writeln!(code, "pub const {name}: &[(&str, &[u8])] = &[");
+        code.push_str(&format!("pub const {name}: &[(&str, &[u8])] = &[\n"));
         for file in files {
             let inside = file.strip_prefix(&folder).map_err(io::Error::other)?;
-            let _ =
-                writeln!(code, "    ({:?}, include_bytes!({:?})),", inside.to_string_lossy(), file.to_string_lossy());
+            let (inside, file) = (inside.to_string_lossy(), file.to_string_lossy());
+            code.push_str(&format!("    ({inside:?}, include_bytes!({file:?})),\n"));
         }
         code.push_str("];\n");
     }

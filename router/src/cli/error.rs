@@ -75,3 +75,38 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Path;
+
+    #[test]
+    fn an_end_of_reading_is_no_failure() {
+        let error = Error::Output(io::ErrorKind::BrokenPipe.into());
+        assert_eq!((error.exit(), error.report()), (Exit::Success, None));
+        assert_eq!(Error::Output(io::ErrorKind::StorageFull.into()).exit(), Exit::Problem);
+    }
+
+    #[test]
+    fn a_broken_configuration_is_told_whole() {
+        let problem = |path| Problem::error(code::CONFIG_MISSING_KEY, &Path::of([path]), "the key is missing");
+        let error = Error::Configuration(vec![problem("kafka"), problem("sources")]);
+        assert_eq!((error.exit(), error.code()), (Exit::Configuration, code::CONFIG_MISSING_KEY));
+        let report = error.report().unwrap();
+        assert!(
+            report.contains("kafka: ") && report.contains("sources: ") && report.contains("tailwater validate"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn the_causes_of_an_error_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("could not read the folder")]
+        struct Outer(#[source] io::Error);
+        let error = Error::failed(code::KAFKA_UNREACHABLE, &Outer(io::Error::other("no such folder")));
+        assert_eq!(error.to_string(), "could not read the folder: no such folder");
+        assert_eq!(error.exit(), Exit::KafkaUnreachable);
+    }
+}

@@ -69,7 +69,7 @@ pub fn report(action: impl FnOnce() -> Result<Exit, Error>) -> Exit {
         Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
             if let Some(text) = error.report() {
-                eprintln!("{text}");
+                output::complaint(&text);
             }
             error.exit()
         }

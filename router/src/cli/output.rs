@@ -16,6 +16,12 @@ pub fn line(line: &str) -> Result<(), Error> {
     text(&format!("{line}\n"))
 }
 
+/// A text for a person on standard error.
+pub fn complaint(text: &str) {
+    // Where standard error is closed there is nobody left to tell.
+    writeln!(io::stderr(), "{text}").ok();
+}
+
 /// One JSON value on one line, for programs.
 pub fn json(value: &impl Serialize) -> Result<(), Error> {
     let json = serde_json::to_string(value).map_err(|error| Error::Output(error.into()))?;

@@ -1,7 +1,5 @@
 //! The reference page `docs/reference/configuration.md`, made from the schema.
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value};
 
 use super::schema::{resolve, schema};
@@ -47,9 +45,10 @@ impl<'a> Page<'a> {
             let mut description = self.description(property);
             let choices = self.choices(property);
             if !choices.is_empty() {
-                let _ = write!(description, "<br>{}", choices.join("<br>"));
+                description.push_str(&format!("<br>{}", choices.join("<br>")));
             }
-            let _ = writeln!(self.text, "| `{key}` | {} | {default} | {description} |", cell(&self.kind(property)));
+            let kind = cell(&self.kind(property));
+            self.text.push_str(&format!("| `{key}` | {kind} | {default} | {description} |\n"));
         }
         self.text.push('\n');
         for (key, property) in properties {
@@ -77,12 +76,12 @@ impl<'a> Page<'a> {
     }
 
     fn heading(&mut self, title: &str, level: usize) {
-        let _ = writeln!(self.text, "{} {title}\n", "#".repeat(level.min(6)));
+        self.text.push_str(&format!("{} {title}\n\n", "#".repeat(level.min(6))));
     }
 
     fn paragraphs(&mut self, schema: &Value) {
         if let Some(text) = schema.get("description").and_then(Value::as_str) {
-            let _ = writeln!(self.text, "{text}\n");
+            self.text.push_str(&format!("{text}\n\n"));
         }
     }
 

@@ -455,6 +455,7 @@ proptest::proptest! {
         if let Some((key, _)) = lines[line].clone().split_once(':') {
             lines[line] = format!("{key}: {value}");
         }
-        let _ = Folder::new().check(&lines.join("\n"));
+        let checked = Folder::new().check(&lines.join("\n"));
+        proptest::prop_assert!(checked.config.is_some() != checked.problems.iter().any(Problem::is_error));
     }
 }

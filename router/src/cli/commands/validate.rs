@@ -11,7 +11,7 @@ use crate::config::{Checked, Config, Problem};
 /// The sandbox that parses transforms does not start, or standard output is closed.
 pub fn execute(args: &ValidateArgs, global: &Global) -> Result<Exit, Error> {
     let Checked { config, problems } = checked(global, Purpose::Validate)?;
-    let valid = config.is_some() && !(args.strict && !problems.is_empty());
+    let valid = config.is_some() && (!args.strict || problems.is_empty());
     if args.json {
         output::json(&serde_json::json!({ "valid": valid, "problems": problems }))?;
     } else {

@@ -8,6 +8,7 @@ use tailwater_core::code;
 
 use super::Builder;
 use crate::config::TransformProblem;
+use crate::config::forms::nearest;
 use crate::config::model::{
     Account, Destination, DestinationKind, KlaviyoAccount, NonFinite, Nulls, OnMissingKey, Retry, Route, Source,
     Transform,
@@ -17,7 +18,6 @@ use crate::config::raw::{
     RawDestination, RawKlaviyoAccount, RawNonFinite, RawNulls, RawOnDelete, RawOnMissingKey, RawRoute,
 };
 use crate::config::value::Period;
-use crate::config::walk::nearest;
 use crate::config::when::When;
 
 /// Bytes of a transform's file. Bundled code fits; a file that was named by mistake does not fill the memory.
@@ -60,7 +60,7 @@ impl Builder<'_> {
                 }
             }
             Ok(_) | Err(_) => {
-                self.error(code::CONFIG_INVALID_VALUE, &url, "expected an URL such as https://a.klaviyo.com")
+                self.error(code::CONFIG_INVALID_VALUE, &url, "expected an URL such as https://a.klaviyo.com");
             }
         }
         Account::Klaviyo(KlaviyoAccount {

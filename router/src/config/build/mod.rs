@@ -17,12 +17,12 @@ use serde_json::Value as Json;
 use tailwater_core::{Code, code};
 
 use super::LoadOptions;
+use super::forms::nearest;
 use super::model::{Admin, Config, Sandbox};
 use super::problem::{Path, Problem};
 use super::raw::{RawAdmin, RawSandbox};
 use super::tree::{Node, Value};
 use super::value::Period;
-use super::walk::nearest;
 
 /// What the sections are built from, and what was found on the way.
 pub(super) struct Builder<'a> {

@@ -7,13 +7,13 @@ use tailwater_core::code;
 use tailwater_core::schema::{Column, Schema};
 
 use super::{Builder, spark_type};
+use crate::config::forms::nearest;
 use crate::config::model::{DeltaSource, KafkaSource, Longs, OnDelete, Source, SourceInput, SourceKind, Start};
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{
     RawAddedColumns, RawCoalesce, RawDeltaSource, RawKafkaSource, RawKind, RawLongs, RawOnDelete, RawStart,
 };
 use crate::config::value::Period;
-use crate::config::walk::nearest;
 
 /// Schemes under which tables can be read.
 const SCHEMES: &[&str] = &["s3", "s3a", "abfs", "abfss", "az", "gs", "file"];

@@ -9,12 +9,13 @@
 //!
 //! Nothing in here may panic or show a value of the row: errors travel into dead letters and logs.
 
+mod scan;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::objects::{Key, Map};
 use cel::{Context, Env, ExecutionError, Program, Value};
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
@@ -22,15 +23,11 @@ use serde_json::value::RawValue;
 use tailwater_core::schema::Schema;
 use tailwater_core::{ChangeKind, Code, Timestamp, code};
 
+use self::scan::Scan;
 use super::problem::{Path, Problem};
-use super::walk::nearest;
 
 /// Characters of an expression.
 pub const WHEN_CHARS_MAX: usize = 4_096;
-
-/// The variables of an expression.
-const VARIABLES: &[&str] = &["row", "event", "profile"];
-const EVENT_FIELDS: &[&str] = &["source", "type", "time", "change"];
 
 /// A compiled condition. Cheap to share; evaluating needs no lock.
 pub struct When {
@@ -362,142 +359,5 @@ fn syntax(errors: &cel::ParseErrors) -> Problem {
     problem.hint("for example: row.rfm_segment == \"champions\" && event.change != \"delete\"")
 }
 
-/// Goes over an expression once and notes what it reads and the first thing in it that does not exist.
-#[derive(Default)]
-struct Scan {
-    row: Fields,
-    profile: Fields,
-    event: bool,
-    problem: Option<Problem>,
-}
-
-impl Scan {
-    /// `local` are the variables of the macros around the expression (`items.exists(item, …)`).
-    fn expression<'e>(&mut self, expression: &'e IdedExpr, local: &mut Vec<&'e str>) {
-        match &expression.expr {
-            Expr::Unspecified | Expr::Literal(_) => {}
-            Expr::Ident(name) => self.whole(name, local),
-            Expr::Select(select) => match global(&select.operand, local) {
-                Some(variable) => self.field(variable, &select.field, select.test),
-                None => self.expression(&select.operand, local),
-            },
-            Expr::Call(call) => self.call(call, local),
-            Expr::List(list) => list.elements.iter().for_each(|item| self.expression(item, local)),
-            Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr, local)),
-            Expr::Struct(literal) => {
-                self.complain(
-                    wrong(format!("there is no type `{}`", literal.type_name))
-                        .hint("messages cannot be made in a condition"),
-                );
-            }
-            Expr::Comprehension(comprehension) => {
-                self.expression(&comprehension.iter_range, local);
-                self.expression(&comprehension.accu_init, local);
-                let before = local.len();
-                local.push(&comprehension.accu_var);
-                local.push(&comprehension.iter_var);
-                local.extend(comprehension.iter_var2.as_deref());
-                self.expression(&comprehension.loop_cond, local);
-                self.expression(&comprehension.loop_step, local);
-                self.expression(&comprehension.result, local);
-                local.truncate(before);
-            }
-        }
-    }
-
-    fn entry<'e>(&mut self, entry: &'e EntryExpr, local: &mut Vec<&'e str>) {
-        match entry {
-            EntryExpr::MapEntry(entry) => {
-                self.expression(&entry.key, local);
-                self.expression(&entry.value, local);
-            }
-            EntryExpr::StructField(field) => {
-                self.complain(
-                    wrong(format!("the map's key `{}` needs quotes", field.field)).hint("write {\"key\": value}"),
-                );
-            }
-        }
-    }
-
-    fn call<'e>(&mut self, call: &'e CallExpr, local: &mut Vec<&'e str>) {
-        if call.func_name == "_[_]"
-            && let [operand, index] = call.args.as_slice()
-            && let (Some(variable), Expr::Literal(LiteralValue::String(field))) = (global(operand, local), &index.expr)
-        {
-            self.field(variable, field.inner(), false);
-            return;
-        }
-        if call.func_name.starts_with(|letter: char| letter.is_ascii_alphabetic()) && !is_function(&call.func_name) {
-            self.complain(wrong(format!("there is no function `{}`", call.func_name)).hint(
-                "known are size, contains, startsWith, endsWith, matches, has, exists, all, filter, map, int, double, string, lowerAscii, …",
-            ));
-        }
-        if let Some(target) = &call.target {
-            self.expression(target, local);
-        }
-        call.args.iter().for_each(|argument| self.expression(argument, local));
-    }
-
-    /// A variable that is used as it is.
-    fn whole(&mut self, name: &str, local: &[&str]) {
-        if local.contains(&name) || name.starts_with('@') {
-            return;
-        }
-        match name {
-            "row" => self.row.all = true,
-            "profile" => self.profile.all = true,
-            "event" => self.event = true,
-            // The names of types are values too: `type(row.x) == string`.
-            "int" | "uint" | "double" | "bool" | "string" | "bytes" | "list" | "map" | "null_type" | "type" => {}
-            unknown => {
-                let hint = match nearest(unknown, VARIABLES.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => {
-                        format!("columns are fields of `row`: row.{unknown}; besides there are `event` and `profile`")
-                    }
-                };
-                self.complain(wrong(format!("there is no variable `{unknown}`")).hint(hint));
-            }
-        }
-    }
-
-    /// A field of one of the variables.
-    fn field(&mut self, variable: &str, field: &str, test: bool) {
-        let fields = match variable {
-            "row" => &mut self.row,
-            "profile" => &mut self.profile,
-            "event" => {
-                self.event = true;
-                if !EVENT_FIELDS.contains(&field) {
-                    let hint = format!("its fields are {}", EVENT_FIELDS.join(", "));
-                    self.complain(wrong(format!("`event` has no field `{field}`")).hint(hint));
-                }
-                return;
-            }
-            other => return self.whole(other, &[]),
-        };
-        let set = if test { &mut fields.tested } else { &mut fields.read };
-        set.insert(field.to_owned());
-    }
-
-    fn complain(&mut self, problem: Problem) {
-        self.problem.get_or_insert(problem);
-    }
-}
-
-/// The variable that an expression is, unless a macro's variable hides it.
-fn global<'e>(expression: &'e IdedExpr, local: &[&str]) -> Option<&'e str> {
-    match &expression.expr {
-        Expr::Ident(name) if !local.contains(&name.as_str()) && !name.starts_with('@') => Some(name),
-        _ => None,
-    }
-}
-
-/// Whether the environment declares a function: it refuses a second one of that name.
-fn is_function(name: &str) -> bool {
-    Context::with_env(Arc::clone(env())).add_function(name, |number: i64| number).is_err()
-}
-
 #[cfg(test)]
-#[path = "when_tests.rs"]
 mod tests;
