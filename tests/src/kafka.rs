@@ -25,8 +25,8 @@ pub fn brokers() -> &'static str {
 
 /// A prefix that no other test has: `t-<name>-<random>.`.
 pub fn prefix(name: &str) -> String {
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("t-{name}-{}.", &random[..8])
+    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+    format!("t-{name}-{:08x}.", random >> 32)
 }
 
 /// A port of this machine that was free a moment ago. It lies below those that outgoing connections take (32768 and up), so that it

@@ -6,6 +6,13 @@
 //!
 //! No test waits for a fixed time: [`wait::eventually`] asks again until something is so, and says what it saw last when it gives up.
 
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test stops at the first surprise, and says on standard error what it saw and what it skips"
+)]
+
+pub mod audit;
 pub mod kafka;
 pub mod lake;
 pub mod process;

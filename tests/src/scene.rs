@@ -8,6 +8,7 @@ use serde_json::Value;
 use tailwater_simulators::klaviyo::{DEFAULT_API_KEY, JobDuration, Options};
 use tempfile::TempDir;
 
+use crate::audit::{self, Counts};
 use crate::kafka::{self, free_port};
 use crate::process::{self, Ended, Process};
 use crate::runtime;
@@ -123,7 +124,9 @@ accounts:
     pub fn environment(&self) -> Vec<(String, String)> {
         vec![
             ("KLAVIYO_API_KEY".into(), self.api_key.clone()),
+            ("KLAVIYO_BASE_URL".into(), self.vendor.url()),
             ("KAFKA_BROKERS".into(), self.brokers.clone()),
+            ("TAILWATER_ADMIN_LISTEN".into(), format!("127.0.0.1:{}", self.admin_port)),
             ("RUST_BACKTRACE".into(), "1".into()),
         ]
     }
@@ -176,6 +179,52 @@ accounts:
     /// `tailwater audit --json`, whatever it finds.
     pub fn audit(&self) -> Value {
         self.command(&["audit", "--config", "tailwater.yaml", "--json"]).json()
+    }
+
+    /// What the audit says about one source and one destination.
+    pub fn counts(&self, source: &str, destination: &str) -> Counts {
+        Counts::find(&self.audit(), source, destination)
+    }
+
+    /// Waits until the ledger says this, counted by hand, and then holds the audit against it.
+    pub fn audits(&self, source: &str, destination: &str, expected: &Counts) {
+        let ingest = self.topic(&format!("ingest.{source}"));
+        let by_hand =
+            Counts { in_flight: expected.in_flight + expected.unaccounted, unaccounted: 0, ..expected.clone() };
+        eventually(&format!("the ledger of {source} at {destination}"), PATIENCE, || {
+            let seen = audit::count(&self.topics(), &self.topic("ledger"), &ingest, destination);
+            if seen == by_hand { Ok(()) } else { Err(format!("{seen:?}, expected {by_hand:?}")) }
+        });
+        if std::env::var_os("TAILWATER_TEST_WITHOUT_AUDIT").is_some() {
+            return;
+        }
+        eventually(&format!("the audit of {source} at {destination}"), PATIENCE, || {
+            let seen = self.counts(source, destination);
+            if seen == *expected { Ok(()) } else { Err(format!("{seen:?}, expected {expected:?}")) }
+        });
+    }
+
+    /// The entries of a destination's stages on the status page, by `<destination>.<stage>`.
+    pub fn status(&self, destination: &str) -> Value {
+        let Ok((200, text)) = self.admin("/status") else { return Value::Null };
+        let page: Value = serde_json::from_str(&text).unwrap_or_default();
+        let stages = page["destination"].as_object().into_iter().flatten();
+        stages
+            .filter(|(name, _)| name.split('.').next() == Some(destination))
+            .map(|(name, entry)| (name.clone(), entry.clone()))
+            .collect()
+    }
+
+    /// Waits until a destination is paused with this code.
+    pub fn pauses(&self, destination: &str, code: &str) {
+        eventually(&format!("{destination} pauses with {code}"), PATIENCE, || {
+            let status = self.status(destination);
+            if status.to_string().contains("\"paused\"") && status.to_string().contains(code) {
+                Ok(())
+            } else {
+                Err(status.to_string())
+            }
+        });
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfig as _};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -14,11 +14,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use tailwater_core::envelope::{self, Envelope};
 
 use crate::runtime;
+use crate::wait::{PATIENCE, eventually};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The topics of one broker.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Topics {
     brokers: String,
 }
@@ -111,6 +112,26 @@ impl Topics {
         runtime()
             .block_on(self.admin().delete_records(&upto, &options))
             .unwrap_or_else(|error| panic!("the records of {name} could not be removed: {error}"));
+    }
+
+    /// Commits the end of a topic for a consumer group that nobody is in: whatever it had not read is lost to it.
+    pub fn move_group_to_end(&self, group: &str, topic: &str) {
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap_or_else(|error| panic!("no consumer: {error}"));
+        let mut offsets = TopicPartitionList::new();
+        for (partition, (_, high)) in watermarks_of(&consumer, topic) {
+            offsets
+                .add_partition_offset(topic, partition, Offset::Offset(high))
+                .unwrap_or_else(|error| panic!("{topic}[{partition}]@{high}: {error}"));
+        }
+        // The group may still be closing.
+        eventually("the group's offsets are moved", PATIENCE, || {
+            consumer.commit(&offsets, CommitMode::Sync).map_err(|error| error.to_string())
+        });
     }
 
     /// The names of all topics that begin so.

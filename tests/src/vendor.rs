@@ -73,7 +73,8 @@ impl Vendor {
             let bulk = request.body["data"]["attributes"]["profiles"]["data"].as_array();
             for profile in bulk.map_or(single, Vec::as_slice) {
                 let attributes = &profile["attributes"];
-                if attributes["email"].as_str() == Some(email) {
+                // The vendor takes an address in any case for the same one.
+                if attributes["email"].as_str().is_some_and(|sent| sent.eq_ignore_ascii_case(email)) {
                     values.extend(attributes["properties"].get(property).cloned());
                 }
             }

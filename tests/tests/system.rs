@@ -1,5 +1,23 @@
-//! System tests: the real binary, a real Kafka, real Delta tables. One binary, because each one links V8's weight of dependencies
-//! and starts a broker; one module for each part of the story.
+//! System tests: the real binary, a real Kafka, real Delta tables. One binary, because each one links a world of dependencies and
+//! needs a broker; one module for each part of the story.
 
+#[path = "system/audit.rs"]
+mod audit;
+#[path = "system/bad_input.rs"]
+mod bad_input;
+#[path = "system/commands.rs"]
+mod commands;
+#[path = "system/delta.rs"]
+mod delta;
+#[path = "system/flow.rs"]
+mod flow;
 #[path = "system/harness.rs"]
 mod harness;
+#[path = "system/roles.rs"]
+mod roles;
+#[path = "system/state.rs"]
+mod state;
+#[path = "system/trouble.rs"]
+mod trouble;
+#[path = "system/winback.rs"]
+mod winback;
