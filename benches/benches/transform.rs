@@ -6,6 +6,9 @@
 //!
 //! `cargo bench -p tailwater-benches --bench transform`; the ratio of the two is printed at the end (goal: at least 0.7).
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing else to do")]
+#![allow(clippy::print_stdout, reason = "its result")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -23,8 +26,18 @@ const WINBACK: &str = "async function send(payload, headers) {
     rfm_segment: row.rfm_segment, lifetime_value: parseFloat(row.ltv_predicted), days_since_purchase: row.days_since_purchase}}}}));
 }";
 
-const COLUMNS: [&str; 10] =
-    ["customer_id", "email", "ltv_predicted", "rfm_segment", "last_purchase_date", "days_since_purchase", "feature_summary", "scores", "notes", "updated_at"];
+const COLUMNS: [&str; 10] = [
+    "customer_id",
+    "email",
+    "ltv_predicted",
+    "rfm_segment",
+    "last_purchase_date",
+    "days_since_purchase",
+    "feature_summary",
+    "scores",
+    "notes",
+    "updated_at",
+];
 
 /// Rows of about 1 KB, like those of an LTV model's table.
 fn rows() -> Vec<Vec<u8>> {
@@ -46,15 +59,15 @@ fn rows() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn batch<'a>(rows: &'a [Vec<u8>], overlays: &'a [Vec<(&'a str, Option<&'a str>)>], schema: &Arc<RowSchema>) -> Batch<'a> {
+fn batch<'a>(
+    rows: &'a [Vec<u8>],
+    overlays: &'a [Vec<(&'a str, Option<&'a str>)>],
+    schema: &Arc<RowSchema>,
+) -> Batch<'a> {
     let event = br#"{"id":"01957f6e-0000-7000-8000-000000000000","source":"ltv","type":"ltv","time":"2026-03-15T04:05:06.789Z"}"#;
     let profile = br#"{"id":"0b5bff0e-5d3a-5c0e-9a55-0b8f9b0a4a01","identifiers":{"email":"customer@example.com","customer_id":"C1"}}"#;
     Batch {
-        rows: rows
-            .iter()
-            .zip(overlays)
-            .map(|(data, overlay)| Row { data, overlay, event, profile })
-            .collect(),
+        rows: rows.iter().zip(overlays).map(|(data, overlay)| Row { data, overlay, event, profile }).collect(),
         headers: Headers { source: "ltv".into(), destination: "klaviyo".into(), batch: "bench".into() },
         now_ms: 1_773_532_800_000,
         non_finite: NonFinite::Omit,
@@ -153,8 +166,15 @@ fn rate(mut once: impl FnMut() -> usize) -> f64 {
 fn main() {
     tailwater_sandbox::initialize();
     let rows = rows();
-    let column = |name: &&str| Column { name: (*name).to_owned(), data_type: "string".into(), nullable: true, id: None, longs_as_strings: false };
-    let schema = Arc::new(RowSchema::new(&Schema { columns: COLUMNS.iter().map(column).collect() }, &BTreeMap::new(), true));
+    let column = |name: &&str| Column {
+        name: (*name).to_owned(),
+        data_type: "string".into(),
+        nullable: true,
+        id: None,
+        longs_as_strings: false,
+    };
+    let schema =
+        Arc::new(RowSchema::new(&Schema { columns: COLUMNS.iter().map(column).collect() }, &BTreeMap::new(), true));
     let pool = Pool::start(Options { threads: NonZeroUsize::MIN, ..Options::default() }).unwrap();
     let transform = pool.load("transforms/winback.js", WINBACK).unwrap();
     let mut bare = Bare::new();
@@ -183,6 +203,10 @@ fn main() {
     let bytes = rows.iter().map(Vec::len).sum::<usize>() / ROWS;
     println!(
         "rows of {bytes} bytes per second of processor time: bare {:.0}, sandbox {:.0} (ratio {:.2}), with overlay {:.0} (ratio {:.2})",
-        best[0], best[1], best[1] / best[0], best[2], best[2] / best[0]
+        best[0],
+        best[1],
+        best[1] / best[0],
+        best[2],
+        best[2] / best[0]
     );
 }

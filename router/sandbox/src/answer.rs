@@ -69,7 +69,16 @@ pub(crate) fn read(text: &str, rows: usize, file: &str, output_bytes_max: usize)
                 continue;
             }
             Some(Special { o, .. }) => o,
-            None => vec![Extra::default()],
+            // Nearly all rows: one output, and nothing to say about it.
+            None => {
+                let json = lines.next().ok_or("the driver's answer has too few lines")?;
+                results.push(if json.len() > output_bytes_max {
+                    too_large(json.len(), output_bytes_max, file)
+                } else {
+                    RowResult::Outputs(vec![Output { json: json.to_owned(), key: None, non_finite: Vec::new() }])
+                });
+                continue;
+            }
         };
         if extras.is_empty() {
             results.push(RowResult::Skipped);
@@ -82,8 +91,7 @@ pub(crate) fn read(text: &str, rows: usize, file: &str, output_bytes_max: usize)
         }
         let bytes: usize = outputs.iter().map(|output| output.json.len()).sum();
         results.push(if bytes > output_bytes_max {
-            let message = format!("the outputs have {bytes} bytes; at most {output_bytes_max} are allowed for one row");
-            RowResult::Failed(RowError::new(RowErrorKind::OutputTooLarge, file, message))
+            too_large(bytes, output_bytes_max, file)
         } else {
             RowResult::Outputs(outputs)
         });
@@ -92,6 +100,11 @@ pub(crate) fn read(text: &str, rows: usize, file: &str, output_bytes_max: usize)
         return Err("the driver's answer has too many lines".to_owned());
     }
     Ok(results)
+}
+
+fn too_large(bytes: usize, bytes_max: usize, file: &str) -> RowResult {
+    let message = format!("the outputs have {bytes} bytes; at most {bytes_max} are allowed for one row");
+    RowResult::Failed(RowError::new(RowErrorKind::OutputTooLarge, file, message))
 }
 
 impl Fault {
@@ -108,7 +121,8 @@ impl Fault {
             Kind::Input => RowErrorKind::Input,
         };
         let mut error = RowError::new(kind, file, self.message);
-        let frames: Vec<Frame<'_>> = self.stack.iter().flat_map(|stack| stack.lines()).filter_map(|line| frame(line, file)).collect();
+        let frames: Vec<Frame<'_>> =
+            self.stack.iter().flat_map(|stack| stack.lines()).filter_map(|line| frame(line, file)).collect();
         if let Some(innermost) = frames.first() {
             error.line = Some(innermost.line);
             error.column = Some(innermost.column);

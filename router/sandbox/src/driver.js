@@ -1,23 +1,23 @@
 // The driver: what runs around a transform inside the transform's own context, before and after the author's code.
 //
-// It is compiled anew for every context, so that its functions are optimised for one transform's shapes. It takes away what
-// a transform must not have, makes time and chance repeatable, lays the strict rows over what JSON.parse made, and turns
-// the results into text: a first line of JSON that describes whatever is not simply one output, then one line per output.
+// It is compiled anew for every context, so that its functions are optimised for one transform's shapes. It lays the strict rows over
+// what JSON.parse made, calls the transform, and turns the results into text: a first line of JSON that describes whatever is
+// not simply one output, then one line per output.
 //
 // It captures the built-ins that it needs before the author's code runs, because that code may replace them.
 //
 // host(what, index) -> string   lends a text of the batch that is running: the event, profile or data of a row, or its schema
 // emit(level, text)             keeps a line of the console
 // settings                      the limits, as an object
-(function driver(host, emit, settings) {
+// surface                       the function of surface.js, which it calls once it has what it needs
+(function driver(host, emit, settings, surface) {
   'use strict';
 
   const { parse, stringify, isRawJSON } = JSON;
   const { isArray } = Array;
   const { create, defineProperty, getPrototypeOf, setPrototypeOf, hasOwn, keys } = Object;
-  const { construct, deleteProperty, get: reflectGet, getOwnPropertyDescriptor, ownKeys } = Reflect;
+  const { get: reflectGet } = Reflect;
   const { isFinite, isInteger } = Number;
-  const { imul } = Math;
   const ObjectPrototype = Object.prototype;
   const ErrorClass = Error, MapClass = Map, NumberClass = Number, PromiseClass = Promise, StringFunction = String;
   const StringClass = String, BooleanClass = Boolean, TypeErrorClass = TypeError;
@@ -34,139 +34,8 @@
   const OMIT = 0, REJECT = 1;
   const SCHEMAS_MAX = 32;
 
-  // === The surface: what a transform may see ===
-
-  const allowed = [
-    'AggregateError', 'Array', 'AsyncDisposableStack', 'BigInt', 'Boolean', 'Date', 'DisposableStack', 'Error', 'EvalError',
-    'Function', 'Infinity', 'Intl', 'Iterator', 'JSON', 'Map', 'Math', 'NaN', 'Number', 'Object', 'Promise', 'Proxy',
-    'RangeError', 'ReferenceError', 'Reflect', 'RegExp', 'Set', 'String', 'SuppressedError', 'Symbol', 'SyntaxError',
-    'TypeError', 'URIError', 'WeakMap', 'WeakSet', 'console', 'decodeURI', 'decodeURIComponent', 'encodeURI',
-    'encodeURIComponent', 'escape', 'eval', 'globalThis', 'isFinite', 'isNaN', 'parseFloat', 'parseInt', 'undefined',
-    'unescape',
-  ];
-  // A list of what stays, not of what goes: a new version of the engine must not bring a new way out. Buffers go because
-  // their memory does not count towards the heap limit; weak references because they make garbage collection visible.
-  for (const name of ownKeys(globalThis)) {
-    if (typeof name === 'string' && !allowed.includes(name)) deleteProperty(globalThis, name);
-  }
-
-  // A few built-ins take the process down, or hold it for long, when they are let loose on something huge: V8 aborts when a list
-  // would have more than 2^27 entries, and these do not look at the time limit while they work. A text grows to 2^28 characters by
-  // doubling it 28 times, for which no memory is needed; an array has any length at once. So there is a limit, far above what
-  // a transform of rows may need.
-  const HUGE_TEXT = 1 << 24, HUGE_ARRAY = 1 << 25;
-  const RangeErrorClass = RangeError;
-
-  function bound(holder, name, sizeOf, max) {
-    const original = uncurry(holder[name]);
-    const bounded = {
-      [name](...rest) {
-        if (sizeOf(this, rest[0]) > max) throw new RangeErrorClass(`${name} refuses a size beyond ${max}`);
-        return original(this, ...rest);
-      },
-    }[name];
-    defineProperty(bounded, 'length', { value: holder[name].length });
-    defineProperty(holder, name, { value: bounded, writable: true, enumerable: false, configurable: true });
-  }
-
-  const lengthOf = (value) => (value === null || value === undefined ? 0 : value.length);
-  for (const name of ['split', 'match', 'matchAll', 'replace', 'replaceAll', 'normalize']) {
-    bound(String.prototype, name, lengthOf, HUGE_TEXT);
-  }
-  for (const name of ['padStart', 'padEnd']) bound(String.prototype, name, (text, size) => size, HUGE_TEXT);
-  bound(String.prototype, 'repeat', (text, times) => (typeof text === 'string' ? text.length * times : 0), HUGE_TEXT);
-  bound(JSON, 'parse', (json, text) => (typeof text === 'string' ? text.length : 0), HUGE_TEXT);
-  for (const name of ['fill', 'toReversed', 'toSorted', 'unshift']) bound(Array.prototype, name, lengthOf, HUGE_ARRAY);
-
-  // === Time and chance: the same batch has the same result, whenever it is run ===
-
-  let clock = 0;
-  let chance = 0;
-
-  const RealDate = Date;
+  const { state, shown, hidden, RealDate } = surface(emit, settings);
   const dateTime = uncurry(RealDate.prototype.getTime);
-  const FixedDate = function Date(...parts) {
-    if (new.target === undefined) return new RealDate(clock).toString();
-    if (new.target === FixedDate && parts.length === 1) return new RealDate(parts[0]);
-    return construct(RealDate, parts.length === 0 ? [clock] : parts, new.target);
-  };
-  defineProperty(FixedDate, 'length', { value: 7 });
-  defineProperty(FixedDate, 'prototype', { value: RealDate.prototype, writable: false });
-  const hidden = (object, name, value) => defineProperty(object, name, { value, writable: true, enumerable: false, configurable: true });
-  hidden(RealDate.prototype, 'constructor', FixedDate);
-  hidden(FixedDate, 'now', () => clock);
-  hidden(FixedDate, 'parse', RealDate.parse);
-  hidden(FixedDate, 'UTC', RealDate.UTC);
-  hidden(globalThis, 'Date', FixedDate);
-
-  const DateFormat = Intl.DateTimeFormat.prototype;
-  const formatGetter = uncurry(getOwnPropertyDescriptor(DateFormat, 'format').get);
-  const formatToParts = uncurry(DateFormat.formatToParts);
-  defineProperty(DateFormat, 'format', {
-    get() {
-      const format = formatGetter(this);
-      return (date) => format(date === undefined ? clock : date);
-    },
-    configurable: true,
-  });
-  hidden(DateFormat, 'formatToParts', function (date) {
-    return formatToParts(this, date === undefined ? clock : date);
-  });
-
-  // mulberry32: 32 good bits are enough for sampling, and its state is one number.
-  const draw = () => {
-    chance = (chance + 0x6d2b79f5) | 0;
-    let t = imul(chance ^ (chance >>> 15), 1 | chance);
-    t = (t + imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
-  };
-  hidden(Math, 'random', () => draw() / 4294967296);
-
-  // === Console ===
-
-  let quiet = false;
-
-  function shown(value) {
-    if (typeof value === 'string') return value;
-    if (value instanceof ErrorClass) return StringFunction(value.stack ?? value);
-    if (typeof value === 'object' && value !== null) return stringify(value) ?? StringFunction(value);
-    if (typeof value === 'bigint') return `${value}n`;
-    return StringFunction(value);
-  }
-
-  function write(level, parts) {
-    quiet = true;
-    let text = '';
-    try {
-      for (let i = 0; i < parts.length && text.length <= settings.consoleBytesMax; i++) {
-        let part;
-        try {
-          part = shown(parts[i]);
-        } catch {
-          part = '[a value that cannot be shown]';
-        }
-        text += i === 0 ? part : ` ${part}`;
-      }
-    } finally {
-      quiet = false;
-    }
-    emit(level, cut(text, 0, settings.consoleBytesMax));
-  }
-
-  const silent = () => undefined;
-  hidden(globalThis, 'console', {
-    error: (...parts) => write('error', parts),
-    warn: (...parts) => write('warn', parts),
-    log: (...parts) => write('info', parts),
-    info: (...parts) => write('info', parts),
-    dir: (value) => write('info', [value]),
-    table: (value) => write('info', [value]),
-    debug: (...parts) => write('debug', parts),
-    trace: (...parts) => write('debug', parts),
-    assert: (condition, ...parts) => condition ? undefined : write('error', ['assertion failed', ...parts]),
-    group: silent, groupCollapsed: silent, groupEnd: silent, time: silent, timeEnd: silent, timeLog: silent,
-    count: silent, countReset: silent, clear: silent,
-  });
 
   // === Errors of our own ===
 
@@ -239,7 +108,7 @@
 
   // The error is kept as well as thrown: a transform that swallows it would deliver something else than it was written for.
   function refuse(error, object) {
-    if (quiet) return undefined;
+    if (state.quiet) return undefined;
     const index = indexOf(object);
     faults ??= create(null);
     faults[index] ??= error;
@@ -593,8 +462,8 @@
     },
 
     start(text, count, schema, notes, headers, now, seed) {
-      clock = now;
-      chance = seed | 0;
+      state.clock = now;
+      state.chance = seed | 0;
       settled = rejected = false;
       value = faults = null;
       cursor = 0;

@@ -14,6 +14,8 @@ use crate::schema::RowSchema;
 pub(crate) struct Encoded<'a> {
     /// A JSON array of the rows.
     pub(crate) text: Vec<u8>,
+    /// Whether the text is ASCII throughout.
+    pub(crate) ascii: bool,
     /// Which rows of the batch the array holds, in order.
     pub(crate) rows: Vec<usize>,
     notes: Notes<'a>,
@@ -32,17 +34,29 @@ struct Notes<'a> {
 
 /// Encodes a range of a batch's rows. `file` is the transform's name.
 pub(crate) fn encode<'a>(batch: &Batch<'a>, range: Range<usize>, file: &str) -> Encoded<'a> {
+    // Whether the rows are valid UTF-8 is asked of all of them at once; only if they are not, of each.
+    let mut encoded = encode_rows(batch, range.clone(), file, false);
+    encoded.ascii = encoded.text.is_ascii();
+    if !encoded.ascii && std::str::from_utf8(&encoded.text).is_err() {
+        encoded = encode_rows(batch, range, file, true);
+        encoded.ascii = encoded.text.is_ascii();
+    }
+    encoded
+}
+
+fn encode_rows<'a>(batch: &Batch<'a>, range: Range<usize>, file: &str, check_utf8: bool) -> Encoded<'a> {
     let rows = batch.rows.get(range.clone()).unwrap_or_default();
     let bytes: usize = rows.iter().map(|row| row.data.len() + 1 + overlay_bytes(row)).sum();
     let mut encoded = Encoded {
         text: Vec::with_capacity(bytes + 2),
+        ascii: false,
         rows: Vec::with_capacity(rows.len()),
         notes: Notes::default(),
         failures: Vec::new(),
     };
     encoded.text.push(b'[');
     for (index, row) in range.zip(rows) {
-        match inner(row.data) {
+        match inner(row.data, check_utf8) {
             Ok(inner) => {
                 if !encoded.rows.is_empty() {
                     encoded.text.push(b',');
@@ -72,9 +86,12 @@ impl<'a> Encoded<'a> {
     fn row(&mut self, row: &Row<'a>, inner: &[u8], schema: Option<&RowSchema>) {
         let position = self.rows.len();
         self.text.push(b'{');
-        let covered = |name: &str| row.overlay.iter().any(|(path, _)| *path == name && is_column(path, schema));
+        let covered = |path: &Path| match path.first() {
+            Some(Step::Key(key)) => row.overlay.iter().any(|(path, _)| path == key && is_column(path, schema)),
+            Some(Step::Index(_)) | None => false,
+        };
         let kept = spell_longs(&mut self.text, inner, row.data, schema);
-        self.notes.u.extend(kept.into_iter().filter(|path| !path.first().is_some_and(|step| matches!(step, Step::Key(key) if covered(key)))).map(|path| (position, path)));
+        self.notes.u.extend(kept.into_iter().filter(|path| !covered(path)).map(|path| (position, path)));
         let mut empty = inner.iter().all(u8::is_ascii_whitespace);
         for &(path, value) in row.overlay {
             if !is_column(path, schema) {
@@ -141,12 +158,12 @@ fn spell_longs(target: &mut Vec<u8>, part: &[u8], whole: &[u8], schema: Option<&
 }
 
 /// What stands between the braces of an object.
-fn inner(data: &[u8]) -> Result<&[u8], &'static str> {
+fn inner(data: &[u8], check_utf8: bool) -> Result<&[u8], &'static str> {
     let trimmed = data.trim_ascii();
     let Some(inner) = trimmed.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")) else {
         return Err(if trimmed.is_empty() { "it is empty" } else { "it is not enclosed in braces" });
     };
-    if inner.is_ascii() || std::str::from_utf8(inner).is_ok() { Ok(inner) } else { Err("it is not valid UTF-8") }
+    if check_utf8 && std::str::from_utf8(inner).is_err() { Err("it is not valid UTF-8") } else { Ok(inner) }
 }
 
 fn is_column(path: &str, schema: Option<&RowSchema>) -> bool {
@@ -159,6 +176,12 @@ fn overlay_bytes(row: &Row<'_>) -> usize {
 
 fn push_string(target: &mut Vec<u8>, text: &str) {
     target.push(b'"');
+    // Identifiers hardly ever have anything to escape.
+    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        target.extend_from_slice(text.as_bytes());
+        target.push(b'"');
+        return;
+    }
     for &byte in text.as_bytes() {
         match byte {
             b'"' | b'\\' => target.extend_from_slice(&[b'\\', byte]),

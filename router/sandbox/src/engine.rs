@@ -35,6 +35,8 @@ struct Vessel {
     realms: HashMap<u64, (std::sync::Weak<Program>, Realm)>,
     isolate: v8::OwnedIsolate,
     heap: Box<HeapGuard>,
+    /// Whether rows have been run in it: what is left of that takes memory, for which the next run is not to blame.
+    used: bool,
 }
 
 /// What the callback at the heap limit works on.
@@ -57,8 +59,21 @@ pub(crate) struct Chunk {
 /// A run over some rows.
 enum Attempt {
     Done(Vec<RowResult>),
-    /// The run as a whole failed; `struck` if at a limit.
-    Failed { error: RowError, struck: bool },
+    /// The run as a whole failed.
+    Failed {
+        error: RowError,
+        struck: Struck,
+    },
+}
+
+/// Whether a run failed at a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Struck {
+    No,
+    /// By its own doing.
+    Itself,
+    /// Perhaps by what others had left in the isolate, which has been replaced: to be tried again.
+    Crowded,
 }
 
 /// Isolates are made and dropped one at a time in the process: it is rare, and V8 shares tables between them.
@@ -90,7 +105,9 @@ impl Engine {
         let attempt = self.attempt(program, lent, range.clone(), self.options.batch_timeout, &mut chunk);
         match attempt {
             Attempt::Done(results) => chunk.results = results,
-            Attempt::Failed { error, .. } if range.len() == 1 => chunk.results.push(RowResult::Failed(error)),
+            Attempt::Failed { error, struck } if range.len() == 1 && struck != Struck::Crowded => {
+                chunk.results.push(RowResult::Failed(error))
+            }
             Attempt::Failed { .. } => {
                 // What the console showed so far will be shown again.
                 chunk = Chunk { alone: range.len(), ..Chunk::default() };
@@ -109,10 +126,15 @@ impl Engine {
                 continue;
             }
             let before = chunk.console.len();
-            match self.attempt(program, lent, row..row + 1, self.options.row_timeout, chunk) {
+            let mut attempt = self.attempt(program, lent, row..row + 1, self.options.row_timeout, chunk);
+            if matches!(attempt, Attempt::Failed { struck: Struck::Crowded, .. }) {
+                chunk.console.truncate(before);
+                attempt = self.attempt(program, lent, row..row + 1, self.options.row_timeout, chunk);
+            }
+            match attempt {
                 Attempt::Done(results) => chunk.results.extend(results),
                 Attempt::Failed { error, struck } => {
-                    strikes += usize::from(struck);
+                    strikes += usize::from(struck != Struck::No);
                     chunk.results.push(RowResult::Failed(error));
                 }
             }
@@ -122,9 +144,17 @@ impl Engine {
         }
     }
 
-    fn attempt(&mut self, program: &Arc<Program>, lent: &Lent, range: Range<usize>, limit: Duration, chunk: &mut Chunk) -> Attempt {
+    fn attempt(
+        &mut self,
+        program: &Arc<Program>,
+        lent: &Lent,
+        range: Range<usize>,
+        limit: Duration,
+        chunk: &mut Chunk,
+    ) -> Attempt {
         let file = program.name.as_str();
-        let failed = |kind, message: String| Attempt::Failed { error: RowError::new(kind, file, message), struck: false };
+        let failed =
+            |kind, message: String| Attempt::Failed { error: RowError::new(kind, file, message), struck: Struck::No };
         let batch = lent.batch();
         let first = range.start;
         let mut encoded = encode(batch, range.clone(), file);
@@ -135,7 +165,10 @@ impl Engine {
         }
         if let Err(refusal) = self.ensure(program) {
             // It was loaded before, so that this is a matter of limits, or of a top level that is not the same every time.
-            let struck = matches!(refusal.kind, LoadErrorKind::Timeout | LoadErrorKind::OutOfMemory);
+            let struck = match refusal.kind {
+                LoadErrorKind::Timeout | LoadErrorKind::OutOfMemory => Struck::Itself,
+                _ => Struck::No,
+            };
             let kind = match refusal.kind {
                 LoadErrorKind::Timeout => RowErrorKind::Timeout,
                 LoadErrorKind::OutOfMemory => RowErrorKind::OutOfMemory,
@@ -144,91 +177,120 @@ impl Engine {
             let message = format!("the transform could not be loaded again: {}", refusal.message);
             return Attempt::Failed { error: RowError::new(kind, file, message), struck };
         }
-        let console_left = self.options.console_bytes_max.saturating_sub(chunk.console.iter().map(|line| line.text.len()).sum());
-        let Some(vessel) = &mut self.vessel else { return failed(RowErrorKind::Threw, "the sandbox has no isolate".to_owned()) };
+        let console_left =
+            self.options.console_bytes_max.saturating_sub(chunk.console.iter().map(|line| line.text.len()).sum());
+        let Some(vessel) = &mut self.vessel else {
+            return failed(RowErrorKind::Threw, "the sandbox has no isolate".to_owned());
+        };
         let Some((_, realm)) = vessel.realms.get(&program.id) else {
             return failed(RowErrorKind::Threw, "the sandbox has lost the transform".to_owned());
         };
+        let fresh = !vessel.used;
+        vessel.used = true;
         self.watch.arm(limit);
         let run = Run::begin(Some(lent), given, console_left);
-        let outcome = realm.run(&mut vessel.isolate, file, &mut encoded, batch, &run);
+        let (rows, bytes_max) = (encoded.rows.len(), self.options.output_bytes_max);
+        let read = |text: &str| answer::read(text, rows, file, bytes_max);
+        let outcome = realm.run(&mut vessel.isolate, file, &mut encoded, batch, &run, read);
         let console = run.console();
         drop(run);
         let late = self.watch.disarm();
         let full = vessel.heap.hit.load(Ordering::Relaxed);
         chunk.console.extend(console.lines);
         chunk.console_dropped += console.dropped;
-        if late || full {
-            self.recover(program.id, full);
-        }
+        let crowded = (late || full) && self.recover(program.id, full) && !fresh;
         let outcome = match outcome {
-            Ok(answer) => answer::read(&answer, encoded.rows.len(), file, self.options.output_bytes_max)
-                .map_err(|problem| RowError::new(RowErrorKind::Shape, file, problem)),
+            Ok(read) => read.map_err(|problem| RowError::new(RowErrorKind::Shape, file, problem)),
             Err(Failure::Failed(error)) => Err(error),
             Err(Failure::Broken(problem)) => Err(RowError::new(RowErrorKind::Threw, file, problem)),
-            Err(Failure::Stopped) => return self.struck(file, full, limit),
+            Err(Failure::Stopped) => {
+                let struck = if crowded { Struck::Crowded } else { Struck::Itself };
+                return Attempt::Failed { error: self.limit_error(file, full, limit), struck };
+            }
         };
         match outcome {
             Ok(results) => Attempt::Done(weave(first, results, failures)),
-            Err(error) => Attempt::Failed { error, struck: false },
+            Err(error) => Attempt::Failed { error, struck: Struck::No },
         }
     }
 
-    fn struck(&mut self, file: &str, full: bool, limit: Duration) -> Attempt {
-        let error = if full {
+    fn limit_error(&self, file: &str, full: bool, limit: Duration) -> RowError {
+        if full {
             let megabytes = self.options.heap_bytes_max / (1024 * 1024);
-            RowError::new(RowErrorKind::OutOfMemory, file, format!("the transform needs more than {megabytes} MiB of memory"))
+            RowError::new(
+                RowErrorKind::OutOfMemory,
+                file,
+                format!("the transform needs more than {megabytes} MiB of memory"),
+            )
         } else {
-            RowError::new(RowErrorKind::Timeout, file, format!("the transform ran longer than {} ms", limit.as_millis()))
-        };
-        Attempt::Failed { error, struck: true }
+            RowError::new(
+                RowErrorKind::Timeout,
+                file,
+                format!("the transform ran longer than {} ms", limit.as_millis()),
+            )
+        }
     }
 
     /// Makes sure that there is an isolate with the transform in it.
     fn ensure(&mut self, program: &Arc<Program>) -> Result<(), Refusal> {
-        let (watch, options) = (&self.watch, &self.options);
-        let vessel = self.vessel.get_or_insert_with(|| Vessel::new(options, watch));
-        if vessel.realms.contains_key(&program.id) {
+        if self.vessel.as_ref().is_some_and(|vessel| vessel.realms.contains_key(&program.id)) {
             return Ok(());
         }
+        let crowded = self.vessel.as_ref().is_some_and(|vessel| vessel.used);
+        match self.load_into_vessel(program) {
+            // The isolate was replaced meanwhile.
+            Err(_) if crowded && self.vessel.is_none() => self.load_into_vessel(program),
+            loaded => loaded,
+        }
+    }
+
+    fn load_into_vessel(&mut self, program: &Arc<Program>) -> Result<(), Refusal> {
+        let (watch, options) = (&self.watch, &self.options);
+        let vessel = self.vessel.get_or_insert_with(|| Vessel::new(options, watch));
         watch.arm(options.batch_timeout);
         let loaded = Realm::load(&mut vessel.isolate, &program.name, &program.source, options);
         let late = watch.disarm();
         let full = vessel.heap.hit.load(Ordering::Relaxed);
-        match loaded {
-            Ok(realm) if !late && !full => {
-                vessel.realms.insert(program.id, (Arc::downgrade(program), realm));
-                self.counters.contexts.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Ok(_) | Err(_) if late || full => {
-                let refusal = if full {
-                    let megabytes = options.heap_bytes_max / (1024 * 1024);
-                    Refusal::new(LoadErrorKind::OutOfMemory, format!("its top level needs more than {megabytes} MiB of memory"))
-                } else {
-                    Refusal::new(LoadErrorKind::Timeout, format!("its top level ran longer than {} ms", options.batch_timeout.as_millis()))
-                };
-                drop(loaded);
-                self.recover(program.id, full);
-                Err(refusal)
-            }
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(refusal),
+        if late || full {
+            // Before the isolate that it belongs to.
+            drop(loaded);
+            let refusal = if full {
+                let megabytes = options.heap_bytes_max / (1024 * 1024);
+                Refusal::new(
+                    LoadErrorKind::OutOfMemory,
+                    format!("its top level needs more than {megabytes} MiB of memory"),
+                )
+            } else {
+                Refusal::new(
+                    LoadErrorKind::Timeout,
+                    format!("its top level ran longer than {} ms", options.batch_timeout.as_millis()),
+                )
+            };
+            self.recover(program.id, full);
+            return Err(refusal);
         }
+        let realm = loaded?;
+        vessel.realms.insert(program.id, (Arc::downgrade(program), realm));
+        self.counters.contexts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// After a limit was hit.
-    fn recover(&mut self, program: u64, full: bool) {
+    /// After a limit was hit; says whether the isolate was replaced. It is as well when somebody ran out of time with the heap half
+    /// full: the next one should not have to clean up first.
+    fn recover(&mut self, program: u64, full: bool) -> bool {
         self.counters.terminations.fetch_add(1, Ordering::Relaxed);
-        let Some(vessel) = &mut self.vessel else { return };
+        let Some(vessel) = &mut self.vessel else { return true };
         vessel.isolate.cancel_terminate_execution();
-        if full {
-            tracing::warn!(worker = self.index, "a transform exceeded the memory limit; its isolate is replaced");
+        if full || vessel.isolate.get_heap_statistics().used_heap_size() > self.options.heap_bytes_max / 2 {
+            tracing::warn!(worker = self.index, full, "a transform hit a limit; its isolate is replaced");
             self.discard();
             self.counters.restarts.fetch_add(1, Ordering::Relaxed);
-        } else if vessel.realms.remove(&program).is_some() {
+            return true;
+        }
+        if vessel.realms.remove(&program).is_some() {
             self.counters.contexts.fetch_sub(1, Ordering::Relaxed);
         }
+        false
     }
 
     /// Drops the isolate with everything in it.
@@ -302,7 +364,7 @@ impl Vessel {
         let data = std::ptr::from_ref::<HeapGuard>(&heap).cast_mut().cast::<c_void>();
         isolate.add_near_heap_limit_callback(near_heap_limit, data);
         watch.enroll(isolate.thread_safe_handle());
-        Self { realms: HashMap::new(), isolate, heap }
+        Self { realms: HashMap::new(), isolate, heap, used: false }
     }
 }
 

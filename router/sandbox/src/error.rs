@@ -8,7 +8,9 @@ use tailwater_core::code;
 /// The pool could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("v8 is not initialized; call tailwater_sandbox::initialize() on the main thread before any other thread exists")]
+    #[error(
+        "v8 is not initialized; call tailwater_sandbox::initialize() on the main thread before any other thread exists"
+    )]
     NotInitialized,
     #[error("sandbox.{option} is {value}; expected {expected}")]
     InvalidOption { option: &'static str, value: String, expected: &'static str },
@@ -65,7 +67,9 @@ pub struct LoadError {
 impl LoadError {
     pub fn code(&self) -> Code {
         match self.kind {
-            LoadErrorKind::Syntax | LoadErrorKind::Import | LoadErrorKind::NoFunction | LoadErrorKind::TooLarge => code::TRANSFORM_SYNTAX,
+            LoadErrorKind::Syntax | LoadErrorKind::Import | LoadErrorKind::NoFunction | LoadErrorKind::TooLarge => {
+                code::TRANSFORM_SYNTAX
+            }
             LoadErrorKind::Threw => code::TRANSFORM_THREW,
             LoadErrorKind::Pending => code::TRANSFORM_PENDING,
             LoadErrorKind::Timeout => code::TRANSFORM_TIMEOUT,
@@ -96,9 +100,13 @@ impl fmt::Display for LoadError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowErrorKind {
     /// It read a column that the schema does not have.
-    MissingColumn { column: String },
+    MissingColumn {
+        column: String,
+    },
     /// It read an integer beyond 2^53; `column` is the path.
-    UnsafeInteger { column: String },
+    UnsafeInteger {
+        column: String,
+    },
     /// It threw an error, or left a rejected promise behind.
     Threw,
     Timeout,

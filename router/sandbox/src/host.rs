@@ -80,7 +80,11 @@ impl Drop for Run<'_> {
 // === The driver's questions ===
 
 /// `host(what, index)`: the text of a row's event, profile or data, or of the schema.
-pub(crate) fn host(scope: &mut v8::PinScope<'_, '_>, arguments: v8::FunctionCallbackArguments<'_>, mut result: v8::ReturnValue<'_>) {
+pub(crate) fn host(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments<'_>,
+    mut result: v8::ReturnValue<'_>,
+) {
     let what = arguments.get(0).uint32_value(scope).unwrap_or(u32::MAX);
     let index = arguments.get(1).uint32_value(scope).unwrap_or(u32::MAX);
     let text = STAGE.with_borrow(|stage| stage.loan.as_ref().and_then(|loan| loan.text(what, index)));
@@ -116,7 +120,11 @@ impl Loan {
 }
 
 /// `emit(level, text)`: keeps a line of the console.
-pub(crate) fn emit(scope: &mut v8::PinScope<'_, '_>, arguments: v8::FunctionCallbackArguments<'_>, _result: v8::ReturnValue<'_>) {
+pub(crate) fn emit(
+    scope: &mut v8::PinScope<'_, '_>,
+    arguments: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
     let level = match arguments.get(0).to_rust_string_lossy(scope).as_str() {
         "error" => ConsoleLevel::Error,
         "warn" => ConsoleLevel::Warn,

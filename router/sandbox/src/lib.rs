@@ -18,16 +18,16 @@
 
 mod answer;
 mod batch;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the processor time of another thread is a call into libc")]
 mod clock;
 mod encode;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "V8's callback at the heap limit")]
 mod engine;
 mod error;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "V8's callbacks while a batch runs")]
 mod host;
 mod integers;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the loan of a batch to the workers' threads")]
 mod lent;
 mod options;
 mod platform;

@@ -39,7 +39,9 @@ fn start(platform: fn(u32, bool) -> v8::UniqueRef<v8::Platform>) {
         // What a transform shows as a local date must not depend on the machine.
         v8::icu::set_default_locale("en-US");
         if !v8::icu::set_default_time_zone("UTC") {
-            tracing::warn!("the time zone of the transforms could not be set to UTC; local dates depend on this machine");
+            tracing::warn!(
+                "the time zone of the transforms could not be set to UTC; local dates depend on this machine"
+            );
         }
         v8::V8::initialize_platform(platform(0, false).make_shared());
         v8::V8::initialize();

@@ -78,7 +78,7 @@ pub(crate) struct Program {
 }
 
 enum Job {
-    Load { program: Arc<Program>, answer: mpsc::Sender<Result<(), LoadError>> },
+    Load { program: Arc<Program>, answer: mpsc::SyncSender<Result<(), LoadError>> },
     Run(RunJob),
 }
 
@@ -87,7 +87,7 @@ struct RunJob {
     program: Arc<Program>,
     lent: Lent,
     range: Range<usize>,
-    answer: mpsc::Sender<Answer>,
+    answer: mpsc::SyncSender<Answer>,
 }
 
 /// A transform that is loaded. Its contexts go when the last clone is dropped; to reload, load again and drop the old one.
@@ -109,7 +109,10 @@ impl Pool {
         let watchdog = Watchdog::start(threads).map_err(Error::Thread)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(),
-            counters: Arc::new(Counters { heaps: (0..threads).map(|_| AtomicUsize::new(0)).collect(), ..Counters::default() }),
+            counters: Arc::new(Counters {
+                heaps: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
+                ..Counters::default()
+            }),
             options,
             next_id: AtomicU64::new(1),
         });
@@ -127,7 +130,14 @@ impl Pool {
     /// Loads a transform: blocks until one of the threads has parsed it and run its top level. `name` is what errors and stacks
     /// call it, as the configuration has it: `transforms/ltv.js`.
     pub fn load(&self, name: &str, source: &str) -> Result<Transform, LoadError> {
-        let refuse = |kind, message: String| LoadError { kind, name: name.to_owned(), message, line: None, column: None, excerpt: None };
+        let refuse = |kind, message: String| LoadError {
+            kind,
+            name: name.to_owned(),
+            message,
+            line: None,
+            column: None,
+            excerpt: None,
+        };
         if source.len() > SOURCE_BYTES_MAX {
             let message = format!("it has {} bytes; at most {SOURCE_BYTES_MAX} are allowed", source.len());
             return Err(refuse(LoadErrorKind::TooLarge, message));
@@ -143,7 +153,7 @@ impl Pool {
             hash,
             shared: Arc::clone(&self.shared),
         });
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(1);
         let closed = || refuse(LoadErrorKind::Closed, "the sandbox is shut down".to_owned());
         self.shared.queue.push(Job::Load { program: Arc::clone(&program), answer: sender }).map_err(|_| closed())?;
         receiver.recv().map_err(|_| closed())??;
@@ -264,10 +274,11 @@ impl Transform {
             timing: Timing::default(),
         };
         // Waits for the end of every loan, also when this function unwinds; our own sender is declared after it, and so goes first.
-        let (sender, receiver) = mpsc::channel();
+        // It has room for every answer, so that no worker ever waits for the caller.
+        let size = rows.div_ceil(shared.options.threads.get()).clamp(CHUNK_ROWS_MIN, TRANSFORM_ROWS_MAX);
+        let (sender, receiver) = mpsc::sync_channel(rows.div_ceil(size));
         let answers = Answers(receiver);
         let answer = sender;
-        let size = rows.div_ceil(shared.options.threads.get()).clamp(CHUNK_ROWS_MIN, TRANSFORM_ROWS_MAX);
         for start in (0..rows).step_by(size) {
             let range = start..rows.min(start + size);
             let program = Arc::clone(&self.program);
@@ -302,7 +313,7 @@ struct Answers(mpsc::Receiver<Answer>);
 impl Drop for Answers {
     fn drop(&mut self) {
         // Ends when every job, and with it every loan and every sender, has been dropped.
-        for _ in self.0.iter() {}
+        for _ in &self.0 {}
     }
 }
 

@@ -8,6 +8,7 @@ use crate::host::{self, Run};
 use crate::options::{KEY_CHARACTERS_MAX, OUTPUTS_PER_ROW_MAX, Options};
 
 const DRIVER: &str = include_str!("driver.js");
+const SURFACE: &str = include_str!("surface.js");
 
 /// As it appears in stacks, where it is left out: an author sees their own frames.
 const DRIVER_NAME: &str = "tailwater:driver";
@@ -51,11 +52,17 @@ type Tried<'a, 'b, 'c, 'd> = v8::PinnedRef<'a, v8::TryCatch<'b, 'c, v8::HandleSc
 
 impl Realm {
     /// Makes a context and loads a transform into it.
-    pub(crate) fn load(isolate: &mut v8::OwnedIsolate, name: &str, source: &str, options: &Options) -> Result<Self, Refusal> {
+    pub(crate) fn load(
+        isolate: &mut v8::OwnedIsolate,
+        name: &str,
+        source: &str,
+        options: &Options,
+    ) -> Result<Self, Refusal> {
         let queue = v8::MicrotaskQueue::new(isolate, v8::MicrotasksPolicy::Explicit);
         v8::scope!(let scope, isolate);
         let queue_pointer = std::ptr::from_ref::<v8::MicrotaskQueue>(&queue).cast_mut();
-        let context = v8::Context::new(scope, v8::ContextOptions { microtask_queue: Some(queue_pointer), ..Default::default() });
+        let context =
+            v8::Context::new(scope, v8::ContextOptions { microtask_queue: Some(queue_pointer), ..Default::default() });
         context.set_allow_generation_from_strings(false);
         let scope = &mut v8::ContextScope::new(scope, context);
         let driver = install_driver(scope, options)?;
@@ -78,21 +85,29 @@ impl Realm {
         })
     }
 
-    /// Runs the encoded rows; the answer is the driver's text (see `answer`). `run` must have the same rows.
-    pub(crate) fn run(
+    /// Runs the encoded rows and hands the driver's text (see `answer`) to `read`. `run` must have the same rows.
+    pub(crate) fn run<R>(
         &self,
         isolate: &mut v8::OwnedIsolate,
         name: &str,
         encoded: &mut Encoded<'_>,
         batch: &Batch<'_>,
         run: &Run<'_>,
-    ) -> Result<String, Failure> {
+        read: impl FnOnce(&str) -> R,
+    ) -> Result<R, Failure> {
         v8::scope!(let scope, isolate);
         let context = v8::Local::new(scope, &self.context);
         let scope = &mut v8::ContextScope::new(scope, context);
         v8::tc_scope!(let scope, scope);
         let receiver: v8::Local<'_, v8::Value> = v8::undefined(scope).into();
-        let result = self.call(scope, receiver, name, encoded, batch, run);
+        let result = self.call(scope, receiver, name, encoded, batch, run).map(|answer| {
+            // Read where it is: nothing is allocated in the heap meanwhile, so that it cannot be moved.
+            let view = v8::ValueView::new(scope, answer);
+            match view.as_str() {
+                Some(answer) => read(answer),
+                None => read(&view.to_cow_lossy()),
+            }
+        });
         // After a stop nothing can be called; then the context goes anyway.
         if !matches!(result, Err(Failure::Stopped)) {
             scope.reset();
@@ -112,10 +127,10 @@ impl Realm {
         encoded: &mut Encoded<'_>,
         batch: &Batch<'_>,
         run: &Run<'_>,
-    ) -> Result<String, Failure> {
+    ) -> Result<v8::Local<'c, v8::String>, Failure> {
         let broken = |what: &str| Failure::Broken(format!("{what} is too long for V8"));
         let notes = encoded.notes().map_err(|error| Failure::Broken(error.to_string()))?;
-        let text = rows_text(scope, std::mem::take(&mut encoded.text)).ok_or_else(|| broken("the batch"))?;
+        let text = rows_text(scope, encoded).ok_or_else(|| broken("the batch"))?;
         let notes = match notes {
             Some(notes) => string(scope, &notes).ok_or_else(|| broken("the list of overlaid values"))?.into(),
             None => v8::undefined(scope).into(),
@@ -152,16 +167,20 @@ impl Realm {
         let mode = v8::Integer::new(scope, mode).into();
         let finish = v8::Local::new(scope, &self.finish);
         match finish.call(scope, receiver, &[mode]) {
-            Some(answer) => match v8::Local::<v8::String>::try_from(answer) {
-                Ok(answer) => Ok(answer.to_rust_string_lossy(scope)),
-                Err(_) => Err(Failure::Broken("the driver's answer is not a text".to_owned())),
-            },
+            Some(answer) => answer
+                .try_cast::<v8::String>()
+                .map_err(|_| Failure::Broken("the driver's answer is not a text".to_owned())),
             None => Err(self.failure(scope, receiver, name)),
         }
     }
 
     /// What was just thrown.
-    fn failure<'c>(&self, scope: &mut Tried<'_, '_, 'c, '_>, receiver: v8::Local<'c, v8::Value>, name: &str) -> Failure {
+    fn failure<'c>(
+        &self,
+        scope: &mut Tried<'_, '_, 'c, '_>,
+        receiver: v8::Local<'c, v8::Value>,
+        name: &str,
+    ) -> Failure {
         if scope.has_terminated() || !scope.can_continue() {
             return Failure::Stopped;
         }
@@ -186,7 +205,11 @@ impl Realm {
     ) -> Failure {
         let describe = v8::Local::new(scope, &self.describe);
         let Some(described) = describe.call(scope, receiver, &[exception]) else {
-            return if scope.has_terminated() { Failure::Stopped } else { Failure::Broken("an error cannot be described".to_owned()) };
+            return if scope.has_terminated() {
+                Failure::Stopped
+            } else {
+                Failure::Broken("an error cannot be described".to_owned())
+            };
         };
         match serde_json::from_str::<Fault>(&described.to_rust_string_lossy(scope)) {
             Ok(fault) => {
@@ -204,7 +227,10 @@ impl Realm {
 
 // === Loading ===
 
-fn install_driver<'s>(scope: &mut v8::PinScope<'s, '_>, options: &Options) -> Result<v8::Local<'s, v8::Object>, Refusal> {
+fn install_driver<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    options: &Options,
+) -> Result<v8::Local<'s, v8::Object>, Refusal> {
     let settings = format!(
         r#"{{"outputBytesMax":{},"outputsMax":{OUTPUTS_PER_ROW_MAX},"consoleBytesMax":{},"keyMax":{KEY_CHARACTERS_MAX}}}"#,
         options.output_bytes_max, options.console_bytes_max
@@ -213,14 +239,12 @@ fn install_driver<'s>(scope: &mut v8::PinScope<'s, '_>, options: &Options) -> Re
     let installed = (|| {
         let settings = string(scope, &settings)?;
         let settings = v8::json::parse(scope, settings)?;
-        let origin = origin(scope, DRIVER_NAME, false)?;
-        let source = string(scope, DRIVER)?;
-        let script = v8::Script::compile(scope, source, Some(&origin))?;
-        let driver = v8::Local::<v8::Function>::try_from(script.run(scope)?).ok()?;
+        let driver = compile_script(scope, DRIVER_NAME, DRIVER)?.run(scope)?.try_cast::<v8::Function>().ok()?;
+        let surface = compile_script(scope, DRIVER_NAME, SURFACE)?.run(scope)?;
         let host = v8::Function::new(scope, host::host)?;
         let emit = v8::Function::new(scope, host::emit)?;
         let receiver = v8::undefined(scope).into();
-        let calls = driver.call(scope, receiver, &[host.into(), emit.into(), settings])?;
+        let calls = driver.call(scope, receiver, &[host.into(), emit.into(), settings, surface])?;
         v8::Local::<v8::Object>::try_from(calls).ok()
     })();
     installed.ok_or_else(|| {
@@ -230,7 +254,8 @@ fn install_driver<'s>(scope: &mut v8::PinScope<'s, '_>, options: &Options) -> Re
         let mut refusal = Refusal::no_driver();
         if let Some(message) = scope.message() {
             let line = message.get_line_number(scope).unwrap_or(0);
-            refusal.message = format!("{} (driver.js:{line}: {})", refusal.message, message.get(scope).to_rust_string_lossy(scope));
+            refusal.message =
+                format!("{} (line {line}: {})", refusal.message, message.get(scope).to_rust_string_lossy(scope));
         }
         refusal
     })
@@ -279,7 +304,9 @@ fn find_entry<'s>(
             }
         }
         // Only a module may say these words; whatever else is wrong with it, the script's error is as good.
-        Err(refusal) if ["export", "import", "await"].iter().any(|word| refusal.message.contains(word)) => find_export(scope, name, source, queue),
+        Err(refusal) if ["export", "import", "await"].iter().any(|word| refusal.message.contains(word)) => {
+            find_export(scope, name, source, queue)
+        }
         Err(refusal) => Err(refusal),
     }
 }
@@ -300,8 +327,13 @@ fn find_export<'s>(
     };
     let requests = module.get_module_requests();
     if requests.length() > 0 {
-        let mut refusal = Refusal::new(LoadErrorKind::Import, "a transform cannot import anything; bundle what it needs into its file");
-        if let Some(request) = requests.get(scope, 0).and_then(|request| v8::Local::<v8::ModuleRequest>::try_from(request).ok()) {
+        let mut refusal = Refusal::new(
+            LoadErrorKind::Import,
+            "a transform cannot import anything; bundle what it needs into its file",
+        );
+        if let Some(request) =
+            requests.get(scope, 0).and_then(|request| v8::Local::<v8::ModuleRequest>::try_from(request).ok())
+        {
             let place = module.source_offset_to_location(request.get_source_offset());
             let specifier = request.get_specifier().to_rust_string_lossy(scope);
             refusal.message = format!("it imports '{specifier}'; {}", refusal.message);
@@ -332,8 +364,12 @@ fn find_export<'s>(
             }
         }
     }
-    let namespace = v8::Local::<v8::Object>::try_from(module.get_module_namespace()).map_err(|_| Refusal::no_function())?;
-    ["send", "transform", "default"].iter().find_map(|export| member(scope, namespace, export)).ok_or_else(Refusal::no_function)
+    let namespace =
+        v8::Local::<v8::Object>::try_from(module.get_module_namespace()).map_err(|_| Refusal::no_function())?;
+    ["send", "transform", "default"]
+        .iter()
+        .find_map(|export| member(scope, namespace, export))
+        .ok_or_else(Refusal::no_function)
 }
 
 /// Never called, because a module with imports is refused before; V8 wants one.
@@ -411,7 +447,8 @@ impl Refusal {
         let text = message.get(scope).to_rust_string_lossy(scope);
         self.message = text.strip_prefix("Uncaught ").unwrap_or(&text).to_owned();
         if with_line {
-            self.line = message.get_line_number(scope).and_then(|line| u32::try_from(line).ok()).filter(|line| *line > 0);
+            self.line =
+                message.get_line_number(scope).and_then(|line| u32::try_from(line).ok()).filter(|line| *line > 0);
             self.column = self.line.and_then(|_| u32::try_from(message.get_start_column() + 1).ok());
             self.excerpt = message.get_source_line(scope).map(|line| shorten(&line.to_rust_string_lossy(scope)));
         }
@@ -431,7 +468,11 @@ fn origin<'s>(scope: &mut v8::PinScope<'s, '_>, name: &str, is_module: bool) -> 
     Some(v8::ScriptOrigin::new(scope, name, 0, 0, false, 0, None, false, false, is_module, None))
 }
 
-fn member<'s>(scope: &mut v8::PinScope<'s, '_>, object: v8::Local<'s, v8::Object>, name: &str) -> Option<v8::Local<'s, v8::Function>> {
+fn member<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    object: v8::Local<'s, v8::Object>,
+    name: &str,
+) -> Option<v8::Local<'s, v8::Function>> {
     let name = string(scope, name)?;
     v8::Local::<v8::Function>::try_from(object.get(scope, name.into())?).ok()
 }
@@ -441,11 +482,12 @@ fn string<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> Option<v8::Local<
 }
 
 /// V8 reads ASCII where it is; anything else has to be turned into its own encodings.
-fn rows_text<'s>(scope: &mut v8::PinScope<'s, '_>, text: Vec<u8>) -> Option<v8::Local<'s, v8::String>> {
+fn rows_text<'s>(scope: &mut v8::PinScope<'s, '_>, encoded: &mut Encoded<'_>) -> Option<v8::Local<'s, v8::String>> {
+    let text = std::mem::take(&mut encoded.text);
     if text.len() > v8::String::MAX_LENGTH {
         return None;
     }
-    if text.is_ascii() {
+    if encoded.ascii {
         v8::String::new_external_onebyte(scope, text.into_boxed_slice())
     } else {
         v8::String::new_from_utf8(scope, &text, v8::NewStringType::Normal)

@@ -31,7 +31,8 @@ impl RowSchema {
     /// other name is an error; without, it is `undefined`.
     pub fn new(schema: &Schema, aliases: &BTreeMap<String, Vec<String>>, strict: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let longs = || schema.columns.iter().filter(|column| column.longs_as_strings).map(|column| column.name.as_str());
+        let longs =
+            || schema.columns.iter().filter(|column| column.longs_as_strings).map(|column| column.name.as_str());
         let columns = || schema.columns.iter().map(|column| column.name.as_str());
         let spec = Spec {
             strict,

@@ -56,7 +56,8 @@ fn endless_loops_are_stopped() {
 
 #[test]
 fn endless_allocation_costs_the_isolate_and_not_the_process() {
-    let pool = pool_with(Options { batch_timeout: Duration::from_secs(10), row_timeout: Duration::from_secs(10), ..short() });
+    let pool =
+        pool_with(Options { batch_timeout: Duration::from_secs(10), row_timeout: Duration::from_secs(10), ..short() });
     let restarts = pool.stats().isolate_restarts;
     for statement in [
         "const all = []; for (;;) all.push({a: [1, 2, 3]});",
@@ -73,7 +74,8 @@ fn endless_allocation_costs_the_isolate_and_not_the_process() {
 
 #[test]
 fn single_huge_allocations_are_survived() {
-    let pool = pool_with(Options { batch_timeout: Duration::from_secs(10), row_timeout: Duration::from_secs(10), ..short() });
+    let pool =
+        pool_with(Options { batch_timeout: Duration::from_secs(10), row_timeout: Duration::from_secs(10), ..short() });
     for statement in [
         "return {x: 'x'.repeat(1 << 28)};",
         "return {x: 'é'.repeat(1 << 28)};",
@@ -94,10 +96,13 @@ fn single_huge_allocations_are_survived() {
         "return {x: new Array(1 << 28).toSorted().length};",
         "return {x: 'x'.repeat(1 << 28).toUpperCase().charCodeAt(5)};",
         "return {x: 'x'.repeat(1 << 29)};",
-        "return {x: (2n ** 100000000n).toString().length};",
         "return {x: Array.from({length: 1 << 26}, () => ({})).length};",
     ] {
-        fails_alone(&pool, statement, &[RowErrorKind::OutOfMemory, RowErrorKind::Threw, RowErrorKind::OutputTooLarge, RowErrorKind::Timeout]);
+        fails_alone(
+            &pool,
+            statement,
+            &[RowErrorKind::OutOfMemory, RowErrorKind::Threw, RowErrorKind::OutputTooLarge, RowErrorKind::Timeout],
+        );
     }
 }
 
@@ -118,8 +123,16 @@ fn deep_recursion_is_an_error_of_its_row() {
 #[test]
 fn the_memory_of_one_row_too_many_comes_back() {
     // A transform that leaks: every batch keeps its rows. The isolate is replaced now and then, and no row is lost.
-    let pool = pool_with(Options { heap_bytes_max: 24 * 1024 * 1024, batch_timeout: Duration::from_secs(10), row_timeout: Duration::from_secs(10), ..short() });
-    let transform = load(&pool, "const kept = []; const send = ({events}) => { kept.push(events.map(row => row.text.split(''))); return events.map(row => ({n: row.n})); };");
+    let pool = pool_with(Options {
+        heap_bytes_max: 24 * 1024 * 1024,
+        batch_timeout: Duration::from_secs(10),
+        row_timeout: Duration::from_secs(10),
+        ..short()
+    });
+    let transform = load(
+        &pool,
+        "const kept = []; const send = ({events}) => { kept.push(events.map(row => row.text.split(''))); return events.map(row => ({n: row.n})); };",
+    );
     let text = "x".repeat(1000);
     let rows: Vec<String> = (0..100).map(|n| format!("{{\"n\":{n},\"text\":\"{text}\"}}")).collect();
     for _ in 0..100 {
@@ -129,6 +142,27 @@ fn the_memory_of_one_row_too_many_comes_back() {
         }
     }
     assert!(pool.stats().isolate_restarts > 0);
+}
+
+#[test]
+fn a_row_does_not_pay_for_what_the_rows_before_it_left() {
+    // Each row leaks an eighth of the heap, so that they fill it between them; each alone has room enough.
+    let pool = pool_with(Options {
+        heap_bytes_max: 32 * 1024 * 1024,
+        batch_timeout: Duration::from_secs(10),
+        row_timeout: Duration::from_secs(10),
+        ..short()
+    });
+    let transform = load(
+        &pool,
+        "const kept = []; const send = ({events}) => events.map(row => { kept.push(new Array(1 << 19).fill(row.n)); return {n: row.n}; });",
+    );
+    let rows: Vec<String> = (0..40).map(|n| format!("{{\"n\":{n}}}")).collect();
+    let report = transform.run(&batch(rows.iter().map(String::as_str)));
+    for (n, result) in report.results.iter().enumerate() {
+        assert_eq!(json(result), format!("{{\"n\":{n}}}"));
+    }
+    assert!(pool.stats().isolate_restarts > 1);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 mod limits;
 mod outputs;
 mod rows;
-mod scratch;
 mod seeds;
 mod surface;
 mod transforms;
@@ -14,7 +13,10 @@ use std::sync::Arc;
 
 use tailwater_core::schema::{Column, Schema};
 
-use crate::{Batch, BatchReport, Headers, NonFinite, Options, Pool, Row, RowError, RowResult, RowSchema, Transform, initialize_for_tests};
+use crate::{
+    Batch, BatchReport, Headers, NonFinite, Options, Pool, Row, RowError, RowResult, RowSchema, Transform,
+    initialize_for_tests,
+};
 
 pub(super) fn pool() -> Pool {
     pool_with(Options { threads: NonZeroUsize::MIN, ..Options::default() })

@@ -12,7 +12,8 @@ fn outputs(result: &RowResult) -> Vec<&str> {
 
 #[test]
 fn null_skips_and_an_array_makes_several() {
-    let source = each("row => row.n === 0 ? null : row.n === 1 ? {n: 1} : Array.from({length: row.n - 2}, (_, i) => ({i}))");
+    let source =
+        each("row => row.n === 0 ? null : row.n === 1 ? {n: 1} : Array.from({length: row.n - 2}, (_, i) => ({i}))");
     let results = run(&source, [r#"{"n":0}"#, r#"{"n":1}"#, r#"{"n":4}"#, r#"{"n":2}"#, r#"{"n":1}"#]);
     assert_eq!(results[0], RowResult::Skipped);
     assert_eq!(outputs(&results[1]), [r#"{"n":1}"#]);
@@ -53,10 +54,16 @@ fn anything_else_is_the_wrong_shape_for_its_row_alone() {
 #[test]
 fn an_array_of_another_length_is_run_again_row_by_row() {
     // With several rows one is lost; alone each has its output, except the one that is dropped again.
-    let results = run("function send(payload) { return payload.events.filter(row => !row.bad).map(row => ({n: row.n})); }", [r#"{"n":1}"#, r#"{"n":2,"bad":1}"#, r#"{"n":3}"#]);
+    let results = run(
+        "function send(payload) { return payload.events.filter(row => !row.bad).map(row => ({n: row.n})); }",
+        [r#"{"n":1}"#, r#"{"n":2,"bad":1}"#, r#"{"n":3}"#],
+    );
     assert_eq!(json(&results[0]), r#"{"n":1}"#);
     assert_eq!(failed(&results[1]).kind, RowErrorKind::Shape);
-    assert_eq!(failed(&results[1]).message, "the transform returned 0 entries for 1 events; expected one for each, and null to skip one");
+    assert_eq!(
+        failed(&results[1]).message,
+        "the transform returned 0 entries for 1 events; expected one for each, and null to skip one"
+    );
     assert_eq!(json(&results[2]), r#"{"n":3}"#);
 }
 
@@ -71,7 +78,10 @@ fn the_authors_key_is_taken_out_of_the_output() {
     let results = run(&each("row => [{_key: 'a', x: 1}, {x: 2, _key: 7}, {x: 3, _key: null}, {x: 4}]"), ["{}"]);
     let RowResult::Outputs(outputs) = &results[0] else { panic!("{results:?}") };
     let found: Vec<_> = outputs.iter().map(|output| (output.json.as_str(), output.key.as_deref())).collect();
-    assert_eq!(found, [(r#"{"x":1}"#, Some("a")), (r#"{"x":2}"#, Some("7")), (r#"{"x":3}"#, None), (r#"{"x":4}"#, None)]);
+    assert_eq!(
+        found,
+        [(r#"{"x":1}"#, Some("a")), (r#"{"x":2}"#, Some("7")), (r#"{"x":3}"#, None), (r#"{"x":4}"#, None)]
+    );
 }
 
 /// The output, and what is reported about it.
@@ -120,14 +130,20 @@ fn a_number_that_is_not_finite_is_rejected_where_the_destination_says_so() {
 
 #[test]
 fn nulls_and_texts_about_null_are_left_as_they_are() {
-    assert_eq!(non_finite(NonFinite::Omit, "{a: null, b: 'null', c: JSON.rawJSON('12345678901234567890')}").unwrap(), (r#"{"a":null,"b":"null","c":12345678901234567890}"#.to_owned(), vec![]));
+    assert_eq!(
+        non_finite(NonFinite::Omit, "{a: null, b: 'null', c: JSON.rawJSON('12345678901234567890')}").unwrap(),
+        (r#"{"a":null,"b":"null","c":12345678901234567890}"#.to_owned(), vec![])
+    );
 }
 
 #[test]
 fn a_key_and_a_number_that_is_not_finite_go_together() {
     let results = run(&each("row => ({_key: 'k', a: NaN, b: 1})"), ["{}"]);
     let RowResult::Outputs(outputs) = &results[0] else { panic!("{results:?}") };
-    assert_eq!((outputs[0].json.as_str(), outputs[0].key.as_deref(), outputs[0].non_finite.as_slice()), (r#"{"b":1}"#, Some("k"), &["a".to_owned()][..]));
+    assert_eq!(
+        (outputs[0].json.as_str(), outputs[0].key.as_deref(), outputs[0].non_finite.as_slice()),
+        (r#"{"b":1}"#, Some("k"), &["a".to_owned()][..])
+    );
 }
 
 #[test]

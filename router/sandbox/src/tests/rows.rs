@@ -44,7 +44,10 @@ fn a_missing_column_comes_up_although_the_transform_swallows_it() {
 
 #[test]
 fn only_the_row_that_reads_a_missing_column_fails() {
-    let results = strict("row => ({x: row.a > 1 ? row.c : row.b})", &[r#"{"a":1,"b":5}"#, r#"{"a":2,"b":6}"#, r#"{"a":1,"b":7}"#]);
+    let results = strict(
+        "row => ({x: row.a > 1 ? row.c : row.b})",
+        &[r#"{"a":1,"b":5}"#, r#"{"a":2,"b":6}"#, r#"{"a":1,"b":7}"#],
+    );
     assert_eq!(json(&results[0]), r#"{"x":5}"#);
     assert_eq!(failed(&results[1]).kind, missing("c"));
     assert_eq!(json(&results[2]), r#"{"x":7}"#);
@@ -71,13 +74,18 @@ fn what_the_language_itself_asks_of_a_row_is_allowed() {
     batch.schema = schema(&["a", "b"]);
     assert_eq!(
         jsons(&transform.run(&batch)),
-        [r#"{"text":"[object Object]","json":"{\"a\":1}","has":false,"own":true,"object":true,"keys":["a"],"spread":{"a":1},"optional":"none","known":null,"entries":1}"#]
+        [
+            r#"{"text":"[object Object]","json":"{\"a\":1}","has":false,"own":true,"object":true,"keys":["a"],"spread":{"a":1},"optional":"none","known":null,"entries":1}"#
+        ]
     );
 }
 
 #[test]
 fn a_row_can_be_written_to_and_returned() {
-    assert_eq!(json(&strict("row => { row.c = 3; row.b = 4; return row; }", &[r#"{"a":1}"#])[0]), r#"{"a":1,"c":3,"b":4}"#);
+    assert_eq!(
+        json(&strict("row => { row.c = 3; row.b = 4; return row; }", &[r#"{"a":1}"#])[0]),
+        r#"{"a":1,"c":3,"b":4}"#
+    );
 }
 
 #[test]
@@ -89,17 +97,31 @@ fn without_a_schema_a_missing_column_is_undefined() {
 #[test]
 fn both_names_of_a_renamed_column_read_whichever_is_there() {
     let names = Schema { columns: vec![column("ltv_score"), column("id")] };
-    let aliases = BTreeMap::from([("ltv_score".to_owned(), vec!["ltv_predicted".to_owned()]), ("gone".to_owned(), vec!["went".to_owned()])]);
+    let aliases = BTreeMap::from([
+        ("ltv_score".to_owned(), vec!["ltv_predicted".to_owned()]),
+        ("gone".to_owned(), vec!["went".to_owned()]),
+    ]);
     let pool = pool();
-    let transform = load(&pool, &each("row => ({old: row.ltv_predicted, new: row.ltv_score, optional: row.optional('ltv_predicted')})"));
+    let transform = load(
+        &pool,
+        &each("row => ({old: row.ltv_predicted, new: row.ltv_score, optional: row.optional('ltv_predicted')})"),
+    );
     let mut batch = batch([r#"{"ltv_score":5}"#, r#"{"ltv_predicted":6}"#, r#"{"id":"x"}"#]);
     batch.schema = Some(Arc::new(RowSchema::new(&names, &aliases, true)));
     assert_eq!(
         jsons(&transform.run(&batch)),
-        [r#"{"old":5,"new":5,"optional":5}"#, r#"{"old":6,"new":6,"optional":6}"#, r#"{"old":null,"new":null,"optional":null}"#]
+        [
+            r#"{"old":5,"new":5,"optional":5}"#,
+            r#"{"old":6,"new":6,"optional":6}"#,
+            r#"{"old":null,"new":null,"optional":null}"#
+        ]
     );
     let other = load(&pool, &each("row => ({x: row.went})"));
-    assert_eq!(failed(&other.run(&batch).results[0]).kind, missing("went"), "an alias of a column that the schema lacks");
+    assert_eq!(
+        failed(&other.run(&batch).results[0]).kind,
+        missing("went"),
+        "an alias of a column that the schema lacks"
+    );
 }
 
 #[test]
@@ -114,7 +136,13 @@ fn aliases_serve_rows_that_are_not_strict_too() {
 
 #[test]
 fn the_overlay_shows_and_the_original_stays_within_reach() {
-    let overlay = [("email", Some("new@x")), ("phone", None), ("contact.email", Some("deep@x")), ("a.b", Some("dotted")), ("none.x", None)];
+    let overlay = [
+        ("email", Some("new@x")),
+        ("phone", None),
+        ("contact.email", Some("deep@x")),
+        ("a.b", Some("dotted")),
+        ("none.x", None),
+    ];
     let pool = pool();
     let transform = load(
         &pool,
@@ -127,7 +155,9 @@ fn the_overlay_shows_and_the_original_stays_within_reach() {
     batch.schema = schema(&["email", "contact", "phone", "a.b"]);
     assert_eq!(
         jsons(&transform.run(&batch)),
-        [r#"{"email":"new@x","phone":null,"deep":"deep@x","kept":1,"dotted":"dotted","none":true,"was":"old@x","deepWas":"old","id":"e1"}"#]
+        [
+            r#"{"email":"new@x","phone":null,"deep":"deep@x","kept":1,"dotted":"dotted","none":true,"was":"old@x","deepWas":"old","id":"e1"}"#
+        ]
     );
 }
 
@@ -167,7 +197,10 @@ fn event_and_profile_belong_to_their_row_and_are_not_enumerable() {
 #[test]
 fn a_row_of_an_earlier_batch_does_not_show_the_event_of_a_later_one() {
     let pool = pool();
-    let transform = load(&pool, "let first; function send({events}) { first ??= events[0]; return events.map(() => ({n: first._event.n})); }");
+    let transform = load(
+        &pool,
+        "let first; function send({events}) { first ??= events[0]; return events.map(() => ({n: first._event.n})); }",
+    );
     let with_event = |event: &'static [u8]| {
         let mut batch = batch([]);
         batch.rows.push(Row { data: b"{}", overlay: &[], event, profile: b"" });
@@ -205,7 +238,11 @@ fn a_column_of_long_integers_has_strings_whatever_their_size() {
     let names = Schema { columns: vec![id, column("n")] };
     let pool = pool();
     let transform = load(&pool, &each("row => ({id: row.id, n: row.n, raw: row._event.data.id})"));
-    let mut batch = batch([r#"{"id":12345678901234567890,"n":7}"#, r#"{"id":5,"n":8}"#, r#"{"id":{"x":[1,-12345678901234567890]},"n":9}"#]);
+    let mut batch = batch([
+        r#"{"id":12345678901234567890,"n":7}"#,
+        r#"{"id":5,"n":8}"#,
+        r#"{"id":{"x":[1,-12345678901234567890]},"n":9}"#,
+    ]);
     batch.schema = Some(Arc::new(RowSchema::new(&names, &BTreeMap::new(), true)));
     assert_eq!(
         jsons(&transform.run(&batch)),
@@ -222,7 +259,12 @@ fn an_unsafe_integer_in_the_event_or_the_profile_is_guarded() {
     let pool = pool();
     let transform = load(&pool, &each("row => ({x: row._event.before.id})"));
     let mut batch = batch([]);
-    batch.rows.push(Row { data: b"{}", overlay: &[], event: br#"{"before":{"id":12345678901234567890}}"#, profile: b"" });
+    batch.rows.push(Row {
+        data: b"{}",
+        overlay: &[],
+        event: br#"{"before":{"id":12345678901234567890}}"#,
+        profile: b"",
+    });
     let report = transform.run(&batch);
     assert_eq!(failed(&report.results[0]).kind, RowErrorKind::UnsafeInteger { column: "before.id".into() });
 }

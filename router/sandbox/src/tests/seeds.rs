@@ -17,7 +17,9 @@ fn klaviyo_profile() {
     batch.schema = schema(&["email", "rfm_segment", "lifetime_value", "days_since_purchase"]);
     assert_eq!(
         jsons(&transform.run(&batch)),
-        [r#"{"data":{"type":"profile","attributes":{"email":"ada@example.com","properties":{"rfm_segment":"champions","lifetime_value":2840.5,"days_since_purchase":12}}}}"#]
+        [
+            r#"{"data":{"type":"profile","attributes":{"email":"ada@example.com","properties":{"rfm_segment":"champions","lifetime_value":2840.5,"days_since_purchase":12}}}}"#
+        ]
     );
 }
 
@@ -26,7 +28,9 @@ fn customerio_identify() {
     let source = "async function send(payload, headers) {
   return payload.events.map(row => ({type: 'identify', userId: row.user_id, traits: {email: row.email, churn_risk_score: row.churn_risk_score, account_tier: row.account_tier, last_active_date: row.last_active_date}}))
 }";
-    let rows = [r#"{"user_id":"u-7","email":"ada@example.com","churn_risk_score":0.83,"account_tier":"pro","last_active_date":"2026-03-15"}"#];
+    let rows = [
+        r#"{"user_id":"u-7","email":"ada@example.com","churn_risk_score":0.83,"account_tier":"pro","last_active_date":"2026-03-15"}"#,
+    ];
     assert_eq!(
         json(&run(source, rows)[0]),
         r#"{"type":"identify","userId":"u-7","traits":{"email":"ada@example.com","churn_risk_score":0.83,"account_tier":"pro","last_active_date":"2026-03-15"}}"#
@@ -38,7 +42,9 @@ fn iterable_user() {
     let source = "async function send(payload, headers) {
   return payload.events.map(row => ({email: row.email, userId: row.user_id, dataFields: {churn_risk_score: row.churn_risk_score, account_tier: row.account_tier, last_active_date: new Date(row.last_active_date).toISOString()}}))
 }";
-    let rows = [r#"{"user_id":"u-7","email":"ada@example.com","churn_risk_score":0.83,"account_tier":"pro","last_active_date":"2026-03-15"}"#];
+    let rows = [
+        r#"{"user_id":"u-7","email":"ada@example.com","churn_risk_score":0.83,"account_tier":"pro","last_active_date":"2026-03-15"}"#,
+    ];
     assert_eq!(
         json(&run(source, rows)[0]),
         r#"{"email":"ada@example.com","userId":"u-7","dataFields":{"churn_risk_score":0.83,"account_tier":"pro","last_active_date":"2026-03-15T00:00:00.000Z"}}"#

@@ -6,9 +6,29 @@ use crate::RowErrorKind;
 #[test]
 fn there_is_nothing_to_reach_out_with() {
     let names = [
-        "fetch", "XMLHttpRequest", "setTimeout", "setInterval", "queueMicrotask", "require", "process", "Deno", "WebAssembly",
-        "SharedArrayBuffer", "Atomics", "ArrayBuffer", "Uint8Array", "DataView", "WeakRef", "FinalizationRegistry", "Temporal",
-        "ShadowRealm", "performance", "gc", "host", "emit", "settings",
+        "fetch",
+        "XMLHttpRequest",
+        "setTimeout",
+        "setInterval",
+        "queueMicrotask",
+        "require",
+        "process",
+        "Deno",
+        "WebAssembly",
+        "SharedArrayBuffer",
+        "Atomics",
+        "ArrayBuffer",
+        "Uint8Array",
+        "DataView",
+        "WeakRef",
+        "FinalizationRegistry",
+        "Temporal",
+        "ShadowRealm",
+        "performance",
+        "gc",
+        "host",
+        "emit",
+        "settings",
     ];
     let body = format!("row => ({{found: {names:?}.filter(name => name in globalThis)}})");
     assert_eq!(json(&run(&each(&body), ["{}"])[0]), r#"{"found":[]}"#);
@@ -16,7 +36,13 @@ fn there_is_nothing_to_reach_out_with() {
 
 #[test]
 fn code_from_strings_is_refused() {
-    for code in ["eval('1')", "new Function('return 1')()", "(() => {}).constructor('return 1')()", "(async () => {}).constructor('1')", "(function*(){}).constructor('1')"] {
+    for code in [
+        "eval('1')",
+        "new Function('return 1')()",
+        "(() => {}).constructor('return 1')()",
+        "(async () => {}).constructor('1')",
+        "(function*(){}).constructor('1')",
+    ] {
         let results = run(&each(&format!("row => ({{x: {code}}})")), ["{}"]);
         assert!(failed(&results[0]).message.contains("EvalError"), "{code}: {:?}", results[0]);
     }

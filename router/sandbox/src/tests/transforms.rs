@@ -26,14 +26,34 @@ fn every_customary_form_is_accepted() {
 fn a_transform_that_does_not_load_says_where_and_why() {
     let pool = pool();
     let refusals = [
-        ("function send(payload) {\n  return payload.events.map(row => ({n: row.}));\n}", LoadErrorKind::Syntax, Some((2, 45)), "Unexpected token '}'"),
+        (
+            "function send(payload) {\n  return payload.events.map(row => ({n: row.}));\n}",
+            LoadErrorKind::Syntax,
+            Some((2, 45)),
+            "Unexpected token '}'",
+        ),
         ("export function send(payload) {\n  retrun 5;\n}", LoadErrorKind::Syntax, Some((2, 10)), "Unexpected number"),
         ("const x = 1;", LoadErrorKind::NoFunction, None, "no function to call"),
         ("export const other = () => 1;", LoadErrorKind::NoFunction, None, "no function to call"),
-        ("const a = 1;\nimport _ from 'lodash';\nexport function send() {}", LoadErrorKind::Import, Some((2, 15)), "it imports 'lodash'"),
+        (
+            "const a = 1;\nimport _ from 'lodash';\nexport function send() {}",
+            LoadErrorKind::Import,
+            Some((2, 15)),
+            "it imports 'lodash'",
+        ),
         ("export * from './x.js'", LoadErrorKind::Import, Some((1, 15)), "bundle"),
-        ("\nnull.x;\nfunction send() {}", LoadErrorKind::Threw, Some((2, 6)), "TypeError: Cannot read properties of null"),
-        ("export const a = missing;\nexport function send() {}", LoadErrorKind::Threw, Some((1, 18)), "missing is not defined"),
+        (
+            "\nnull.x;\nfunction send() {}",
+            LoadErrorKind::Threw,
+            Some((2, 6)),
+            "TypeError: Cannot read properties of null",
+        ),
+        (
+            "export const a = missing;\nexport function send() {}",
+            LoadErrorKind::Threw,
+            Some((1, 18)),
+            "missing is not defined",
+        ),
         ("await new Promise(() => {}); export function send() {}", LoadErrorKind::Pending, None, "never comes"),
         ("Promise.reject(new Error('late'));\nfunction send() {}", LoadErrorKind::Threw, Some((1, 16)), "late"),
         ("const send = require('x');", LoadErrorKind::Threw, Some((1, 14)), "require is not defined"),
@@ -84,7 +104,10 @@ fn whatever_is_thrown_is_told() {
             let error = failed(&results[0]);
             assert!(error.message.contains(message), "{source}: {}", error.message);
             assert_eq!(error.kind, RowErrorKind::Threw, "{source}");
-            assert!(error.line == Some(1) || (source.starts_with("async") && !message.contains(": ")), "{source}: {error}");
+            assert!(
+                error.line == Some(1) || (source.starts_with("async") && !message.contains(": ")),
+                "{source}: {error}"
+            );
         }
     }
 }
@@ -107,7 +130,10 @@ fn a_rejection_that_nobody_handles_is_a_failure() {
 
 #[test]
 fn a_promise_that_never_settles_is_told_apart() {
-    let results = run("async function send({events}) { if (events.some(row => row.bad)) await new Promise(() => {}); return events.map(() => ({})); }", ["{}", r#"{"bad":1}"#]);
+    let results = run(
+        "async function send({events}) { if (events.some(row => row.bad)) await new Promise(() => {}); return events.map(() => ({})); }",
+        ["{}", r#"{"bad":1}"#],
+    );
     assert_eq!(json(&results[0]), "{}");
     assert_eq!(failed(&results[1]).kind, RowErrorKind::Pending);
     assert_eq!(failed(&results[1]).code().as_str(), "transform_pending");
@@ -148,9 +174,18 @@ fn an_empty_batch_is_no_work() {
 #[test]
 fn the_console_is_kept_in_order_and_bounded() {
     let pool = pool_with(Options { console_bytes_max: 64, threads: NonZeroUsize::MIN, ..Options::default() });
-    let transform = load(&pool, &each("row => { console.log('n', row.n, {a: [1]}, undefined, 5n); console.warn(row); console.error('x'.repeat(100)); return null; }"));
+    let transform = load(
+        &pool,
+        &each(
+            "row => { console.log('n', row.n, {a: [1]}, undefined, 5n); console.warn(row); console.error('x'.repeat(100)); return null; }",
+        ),
+    );
     let report = transform.run(&batch([r#"{"n":12345678901234567890}"#]));
-    assert_eq!(report.results[0], RowResult::Failed(failed(&report.results[0]).clone()), "reading row.n is still an error");
+    assert_eq!(
+        report.results[0],
+        RowResult::Failed(failed(&report.results[0]).clone()),
+        "reading row.n is still an error"
+    );
     let report = transform.run(&batch([r#"{"n":1}"#]));
     assert_eq!(report.results[0], RowResult::Skipped);
     let lines: Vec<_> = report.console.iter().map(|line| (line.level, line.text.as_str())).collect();
@@ -171,7 +206,10 @@ fn rows_that_are_run_alone_say_so_on_the_console() {
 #[test]
 fn transforms_do_not_see_one_another() {
     let pool = pool();
-    let one = load(&pool, "globalThis.shared = 1; Array.prototype.map = () => [{stolen: true}]; var send = ({events}) => [{shared, n: events.length}];");
+    let one = load(
+        &pool,
+        "globalThis.shared = 1; Array.prototype.map = () => [{stolen: true}]; var send = ({events}) => [{shared, n: events.length}];",
+    );
     let other = load(&pool, &each("row => ({shared: typeof shared})"));
     assert_eq!(jsons(&one.run(&batch(["{}"]))), [r#"{"shared":1,"n":1}"#]);
     assert_eq!(jsons(&other.run(&batch(["{}"]))), [r#"{"shared":"undefined"}"#]);
