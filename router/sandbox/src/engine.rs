@@ -106,7 +106,7 @@ impl Engine {
         match attempt {
             Attempt::Done(results) => chunk.results = results,
             Attempt::Failed { error, struck } if range.len() == 1 && struck != Struck::Crowded => {
-                chunk.results.push(RowResult::Failed(error))
+                chunk.results.push(RowResult::Failed(error));
             }
             Attempt::Failed { .. } => {
                 // What the console showed so far will be shown again.
