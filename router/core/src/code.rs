@@ -120,11 +120,13 @@ codes! {
     DUPLICATE = "duplicate", "the same delivery was made before";
     SUPERSEDED = "superseded", "a later state was delivered before";
     UNCHANGED = "unchanged", "the same content was delivered before";
+    REPLAYED = "replayed", "an operator replayed the dead letter as a new record";
     DISCARDED = "discarded", "an operator discarded the dead letter";
     NOT_OWNED = "not_owned", "the lane moved to another process before the request was sent";
 
     // Process
     STATE_UNREADABLE = "state_unreadable", "the local state could not be read or written";
+    INIT_REFUSED = "init_refused", "the files of a new project could not be laid out";
     LOG_FILTER_INVALID = "log_filter_invalid", "the log filter cannot be read";
     ADMIN_LISTEN_FAILED = "admin_listen_failed", "the admin server could not listen on its address";
     SHUTDOWN_TIMEOUT = "shutdown_timeout", "a part of the process did not drain in time";

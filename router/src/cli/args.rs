@@ -129,6 +129,9 @@ pub enum Role {
 /// are not; `run` takes them for errors. Exit code 1 if there is an error.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
+    /// The configuration file; it wins over `--config`.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// Print the problems as JSON: an object with `valid` and `problems`.
     #[arg(long)]
     pub json: bool,
@@ -203,7 +206,7 @@ pub struct TopicsPlanArgs {
 pub struct TapArgs {
     /// The topic, with or without the workspace's prefix: `resolved`, `ingest.orders`, `tailwater.deliveries`.
     pub topic: String,
-    /// Where to begin.
+    /// Where to begin. `end` shows the last 10 records, or as many as `--limit` says; with `--follow` only new ones.
     #[arg(long, value_enum, default_value_t = From::Beginning)]
     pub from: From,
     /// End after this many records.
@@ -243,7 +246,7 @@ pub struct AuditArgs {
 /// Tell what became of a person's events, or of one event.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tailwater trace ana@example.com\n  tailwater trace cust_00042 --type customer_id\n  tailwater trace 5f0c1d2e3a4b5c6d7e8f901234567890"
+    after_help = "Examples:\n  tailwater trace ana@example.com\n  tailwater trace customer_id=cust_00042\n  tailwater trace cust_00042 --type customer_id\n  tailwater trace 5f0c1d2e3a4b5c6d7e8f901234567890"
 )]
 pub struct TraceArgs {
     /// An identifier of the person, the profile's id, or an event's id (32 hexadecimal digits).
@@ -280,6 +283,9 @@ pub struct DlqListArgs {
     /// Show at most this many.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: u64,
+    /// Also those that were replayed or discarded.
+    #[arg(long)]
+    pub all_states: bool,
     /// Print one JSON object a record.
     #[arg(long)]
     pub json: bool,
@@ -310,9 +316,12 @@ pub struct DlqReplayArgs {
     /// Only say what would be replayed.
     #[arg(long)]
     pub dry_run: bool,
+    /// Do not ask. Nobody is asked either where standard input is no terminal.
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
-/// Give dead letters up: the audit counts them as discarded.
+/// Give dead letters up: the audit counts their records as skipped (`discarded`).
 #[derive(Debug, Args)]
 pub struct DlqDiscardArgs {
     #[command(flatten)]
@@ -323,6 +332,9 @@ pub struct DlqDiscardArgs {
     /// Only say what would be discarded.
     #[arg(long)]
     pub dry_run: bool,
+    /// Do not ask. Nobody is asked either where standard input is no terminal.
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// Single dead letters, or all that a selection holds.
@@ -524,6 +536,7 @@ mod tests {
             "tailwater dlq discard --all --source orders --reason test",
             "tailwater trace ana@example.com",
             "tailwater config schema",
+            "tailwater validate other.yaml --strict",
             "tailwater init --template winback x",
             "tailwater completions zsh",
             "tailwater validate --json --config other.yaml --log-level debug",

@@ -305,11 +305,7 @@ impl<'a> Walk<'a> {
                     .at(node.place);
             if admits(schema, "string") && matches!(node.value, Value::Number(_) | Value::Bool(_)) {
                 problem = problem.hint("put it in quotes");
-            } else if matches!(node.value, Value::Text(_))
-                && !referenced
-                && !admits(schema, "object")
-                && !admits(schema, "array")
-            {
+            } else if !referenced && written(node).is_some_and(|text| typed(text, schema).is_some()) {
                 problem = problem.hint("write it without quotes");
             }
             self.problems.push(problem);

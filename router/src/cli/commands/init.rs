@@ -44,12 +44,12 @@ fn lay_out(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
             "nothing was written, because {} has files of these names already: {named}{others}; choose another folder",
             folder.display()
         );
-        return Err(Error::Failed { code: code::CONFIG_INVALID_VALUE, message });
+        return Err(Error::Failed { code: code::INIT_REFUSED, message });
     }
     for (name, content) in files {
         let file = folder.join(name);
         write(&file, content).map_err(|error| Error::Failed {
-            code: code::CONFIG_UNREADABLE,
+            code: code::INIT_REFUSED,
             message: format!("could not write {}: {error}", file.display()),
         })?;
     }
@@ -129,6 +129,7 @@ mod tests {
         fs::write(folder.path().join("transforms/customers.js"), "mine").unwrap();
         let error = lay_out(folder.path(), templates::MINIMAL).unwrap_err();
         assert!(error.to_string().contains("transforms/customers.js"), "{error}");
+        assert_eq!(error.exit(), Exit::Problem);
         assert!(!folder.path().join("tailwater.yaml").exists());
         assert_eq!(fs::read_to_string(folder.path().join("transforms/customers.js")).unwrap(), "mine");
     }

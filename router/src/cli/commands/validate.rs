@@ -10,7 +10,8 @@ use crate::config::{Checked, Config, Problem};
 /// # Errors
 /// The sandbox that parses transforms does not start, or standard output is closed.
 pub fn execute(args: &ValidateArgs, global: &Global) -> Result<Exit, Error> {
-    let Checked { config, problems } = checked(global, Purpose::Validate)?;
+    let file = args.file.as_deref().unwrap_or(&global.config);
+    let Checked { config, problems } = checked(file, Purpose::Validate)?;
     let valid = config.is_some() && (!args.strict || problems.is_empty());
     if args.json {
         output::json(&serde_json::json!({ "valid": valid, "problems": problems }))?;
@@ -18,7 +19,7 @@ pub fn execute(args: &ValidateArgs, global: &Global) -> Result<Exit, Error> {
         for problem in &problems {
             output::line(&problem.to_string())?;
         }
-        output::line(&summary(&global.config.display().to_string(), config.as_ref(), &problems))?;
+        output::line(&summary(&file.display().to_string(), config.as_ref(), &problems))?;
     }
     Ok(if valid { Exit::Success } else { Exit::Problem })
 }

@@ -349,6 +349,8 @@ fn syntax(errors: &cel::ParseErrors) -> Problem {
     let problem = match errors.errors.first() {
         Some(error) => {
             let reason = error.msg.lines().next().unwrap_or("unknown reason").trim_start_matches("Syntax error: ");
+            // What the parser would have taken instead is a list of a dozen kinds of tokens, which helps nobody.
+            let reason = reason.split(" expecting ").next().unwrap_or(reason).replace("'<EOF>'", "the end");
             wrong(format!(
                 "the condition is no valid CEL: {reason} (line {}, column {} of the expression)",
                 error.pos.0, error.pos.1
