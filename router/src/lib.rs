@@ -9,3 +9,4 @@ pub mod stages;
 pub mod state;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tools;

@@ -76,6 +76,15 @@ impl Error {
     }
 }
 
+impl From<crate::tools::Error> for Error {
+    fn from(error: crate::tools::Error) -> Self {
+        match error {
+            crate::tools::Error::Output(error) => Self::Output(error),
+            other => Self::failed(other.code(), &other),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ pub mod error;
 pub mod exit;
 pub mod load;
 pub mod output;
+mod progress;
 mod runtime;
 mod since;
 

@@ -76,6 +76,17 @@ impl Reader {
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).filter(|name| name.starts_with(prefix)).collect())
     }
 
+    /// The names of all topics that this client may see, in their order.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn topics(&self) -> Result<Vec<String>, Error> {
+        let metadata = self.committed.fetch_metadata(None, QUERY_TIMEOUT).map_err(self.unreachable("read metadata"))?;
+        let mut names: Vec<String> = metadata.topics().iter().map(|topic| topic.name().to_owned()).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Which cluster this is; a cache that was filled from another one is worthless.
     pub fn cluster_id(&self) -> Option<String> {
         self.committed.client().fetch_cluster_id(QUERY_TIMEOUT)

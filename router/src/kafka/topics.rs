@@ -104,6 +104,11 @@ impl Names {
         format!("{}state.send.{destination}", self.prefix)
     }
 
+    /// What operators did with dead letters.
+    pub fn state_dlq(&self) -> String {
+        format!("{}state.dlq", self.prefix)
+    }
+
     /// The consumer group of a stage; `part` is a destination or a source where there is one group for each.
     pub fn group(&self, stage: &str, part: Option<&str>) -> String {
         part.map_or_else(|| format!("{}{stage}", self.prefix), |part| format!("{}{stage}.{part}", self.prefix))
@@ -162,6 +167,7 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
         ),
         topic(names.schemas(), 1, true, compact()),
         topic(names.state_resolve(), 1, true, compact()),
+        topic(names.state_dlq(), 1, true, compact()),
     ];
     for source in config.sources.values() {
         match &source.input {

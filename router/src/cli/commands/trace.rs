@@ -1,10 +1,29 @@
-//! `tailwater trace`: tells what became of a person's events.
+//! `tailwater trace`: what became of a person's events, or of one event.
 
 use crate::cli::args::TraceArgs;
-use crate::cli::{Error, Exit, Global};
+use crate::cli::load::{Purpose, load};
+use crate::cli::{Error, Exit, Global, output, progress};
+use crate::tools::trace::{Found, Mention, trace};
 
+/// Exit code 1 if nobody has the identifier, or there is no such event.
+///
 /// # Errors
-/// Always: the command is not part of this build.
-pub fn execute(_args: &TraceArgs, _global: &Global) -> Result<Exit, Error> {
-    Err(Error::NotInBuild { command: "trace" })
+/// The configuration cannot be used, or no broker answers.
+pub fn execute(args: &TraceArgs, global: &Global) -> Result<Exit, Error> {
+    let config = load(global, Purpose::Look)?;
+    let found = trace(&config, &args.what, args.kind.as_deref(), &mut progress::show);
+    progress::clear();
+    match found? {
+        Found::Story(story) => {
+            if args.json { output::json(&story)? } else { output::text(&story.to_string())? }
+            Ok(Exit::Success)
+        }
+        Found::Nobody { message, mentions } => {
+            output::complaint(&format!("tailwater: {message}"));
+            for mention in mentions.iter().map(Mention::of) {
+                output::complaint(mention.to_string().trim_end());
+            }
+            Ok(Exit::Problem)
+        }
+    }
 }
