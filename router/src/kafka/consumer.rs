@@ -104,7 +104,7 @@ impl ConsumerContext for Rebalances {
         if self.closing.load(Ordering::Relaxed) {
             // The stage has ended and committed; nobody is left to answer.
             let answer = match kind {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.assign(&TopicPartitionList::new()),
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => assign_nothing(consumer),
                 _ => unassign(consumer, list),
             };
             if let Err(error) = answer {
@@ -117,6 +117,16 @@ impl ConsumerContext for Rebalances {
             _ => Note::Revoke(partitions),
         };
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push_back(note);
+    }
+}
+
+/// Answers an assignment that nobody wants any more. Under the cooperative protocol a plain `assign` is refused, and a
+/// rebalance without an answer would keep the client from closing for ever.
+fn assign_nothing(consumer: &BaseConsumer<Rebalances>) -> Result<(), KafkaError> {
+    let nothing = TopicPartitionList::new();
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_assign(&nothing),
+        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&nothing),
     }
 }
 
@@ -215,13 +225,25 @@ impl Consumer {
         &self.assigned
     }
 
+    /// What a transaction needs to be refused when the group has moved on.
+    ///
     /// # Errors
-    /// The client is gone.
+    /// The membership was lost; or the client is gone.
     pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
-        self.inner.group_metadata().ok_or_else(|| Error::Fatal {
+        let metadata = self.inner.group_metadata().ok_or_else(|| Error::Fatal {
             during: "read the group's metadata",
             detail: "the consumer has no group".into(),
-        })
+        })?;
+        // A member that was thrown out has neither id nor generation any more, and the broker takes offsets without them from
+        // anybody. Asked after the metadata was taken, because the client changes both in one step: an answer of no means that
+        // the metadata are those of a member, which the broker refuses once they are old.
+        if self.inner.assignment_lost() {
+            return Err(Error::Aborted {
+                during: "read the group's metadata",
+                detail: format!("the membership in group {} was lost", self.group),
+            });
+        }
+        Ok(metadata)
     }
 
     /// Takes what is there: waits up to `wait` for the first record, then drains without waiting, up to the limits.
@@ -511,7 +533,7 @@ impl Drop for Consumer {
                 }
             }
             let answer = match note {
-                Note::Assign(_) => self.inner.assign(&list),
+                Note::Assign(_) => assign_nothing(&self.inner),
                 Note::Revoke(_) => unassign(&self.inner, &list),
             };
             if let Err(error) = answer {

@@ -384,8 +384,9 @@ impl Producer {
     }
 }
 
-/// How long a call to the coordinator is tried again before the stage gives up and starts anew.
-const TRANSACTION_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a call to the coordinator is tried again before the stage gives up and starts anew. With the time that records may take
+/// to be acknowledged it stays below what a loop may take for one turn: a broker that is away must not look like a process that hangs.
+const TRANSACTION_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Drop for Producer {
     fn drop(&mut self) {

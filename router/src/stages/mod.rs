@@ -6,6 +6,7 @@
 //!
 //! A stage never drops a record: it goes on to the next topic, into state, into a dead-letter topic, or stays where it is.
 
+pub mod age;
 pub mod body;
 pub mod dead_letter;
 pub mod held;

@@ -14,7 +14,7 @@ use rdkafka::Offset;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_core::envelope::Envelope;
 use tailwater_core::schema::{Schema, SchemaRecord};
-use tailwater_core::{SchemaId, SourcePosition};
+use tailwater_core::{SchemaId, SourcePosition, Timestamp};
 use tailwater_delta::{Cursor, OnReplaced, Options, Reader, Rows, Step};
 use tracing::{error, info, warn};
 
@@ -78,7 +78,7 @@ impl<'a> Session<'a> {
         let id = shared.names.transactional_id("source", Some(&source.name), shared.cache.instance());
         let producer = Producer::connect(kafka, Some(&id), &[shared.names.ingest(&source.name)])?;
         let mut store = Store::new(kafka, &shared.cache, &shared.names.state_source(&source.name));
-        store.restore(&[0])?;
+        store.restore(&[0], &|| {})?;
         let cursor = store
             .get(0, CURSOR)?
             .map(|bytes| serde_json::from_slice::<Cursor>(&bytes))
@@ -129,7 +129,10 @@ impl<'a> Session<'a> {
             if let Some(trouble) = &self.trouble
                 && Instant::now() < trouble.next
             {
-                lease.poll(IDLE_WAIT)?;
+                if lease.poll(IDLE_WAIT)? == Change::Lost {
+                    warn!(source = %self.source.name, "another process reads the table now");
+                    return Ok(());
+                }
                 continue;
             }
             let step = match reader.take() {
@@ -266,6 +269,9 @@ impl<'a> Session<'a> {
                 before: row.before.as_deref(),
                 schema: Some(schema),
                 previous_schema: previous,
+                // When the version was committed. It is no timestamp for Kafka: a table of last year would be gone with the first
+                // look of the broker at its retention.
+                time: Timestamp::from_millis(row.timestamp.unwrap_or_default()),
                 backfill: backfill.as_deref(),
                 row_key: row.key.as_deref(),
                 ..Envelope::default()
@@ -275,9 +281,6 @@ impl<'a> Session<'a> {
             let mut outgoing = Outgoing::to(&topic).value(Some(&row.data)).envelope(&header);
             if let Some(key) = &row.key {
                 outgoing = outgoing.key(key);
-            }
-            if let Some(timestamp) = row.timestamp {
-                outgoing = outgoing.timestamp(timestamp);
             }
             match self.producer.send(&outgoing) {
                 Err(crate::kafka::Error::TooLarge { bytes, .. }) => self.too_large(row, &header, bytes)?,

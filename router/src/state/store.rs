@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fjall::{Keyspace, PersistMode};
 use tracing::{debug, info};
@@ -15,6 +15,10 @@ use crate::kafka::{Outgoing, Producer};
 
 /// Entries that are written to disk at once during a restore.
 const RESTORE_BATCH: usize = 10_000;
+
+/// How long a cache may have been left behind and still be caught up. The broker keeps deletions for a week (`delete.retention.ms` of the
+/// state topics); a cache that has missed one would bring back what was deleted.
+const CACHE_AGE_MAX: Duration = Duration::from_secs(3 * 86_400);
 
 /// Writes to a partition that are not committed yet; `None` deletes.
 type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -41,6 +45,9 @@ struct Partition {
 struct Applied {
     cluster: String,
     offset: i64,
+    /// When it stood there, in milliseconds since the epoch.
+    #[serde(default)]
+    at: i64,
 }
 
 // === impl Store ===
@@ -54,11 +61,12 @@ impl Store {
         &self.topic
     }
 
-    /// Takes partitions over: follows the changelog from where the cache stands to its end. Blocks until they have caught up.
+    /// Takes partitions over: follows the changelog from where the cache stands to its end. Blocks until they have caught up, and
+    /// calls `alive` now and then. What was followed is kept: a process that is killed meanwhile goes on where it stopped.
     ///
     /// # Errors
     /// No broker answers, or the disk refuses.
-    pub fn restore(&mut self, partitions: &[i32]) -> Result<(), Error> {
+    pub fn restore(&mut self, partitions: &[i32], alive: &dyn Fn()) -> Result<(), Error> {
         let reader = Reader::connect(&self.kafka)?;
         let cluster = reader.cluster_id().unwrap_or_default();
         for &number in partitions {
@@ -68,7 +76,7 @@ impl Store {
             let cached = keyspace
                 .get(APPLIED)?
                 .and_then(|bytes| serde_json::from_slice::<Applied>(&bytes).ok())
-                .filter(|applied| applied.cluster == cluster && applied.offset <= high)
+                .filter(|applied| applied.is_usable(&cluster, high, now_ms()))
                 .map(|applied| applied.offset);
             if cached.is_none() && !keyspace.is_empty()? {
                 keyspace.clear()?;
@@ -85,6 +93,8 @@ impl Store {
                     }
                     restored += 1;
                     if restored.is_multiple_of(RESTORE_BATCH) {
+                        alive();
+                        batch.insert(&keyspace, APPLIED, applied_bytes(&cluster, record.offset + 1));
                         std::mem::replace(&mut batch, self.cache.database().batch()).commit()?;
                     }
                 }
@@ -169,6 +179,30 @@ impl Store {
             }
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// Looks at every key that begins with `prefix`, in their order and without their values, however many there are.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn each_key(&self, partition: i32, prefix: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+        let partition = self.partition(partition)?;
+        for entry in partition.keyspace.prefix(prefix) {
+            let key = entry.key()?;
+            // What the open batch has written or deleted is known better below.
+            if key.first() != Some(&0) && !partition.overlay.contains_key(&key[..]) {
+                each(&key);
+            }
+        }
+        for (key, value) in partition.overlay.range(prefix.to_vec()..) {
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if value.is_some() {
+                each(key);
+            }
+        }
+        Ok(())
     }
 
     /// Whether any key begins with `prefix`.
@@ -256,7 +290,120 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// A store whose partitions are open and empty, without a broker; and the folder that it lives in.
+    pub fn without_broker(partitions: &[i32]) -> (Self, tempfile::TempDir) {
+        let kafka = Kafka {
+            brokers: "localhost:1".into(),
+            prefix: "t.".into(),
+            lanes: 1,
+            replication_factor: 1,
+            latency: crate::config::model::Latency::Low,
+            transactions: true,
+            create_topics: false,
+            retention: Duration::ZERO,
+            ledger_retention: Duration::ZERO,
+            options: BTreeMap::new(),
+            session_timeout: Duration::from_secs(10),
+        };
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let cache = Cache::open(folder.path()).expect("an empty cache");
+        let mut store = Self::new(&kafka, &cache, "t.state");
+        for &number in partitions {
+            let keyspace = cache.keyspace(&store.keyspace_name(number)).expect("an empty keyspace");
+            let partition = Partition { keyspace, applied: 0, overlay: Overlay::new(), unproduced: Vec::new() };
+            store.partitions.insert(number, partition);
+        }
+        (store, folder)
+    }
+
+    /// As [`Self::committed`], without a producer.
+    pub fn keep(&mut self) {
+        for partition in self.partitions.values_mut() {
+            partition.unproduced.clear();
+            for (key, value) in std::mem::take(&mut partition.overlay) {
+                match value {
+                    Some(value) => partition.keyspace.insert(key, value).expect("a write"),
+                    None => partition.keyspace.remove(key).expect("a removal"),
+                }
+            }
+        }
+    }
+}
+
+impl Applied {
+    /// Whether the changelog, whose end is `high`, can be followed from here.
+    fn is_usable(&self, cluster: &str, high: i64, now_ms: i64) -> bool {
+        let age = u64::try_from(now_ms.saturating_sub(self.at)).unwrap_or(0);
+        let missed_nothing = self.offset == high || Duration::from_millis(age) < CACHE_AGE_MAX;
+        self.cluster == cluster && self.offset <= high && missed_nothing
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 fn applied_bytes(cluster: &str, offset: i64) -> Vec<u8> {
-    // A string and a number into memory: serialising them has no way to fail.
-    serde_json::to_vec(&Applied { cluster: cluster.to_owned(), offset }).unwrap_or_default()
+    // A string and numbers into memory: serialising them has no way to fail.
+    serde_json::to_vec(&Applied { cluster: cluster.to_owned(), offset, at: now_ms() }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(store: &Store, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        store.each_key(0, prefix, |key| keys.push(key.to_vec())).unwrap();
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn an_open_batch_is_seen_over_what_was_committed_and_goes_with_an_abort() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        for key in [&b"ha"[..], b"hb", b"x"] {
+            store.put(0, key.to_vec(), Some(b"1".to_vec())).unwrap();
+        }
+        store.keep();
+        store.put(0, b"ha".to_vec(), None).unwrap();
+        store.put(0, b"hb".to_vec(), Some(b"2".to_vec())).unwrap();
+        store.put(0, b"hc".to_vec(), Some(b"3".to_vec())).unwrap();
+        assert_eq!(keys(&store, b"h"), [b"hb".to_vec(), b"hc".to_vec()]);
+        assert_eq!(store.scan(0, b"h").unwrap().len(), 2);
+        assert_eq!(store.get(0, b"ha").unwrap(), None);
+        store.aborted();
+        assert_eq!(keys(&store, b"h"), [b"ha".to_vec(), b"hb".to_vec()]);
+        assert_eq!(store.get(0, b"hb").unwrap().as_deref(), Some(&b"1"[..]));
+    }
+
+    #[test]
+    fn a_cache_is_followed_only_where_it_can_have_missed_no_deletion() {
+        let day = 86_400_000;
+        let applied = Applied { cluster: "c".into(), offset: 50, at: 10 * day };
+        assert!(applied.is_usable("c", 80, 12 * day));
+        assert!(!applied.is_usable("c", 80, 14 * day), "a deletion may have been compacted away");
+        assert!(applied.is_usable("c", 50, 400 * day), "nothing was written since");
+        assert!(!applied.is_usable("c", 49, 10 * day), "the topic was made anew");
+        assert!(!applied.is_usable("other", 80, 10 * day));
+        let old: Applied = serde_json::from_str(r#"{"cluster":"c","offset":50}"#).unwrap();
+        assert!(!old.is_usable("c", 80, 10 * day));
+    }
+
+    #[test]
+    fn the_caches_own_keys_are_nobodys_state() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        store.partitions[&0].keyspace.insert(APPLIED, applied_bytes("c", 5)).unwrap();
+        store.put(0, b"a".to_vec(), Some(vec![])).unwrap();
+        assert_eq!(keys(&store, b""), [b"a".to_vec()]);
+    }
+
+    #[test]
+    fn a_partition_that_was_not_restored_is_an_error() {
+        let (store, _folder) = Store::without_broker(&[0]);
+        assert!(matches!(store.get(7, b"a"), Err(Error::NotOpen { partition: 7, .. })));
+    }
 }

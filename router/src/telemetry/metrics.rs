@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 use tailwater_core::Code;
@@ -33,8 +33,6 @@ pub struct Description {
 
 /// From a millisecond to ten seconds: what a batch may take.
 const BATCH_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// From ten milliseconds to a minute: what a vendor may take.
-const REQUEST_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// From a tenth of a second to a day: what an event may take from its time to the vendor.
 const AGE_SECONDS: &[f64] =
     &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
@@ -69,12 +67,10 @@ macro_rules! metrics {
     (@type counter) => { IntCounterVec };
     (@type gauge) => { IntGaugeVec };
     (@type seconds) => { GaugeVec };
-    (@type counted_seconds) => { CounterVec };
     (@type histogram) => { HistogramVec };
     (@kind counter) => { Kind::Counter };
     (@kind gauge) => { Kind::Gauge };
     (@kind seconds) => { Kind::Gauge };
-    (@kind counted_seconds) => { Kind::Counter };
     (@kind histogram) => { Kind::Histogram };
     (@new counter, $registry:ident, $name:literal, $help:literal, [$($label:literal),*]) => {
         register($name, &$registry, IntCounterVec::new(Opts::new($name, $help), &[$($label),*]))
@@ -84,9 +80,6 @@ macro_rules! metrics {
     };
     (@new seconds, $registry:ident, $name:literal, $help:literal, [$($label:literal),*]) => {
         register($name, &$registry, GaugeVec::new(Opts::new($name, $help), &[$($label),*]))
-    };
-    (@new counted_seconds, $registry:ident, $name:literal, $help:literal, [$($label:literal),*]) => {
-        register($name, &$registry, CounterVec::new(Opts::new($name, $help), &[$($label),*]))
     };
     (@new histogram, $registry:ident, $name:literal, $help:literal, [$($label:literal),*], $buckets:ident) => {
         register($name, &$registry, HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),*]))
@@ -122,8 +115,6 @@ metrics! {
         "Kafka transactions by result: committed, aborted.";
     transaction_seconds: histogram("tailwater_transaction_seconds", ["stage"], BATCH_SECONDS)
         "Time from the first record of a batch to its commit.";
-    lag_records: gauge("tailwater_lag_records", ["stage", "flow"])
-        "Records that a stage has still to read in the partitions it owns.";
     oldest_open_seconds: seconds("tailwater_oldest_open_seconds", ["stage", "flow"])
         "Age of the oldest record that is open; compare it with the topics' retention.";
     rebalances: counter("tailwater_rebalances_total", ["stage", "flow", "change"])
@@ -140,8 +131,6 @@ metrics! {
         "Rows that a source has appended to its ingest topic.";
     source_version: gauge("tailwater_source_version", ["source"])
         "The last version of the table that has been read.";
-    source_lag_versions: gauge("tailwater_source_lag_versions", ["source"])
-        "Versions of the table that have not been read yet.";
     source_failures: counter("tailwater_source_failures_total", ["source", "code"])
         "Failed attempts to read a source; it is tried again.";
     schema_changes: counter("tailwater_schema_changes_total", ["source"])
@@ -158,8 +147,6 @@ metrics! {
         "Rows that went through a transform: ok, skipped, failed.";
     transform_seconds: histogram("tailwater_transform_seconds", ["destination"], BATCH_SECONDS)
         "Time of one batch in a transform.";
-    transform_restarts: counter("tailwater_transform_restarts_total", ["reason"])
-        "Isolates that were replaced, by reason.";
 
     // Delivery
     paused: gauge("tailwater_paused", ["destination", "stage"])
@@ -174,12 +161,6 @@ metrics! {
         "Attempts by outcome: delivered, accepted, retry, rejected, skipped.";
     retries: counter("tailwater_retries_total", ["destination", "code"])
         "Deliveries that are tried again, by code.";
-    http_responses: counter("tailwater_http_responses_total", ["destination", "class"])
-        "Answers of the vendor by class: 2xx, 3xx, 4xx, 429, 5xx, none.";
-    http_seconds: histogram("tailwater_http_seconds", ["destination"], REQUEST_SECONDS)
-        "Time from a request to its answer.";
-    rate_limit_wait_seconds: counted_seconds("tailwater_rate_limit_wait_seconds_total", ["account"])
-        "Time that requests have waited for the account's rate limit.";
     event_age_seconds: histogram("tailwater_event_age_seconds", ["destination"], AGE_SECONDS)
         "Age of an event when the vendor has it: from the event's time to the delivery, backfills excepted.";
 
@@ -192,19 +173,6 @@ metrics! {
         "Restarts of a task after an error.";
     reloads: counter("tailwater_reloads_total", ["result"])
         "Reloads of the configuration: applied, refused.";
-}
-
-/// The class of an HTTP answer: few enough for a label, with 429 apart because it is the rate limit's business.
-pub const fn http_class(status: Option<u16>) -> &'static str {
-    match status {
-        None => "none",
-        Some(429) => "429",
-        Some(200..=299) => "2xx",
-        Some(300..=399) => "3xx",
-        Some(400..=499) => "4xx",
-        Some(500..=599) => "5xx",
-        Some(_) => "other",
-    }
 }
 
 // === impl Metrics ===
@@ -305,12 +273,6 @@ impl Metrics {
         self.attempts.with_label_values(&[destination, outcome]).inc_by(count(deliveries));
     }
 
-    /// The vendor has answered, or not (`status` is `None`).
-    pub fn responded(&self, destination: &str, status: Option<u16>, took: Duration) {
-        self.http_responses.with_label_values(&[destination, http_class(status)]).inc();
-        self.http_seconds.with_label_values(&[destination]).observe(took.as_secs_f64());
-    }
-
     pub fn deliveries(&self, destination: &str, open: usize, in_flight: usize) {
         self.deliveries_open.with_label_values(&[destination]).set(level(open));
         self.deliveries_in_flight.with_label_values(&[destination]).set(level(in_flight));
@@ -319,11 +281,6 @@ impl Metrics {
     /// The vendor has an event that happened so long ago.
     pub fn event_age(&self, destination: &str, age: Duration) {
         self.event_age_seconds.with_label_values(&[destination]).observe(age.as_secs_f64());
-    }
-
-    /// A request has waited for the account's rate limit.
-    pub fn throttled(&self, account: &str, waited: Duration) {
-        self.rate_limit_wait_seconds.with_label_values(&[account]).inc_by(waited.as_secs_f64());
     }
 
     /// How full a bounded queue is.
@@ -405,15 +362,6 @@ mod tests {
         let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
         one.merged();
         assert!(!other.render().unwrap().contains("tailwater_merges_total 1"));
-    }
-
-    #[test]
-    fn an_http_status_has_one_of_few_classes() {
-        let classes: Vec<_> = [None, Some(202), Some(304), Some(404), Some(429), Some(503), Some(700)]
-            .map(http_class)
-            .into_iter()
-            .collect();
-        assert_eq!(classes, ["none", "2xx", "3xx", "4xx", "429", "5xx", "other"]);
     }
 
     #[test]

@@ -70,7 +70,8 @@ fn read<'r>(
 ) -> Result<Decoded<'r>, serde_json::Error> {
     body::check(value)?;
     let mut change = envelope.change;
-    if record.header().is_none()
+    // A row of our own sources says in its header what it is. A header with another position was added by a replay.
+    if !matches!(envelope.position, Some(SourcePosition::Table { .. }))
         && let Some(kind) = body::scalar(value, "_change_type")?
     {
         change = match kind.as_str() {
@@ -103,10 +104,11 @@ fn read<'r>(
         Some(path) => body::scalar(value, path)?.and_then(|text| time_of(&text)),
         None => dead_letter::header_text(record, "ce_time").and_then(|text| Timestamp::parse(&text)),
     };
+    let known = if envelope.time == Timestamp::default() { record.timestamp } else { envelope.time };
     Ok(Decoded::Event(Box::new(Event {
         identifiers,
         event_id,
-        time: time.unwrap_or(record.timestamp),
+        time: time.unwrap_or(known),
         change,
         event_type: dead_letter::header_text(record, "ce_type"),
         envelope: Envelope { position: Some(position), ..envelope },
@@ -134,7 +136,17 @@ fn event_id(
             }
         },
         SourceKind::Events { id: None } => dead_letter::header_text(record, "ce_id"),
-        SourceKind::State => None,
+        SourceKind::State => {
+            if source.key.is_some() && matches!(position, SourcePosition::Table { .. }) && envelope.row_key.is_none() {
+                let message = format!(
+                    "expected the row's key in `{}` (source {}, `key`), found null; without it rows could not be told apart",
+                    source.key.as_deref().unwrap_or_default(),
+                    source.name
+                );
+                return Ok(Err(Reason::new(code::DELTA_KEY_INVALID, message)));
+            }
+            None
+        }
     };
     Ok(Ok(match own {
         Some(id) => EventId::of_fact(workspace, &source.name, &id),

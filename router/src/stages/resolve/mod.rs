@@ -57,7 +57,7 @@ pub fn run(shared: &Arc<Shared>) -> Result<(), Error> {
         heartbeat.tick();
         if lease.poll(IDLE_WAIT * 4)? == Change::Gained {
             info!("resolving for workspace {}", shared.config.workspace);
-            Session::open(shared, &group)?.follow(&mut lease, &heartbeat, &readiness)?;
+            Session::open(shared, &group, &heartbeat)?.follow(&mut lease, &heartbeat, &readiness)?;
         } else if !told && joined.elapsed() > Duration::from_secs(15) {
             told = true;
             readiness.ready();
@@ -87,7 +87,7 @@ struct Pending<'r> {
 }
 
 impl<'a> Session<'a> {
-    fn open(shared: &'a Arc<Shared>, group: &str) -> Result<Self, Error> {
+    fn open(shared: &'a Arc<Shared>, group: &str, heartbeat: &crate::telemetry::Heartbeat) -> Result<Self, Error> {
         let kafka = &shared.config.kafka;
         let names = &shared.names;
         let id = names.transactional_id("resolve", None, shared.cache.instance());
@@ -102,7 +102,7 @@ impl<'a> Session<'a> {
             sources: shared.config.sources.values().map(|source| (topics::input_topic(names, source), source)).collect(),
             reader: Reader::connect(kafka)?,
         };
-        session.store.restore(&[0])?;
+        session.store.restore(&[0], &|| heartbeat.tick())?;
         session.announce_declared_schemas()?;
         Ok(session)
     }
@@ -327,12 +327,8 @@ impl<'a> Session<'a> {
         let topic = self.shared.names.resolved();
         let lane = self.lane(resolution.profile);
         let key = resolution.profile.to_string();
-        let outgoing = Outgoing::to(&topic)
-            .partition(lane)
-            .key(key.as_bytes())
-            .value(one.record.value())
-            .envelope(header)
-            .timestamp(one.record.timestamp.as_millis());
+        let outgoing =
+            Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(one.record.value()).envelope(header);
         match self.producer.send(&outgoing) {
             Err(crate::kafka::Error::TooLarge { bytes, topic }) => {
                 let message = format!("the event has {bytes} bytes and its metadata {}, more than {topic} takes", header.len());

@@ -30,12 +30,14 @@ use self::plan::Planner;
 use self::transform::Results;
 use self::verdict::{Cut, Pause, Windows};
 use super::ledger::Ledger;
+use super::age::Age;
 use super::held::{self, Waiting};
 use super::{Error, IDLE_WAIT, now};
 use crate::app::Shared;
 use crate::kafka::consumer::{Event, Partition, Polled};
 use crate::kafka::{Consumer, Producer, Record, client};
 use crate::state::Store;
+use crate::telemetry::Heartbeat;
 use crate::telemetry::events::{Ownership, Paused, Rebalanced, Resumed};
 
 /// How often holds are looked at for their time limit.
@@ -63,6 +65,14 @@ struct Session<'a> {
     windows: Windows,
     pause: Option<Pause>,
     expiry_looked: Instant,
+    /// The last batch moved nothing, because failures wait for their verdict.
+    stalled: bool,
+    /// False while the lanes are not read because enough is pending.
+    reading: bool,
+    /// Where each lane stands: the offset that was committed last, or where it was taken over.
+    positions: BTreeMap<i32, i64>,
+    heartbeat: Heartbeat,
+    age: Age,
     topic: Arc<str>,
 }
 
@@ -91,19 +101,23 @@ impl<'a> Session<'a> {
             windows: Windows::default(),
             pause: None,
             expiry_looked: Instant::now(),
+            stalled: false,
+            reading: true,
+            positions: BTreeMap::new(),
+            heartbeat: shared.telemetry.heartbeat(&format!("route.{destination}")),
+            age: Age::new("route", destination, kafka.retention, shared.telemetry.metrics().oldest_open("route", destination)),
             topic: Arc::from(names.resolved()),
         })
     }
 
     fn follow(mut self) -> Result<(), Error> {
         let name = format!("route.{}", self.destination);
-        let heartbeat = self.shared.telemetry.heartbeat(&name);
         let readiness = self.shared.telemetry.readiness(&name);
         let interval = client::commit_interval(self.shared.config.kafka.latency);
         let joined = Instant::now();
         let mut routes = self.shared.live.routes(self.destination)?;
         while !self.shared.shutdown.is_requested() {
-            heartbeat.tick();
+            self.heartbeat.tick();
             let loaded = self.shared.live.routes(self.destination)?;
             if loaded.generation != routes.generation {
                 routes = loaded;
@@ -112,6 +126,7 @@ impl<'a> Session<'a> {
                 self.resume()?;
             }
             self.gather(interval)?;
+            self.age.observe(self.pending.iter().map(|record| record.timestamp).min(), now());
             // A group may have more members than lanes; a member without any is ready all the same.
             if !self.consumer.assignment().is_empty() || joined.elapsed() > Duration::from_secs(15) {
                 readiness.ready();
@@ -126,16 +141,30 @@ impl<'a> Session<'a> {
     /// Takes records for one transaction: until the interval is over, or the batch is full.
     fn gather(&mut self, interval: Duration) -> Result<(), Error> {
         let mut until: Option<Instant> = None;
+        let mut bytes: usize = self.pending.iter().map(|record| record.size()).sum();
+        let is_full = |records: usize, bytes: usize| records >= BATCH_RECORDS_MAX || bytes >= BATCH_BYTES_MAX;
+        if self.pause.is_none() {
+            // What is pending waits for a verdict: nothing more is read, but the membership must be looked after.
+            let rests = self.stalled && is_full(self.pending.len(), bytes);
+            if rests == self.reading {
+                let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
+                self.consumer.pause(&partitions, rests)?;
+                self.reading = !rests;
+            }
+        }
         loop {
-            let left = BATCH_RECORDS_MAX.saturating_sub(self.pending.len());
-            if left == 0 && self.pause.is_none() {
+            if is_full(self.pending.len(), bytes) && self.pause.is_none() && self.reading {
                 return Ok(());
             }
+            let left = BATCH_RECORDS_MAX.saturating_sub(self.pending.len());
             let wait = until.map_or(IDLE_WAIT, |until| until.saturating_duration_since(Instant::now()));
             // While paused, the lanes are paused too: polling keeps the membership and brings nothing.
             match self.consumer.poll(left.max(1), BATCH_BYTES_MAX, wait)? {
                 Polled::Records(records) if records.is_empty() => return Ok(()),
-                Polled::Records(records) => self.pending.extend(records.into_iter().map(Arc::new)),
+                Polled::Records(records) => {
+                    bytes += records.iter().map(Record::size).sum::<usize>();
+                    self.pending.extend(records.into_iter().map(Arc::new));
+                }
                 Polled::Event(event) => {
                     self.rebalance(event)?;
                     return Ok(());
@@ -153,11 +182,19 @@ impl<'a> Session<'a> {
             Event::Assign(partitions) => {
                 let lanes = lanes_of(&partitions);
                 let starts = self.consumer.starts(&partitions)?;
-                self.store.restore(&lanes)?;
+                self.store.restore(&lanes, &|| self.heartbeat.tick())?;
                 self.waiting.load(&self.store, &lanes)?;
                 self.ledger.reset();
+                if self.pause.is_none() {
+                    // A pause that an earlier owner wrote down is over: what failed is about to be run again.
+                    for lane in &lanes {
+                        held::set_pause(&mut self.store, *lane, None)?;
+                    }
+                    self.commit(&BTreeMap::new())?;
+                }
                 self.consumer.assigned(&starts)?;
-                if self.pause.is_some() {
+                self.positions.extend(starts.iter().map(|start| (start.partition, start.offset)));
+                if self.pause.is_some() || !self.reading {
                     self.consumer.pause(&partitions, true)?;
                 }
                 (lanes, Ownership::Assigned)
@@ -166,6 +203,9 @@ impl<'a> Session<'a> {
                 // Every batch is committed as a whole, so there is nothing to finish: what is pending is read again by the next owner.
                 let lanes = lanes_of(&partitions);
                 self.pending.retain(|record| !lanes.contains(&record.partition));
+                self.results.retain(|(lane, ..)| !lanes.contains(lane));
+                self.windows.retain(|(lane, ..)| !lanes.contains(lane));
+                self.positions.retain(|lane, _| !lanes.contains(lane));
                 self.store.release(&lanes);
                 self.waiting.forget(&lanes);
                 self.consumer.revoked(&partitions)?;
@@ -186,6 +226,7 @@ impl<'a> Session<'a> {
     fn batch(&mut self, routes: &Routes) -> Result<(), Error> {
         let expiry_due = self.expiry_looked.elapsed() > EXPIRY_INTERVAL;
         if self.pending.is_empty() && !expiry_due {
+            self.stalled = false;
             return Ok(());
         }
         let started = Instant::now();
@@ -218,6 +259,7 @@ impl<'a> Session<'a> {
             self.expiry_looked = Instant::now();
         }
         let next = next_offsets(&records, &cut);
+        self.stalled = next.is_empty();
         if next.is_empty() && actions.is_empty() && pause.is_none() {
             return Ok(());
         }
@@ -234,6 +276,7 @@ impl<'a> Session<'a> {
         });
         let open: std::collections::HashSet<(i32, i64)> =
             self.pending.iter().map(|record| (record.partition, record.offset)).collect();
+        self.windows.written(&actions, &self.results);
         self.results.retain(|(lane, offset, _)| open.contains(&(*lane, *offset)));
         let metrics = self.shared.telemetry.metrics();
         metrics.stage_flow_records("route", self.destination, records.len());
@@ -247,8 +290,11 @@ impl<'a> Session<'a> {
     fn commit(&mut self, next: &BTreeMap<i32, i64>) -> Result<(), Error> {
         self.store.produce(&mut self.producer)?;
         self.ledger.produce(&mut self.producer)?;
-        let mut offsets = TopicPartitionList::with_capacity(next.len());
-        for (lane, offset) in next {
+        // Every lane's offset travels, moved or not: it is what makes the broker refuse a process whose lanes have moved on.
+        let mut positions = self.positions.clone();
+        positions.extend(next);
+        let mut offsets = TopicPartitionList::with_capacity(positions.len());
+        for (lane, offset) in &positions {
             offsets
                 .add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
                 .map_err(|source| crate::kafka::Error::Client { during: "name an offset", source })?;
@@ -260,6 +306,7 @@ impl<'a> Session<'a> {
             self.consumer.commit(&offsets)?;
         }
         self.store.committed(&self.producer)?;
+        self.positions = positions;
         Ok(())
     }
 
@@ -298,6 +345,8 @@ impl<'a> Session<'a> {
         }
         self.commit(&BTreeMap::new())?;
         self.consumer.pause(&partitions, false)?;
+        self.reading = true;
+        self.stalled = false;
         self.shared.telemetry.emit(&Resumed { destination: self.destination, stage: "route" });
         Ok(())
     }

@@ -110,6 +110,7 @@ impl<'a> Planner<'a> {
             }
             Role::Release(merge) => {
                 self.waiting.released(self.store, lane, merge.survivor, merge.number)?;
+                self.pass_parked_fence(lane, merge.survivor, &record.topic)?;
                 self.drain(lane, merge.survivor, &record.topic)
             }
         }
@@ -236,7 +237,35 @@ impl<'a> Planner<'a> {
     /// The absorbed profile's lane: what waits there moves to the survivor, then the fence is passed.
     fn fence(&mut self, record: &Arc<Record>, merge: Merge) -> Result<(), Error> {
         let lane = record.partition;
-        for held in self.waiting.queue(self.store, lane, merge.absorbed, &record.topic)? {
+        if self.waiting.get(lane, merge.absorbed).is_some_and(|wait| wait.merges > 0) {
+            // In a chain of merges the absorbed profile waits for an earlier one itself, whose records are not here yet: the fence
+            // queues behind them.
+            return Ok(self.waiting.hold(self.store, lane, merge.absorbed, record, false, self.now)?);
+        }
+        self.pass(lane, merge, &record.topic)
+    }
+
+    /// An earlier merge is through: a fence that had to queue behind it is passed now.
+    fn pass_parked_fence(&mut self, lane: i32, profile: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
+        if self.waiting.get(lane, profile).is_none_or(|wait| wait.merges > 0) {
+            return Ok(());
+        }
+        let queue = self.waiting.queue(self.store, lane, profile, topic)?;
+        let fence = queue.iter().find_map(|held| match held.record.envelope().ok()?.role {
+            Role::Fence(merge) => Some((held, merge)),
+            Role::Event | Role::Hold(_) | Role::Release(_) => None,
+        });
+        match fence {
+            Some((held, merge)) => {
+                self.waiting.take(self.store, lane, profile, held)?;
+                self.pass(lane, merge, topic)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn pass(&mut self, lane: i32, merge: Merge, topic: &Arc<str>) -> Result<(), Error> {
+        for held in self.waiting.queue(self.store, lane, merge.absorbed, topic)? {
             self.waiting.take(self.store, lane, merge.absorbed, &held)?;
             self.act(lane, ActionKind::HandOver { record: held.record, to: merge.survivor });
         }

@@ -127,6 +127,11 @@ impl Results {
         self.cells.retain(|cell, _| keep(cell));
     }
 
+    #[cfg(test)]
+    pub fn insert(&mut self, cell: Cell, made: Made) {
+        self.cells.insert(cell, made);
+    }
+
     /// Forgets everything: the routes were reloaded.
     pub fn clear(&mut self) {
         self.cells.clear();
@@ -270,10 +275,14 @@ fn prepare<'w>(
         if declared.iter().any(|(path, _)| path == kind) {
             continue;
         }
-        if let Some(value) = in_use(kind)
-            && body::find(data, kind).ok().flatten().is_none_or(|text| text == "null")
-        {
-            overlay.push((kind.as_str(), Some(value)));
+        if body::find(data, kind).ok().flatten().is_none_or(|text| text == "null") {
+            // Null for a profile that has none: the name is known on every row, so reading it is never a missing column, which
+            // would pause the route for everybody. Only an alias may know it better.
+            let aliased = || source.is_some_and(|source| source.aliases.values().flatten().any(|old| old == kind));
+            let value = in_use(kind);
+            if value.is_some() || !aliased() {
+                overlay.push((kind.as_str(), value));
+            }
         }
     }
     Prepared {
@@ -398,6 +407,56 @@ mod tests {
             "transforms/ltv.js:7 reads column `ltv_predicted`, which source ltv no longer has since version 4; `ltv_score` took its \
              place. Read `ltv_score` in the transform, or say `aliases: {ltv_score: [ltv_predicted]}` at the source"
         );
+    }
+
+    fn overlaid(row: &str, in_use: &[(&str, &str)], refused: &[&str], aliases: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
+        use crate::config::model::{KafkaSource, OnDelete, SourceInput, SourceKind};
+        let source = Source {
+            name: "app".into(),
+            input: SourceInput::Kafka(KafkaSource { topic: "app".into(), schema: None }),
+            kind: SourceKind::State,
+            key: None,
+            identifiers: vec![("mail".into(), "email".into()), ("customer_id".into(), "legacy_id".into())],
+            event_time: None,
+            event_type: "app".into(),
+            on_delete: OnDelete::Skip,
+            aliases: aliases.iter().map(|(new, old)| ((*new).to_owned(), vec![(*old).to_owned()])).collect(),
+            before_image: false,
+        };
+        let header = Envelope { refused: refused.iter().copied().collect(), ..Envelope::default() }.to_bytes();
+        let record =
+            Record::new("t".into(), 0, 1, Timestamp::from_millis(0), None, Some(row.as_bytes()), Some(&header), vec![]);
+        let work = Work {
+            record: Arc::new(record),
+            routes: vec![0],
+            identifiers: in_use.iter().map(|(kind, value)| ((*kind).to_owned(), (*value).to_owned())).collect(),
+        };
+        let types = ["email", "phone", "customer_id"].map(str::to_owned);
+        let prepared = prepare(&work, 0, Some(&source), &types);
+        prepared.overlay.iter().map(|(path, value)| ((*path).to_owned(), value.map(str::to_owned))).collect()
+    }
+
+    fn shows(path: &str, value: Option<&str>) -> (String, Option<String>) {
+        (path.to_owned(), value.map(str::to_owned))
+    }
+
+    #[test]
+    fn a_row_shows_the_identifiers_in_use_and_null_where_the_profile_has_none() {
+        let in_use = [("email", "now@x.y"), ("legacy_id", "7"), ("customer_id", "c1")];
+        let row = r#"{"mail":"old@x.y","customer_id":"own"}"#;
+        let expected = [
+            shows("mail", Some("now@x.y")),
+            shows("customer_id", Some("7")),
+            shows("email", Some("now@x.y")),
+            // No phone is known: null, never a missing column.
+            shows("phone", None),
+        ];
+        assert_eq!(overlaid(row, &in_use, &[], &[]), expected);
+        // The row's own address belongs to somebody else.
+        assert_eq!(overlaid(row, &in_use, &["mail"], &[])[0], shows("mail", None));
+        // A column of a type's name that has a value of its own is not touched.
+        assert!(!overlaid(r#"{"phone":"+1"}"#, &in_use, &[], &[]).iter().any(|(path, _)| path == "phone"));
+        assert!(!overlaid("{}", &[], &[], &[("mobile", "phone")]).iter().any(|(path, _)| path == "phone"));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use super::transform::{Cell, Failed, Made, Results, cell};
 #[derive(Debug, Default)]
 pub struct Windows {
     by_route: BTreeMap<usize, Open>,
+    /// Rows whose verdict is a dead letter, until they are written: when the batch is cut for another route's sake, they are not
+    /// judged a second time.
+    dead: HashSet<Cell>,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +28,8 @@ struct Open {
     before: Window,
     /// When the first failure that is still undecided was seen.
     since: Option<Timestamp>,
+    /// Rows that succeeded since then and have been written.
+    good: u64,
 }
 
 /// How far a batch may go.
@@ -86,6 +91,40 @@ struct Failure<'a> {
 impl Windows {
     /// Judges the failures of a planned batch.
     pub fn judge(&mut self, actions: &[Action], results: &Results, routes: &Routes, now: Timestamp) -> Verdict {
+        let name = |route: usize| routes.routes.get(route).map_or_else(String::new, |route| route.name.clone());
+        self.judge_rows(actions, results, &name, now)
+    }
+
+    /// The plan is carried out: its dead rows are done with, its good ones count for windows that are still open.
+    pub fn written(&mut self, actions: &[Action], results: &Results) {
+        for action in actions {
+            let ActionKind::Transform(work) = &action.kind else { continue };
+            for &route in &work.routes {
+                self.dead.remove(&cell(&work.record, route));
+                if let Some(open) = self.by_route.get_mut(&route)
+                    && matches!(results.get(&work.record, route), Some(Made::Operations(_) | Made::Skipped))
+                {
+                    match open.since {
+                        Some(_) => open.good = open.good.saturating_add(1),
+                        None => open.before.succeeded(1),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps what is known about rows that are still to be written.
+    pub fn retain(&mut self, keep: impl Fn(&Cell) -> bool) {
+        self.dead.retain(|cell| keep(cell));
+    }
+
+    fn judge_rows(
+        &mut self,
+        actions: &[Action],
+        results: &Results,
+        name: &dyn Fn(usize) -> String,
+        now: Timestamp,
+    ) -> Verdict {
         let mut failures: Vec<Failure<'_>> = Vec::new();
         let mut succeeded: BTreeMap<usize, u64> = BTreeMap::new();
         let mut cut = Cut::default();
@@ -93,6 +132,7 @@ impl Windows {
             let ActionKind::Transform(work) = &action.kind else { continue };
             for &route in &work.routes {
                 match results.get(&work.record, route) {
+                    Some(Made::Failed(_)) if self.dead.contains(&cell(&work.record, route)) => {}
                     Some(Made::Failed(failed)) => failures.push(Failure {
                         lane: action.lane,
                         trigger: action.trigger,
@@ -109,7 +149,6 @@ impl Windows {
                 }
             }
         }
-        let mut dead = HashSet::new();
         let mut judged: Vec<usize> = failures.iter().map(|failure| failure.route).collect();
         judged.sort_unstable();
         judged.dedup();
@@ -121,7 +160,7 @@ impl Windows {
             for failure in &of_route {
                 window.failed(failure.failed.signature.clone(), since);
             }
-            window.succeeded(succeeded.get(&route).copied().unwrap_or(0));
+            window.succeeded(open.good.saturating_add(succeeded.get(&route).copied().unwrap_or(0)));
             match window.judge(now) {
                 judge::Verdict::Wait => {
                     for failure in of_route {
@@ -131,10 +170,9 @@ impl Windows {
                     }
                 }
                 judge::Verdict::DeadLetter => {
-                    dead.extend(of_route.iter().map(|failure| failure.cell));
+                    self.dead.extend(of_route.iter().map(|failure| failure.cell));
                     window.close();
-                    open.before = window;
-                    open.since = None;
+                    *open = Open { before: window, since: None, good: 0 };
                 }
                 judge::Verdict::Pause(pattern) => {
                     for failure in &of_route {
@@ -142,29 +180,144 @@ impl Windows {
                             cut.stop(failure.lane, place);
                         }
                     }
-                    open.since = None;
-                    open.before = Window::default();
-                    cut.pause = Some(pause(&of_route, &pattern, routes));
+                    *open = Open::default();
+                    cut.pause = Some(pause(&of_route, &pattern, name));
                 }
             }
         }
-        if cut.stops.is_empty() { Verdict::Proceed { dead } } else { Verdict::Cut(cut) }
+        if cut.stops.is_empty() { Verdict::Proceed { dead: self.dead.clone() } } else { Verdict::Cut(cut) }
     }
 }
 
-fn pause(failures: &[&Failure<'_>], pattern: &judge::Pattern, routes: &Routes) -> Pause {
+fn pause(failures: &[&Failure<'_>], pattern: &judge::Pattern, name: &dyn Fn(usize) -> String) -> Pause {
     let example = failures
         .iter()
         .find(|failure| failure.failed.signature == pattern.signature)
         .or_else(|| failures.first())
         .map_or_else(|| Reason::new(code::TRANSFORM_THREW, ""), |failure| failure.failed.reason.clone());
-    let name = failures
-        .first()
-        .and_then(|failure| routes.routes.get(failure.route))
-        .map_or_else(String::new, |route| route.name.clone());
+    let name = failures.first().map_or_else(String::new, |failure| name(failure.route));
     let mut reason = example;
     if reason.code != code::MISSING_COLUMN {
         reason.message = format!("{} of {} rows fail alike: {}", pattern.failed, pattern.rows, reason.message);
     }
     Pause { route: name, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tailwater_core::judge::Signature;
+
+    use super::*;
+    use crate::kafka::Record;
+    use crate::stages::route::plan::Work;
+
+    /// Two routes; each row names its lane, its offset, its route and whether it fails.
+    fn batch(rows: &[(i32, i64, usize, bool)]) -> (Vec<Action>, Results) {
+        let mut results = Results::default();
+        let mut actions = Vec::new();
+        for (place, &(lane, offset, route, fails)) in rows.iter().enumerate() {
+            let record = Arc::new(Record::new("t".into(), lane, offset, Timestamp::from_millis(0), None, None, None, vec![]));
+            let made = if fails {
+                Made::Failed(Failed {
+                    reason: Reason::new(code::TRANSFORM_THREW, "boom"),
+                    signature: Signature::new(code::TRANSFORM_THREW, None, "boom"),
+                    stack: None,
+                })
+            } else {
+                Made::Skipped
+            };
+            results.insert(cell(&record, route), made);
+            let work = Work { record, routes: vec![route], identifiers: vec![] };
+            actions.push(Action { trigger: Some(place), lane, kind: ActionKind::Transform(work) });
+        }
+        (actions, results)
+    }
+
+    /// As the stage does it: judged again without what was cut, until it may go on. The dead rows, and whether anything was cut.
+    fn settle(windows: &mut Windows, rows: &[(i32, i64, usize, bool)], now: i64) -> (HashSet<Cell>, Cut) {
+        let (actions, results) = batch(rows);
+        let mut cut = Cut::default();
+        loop {
+            let planned: Vec<Action> = batch(rows)
+                .0
+                .into_iter()
+                .filter(|action| action.trigger.is_none_or(|place| cut.admits(action.lane, place)))
+                .collect();
+            match windows.judge_rows(&planned, &results, &|route| route.to_string(), Timestamp::from_millis(now)) {
+                Verdict::Proceed { dead } => {
+                    windows.written(&planned, &results);
+                    assert!(actions.len() >= planned.len());
+                    return (dead, cut);
+                }
+                Verdict::Cut(more) => cut.tighten(more),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_waits_ten_seconds_and_ends_as_a_dead_letter() {
+        let mut windows = Windows::default();
+        let rows = [(0, 5, 0, true), (0, 6, 0, false)];
+        let (dead, cut) = settle(&mut windows, &rows, 0);
+        assert!(dead.is_empty() && !cut.admits(0, 0) && !cut.admits(0, 1));
+        let (dead, cut) = settle(&mut windows, &rows, 10_000);
+        assert!(dead.contains(&(0, 5, 0)) && cut.admits(0, 1));
+    }
+
+    #[test]
+    fn two_routes_whose_rows_fail_at_different_times_both_end() {
+        let mut windows = Windows::default();
+        let first = [(0, 1, 0, true)];
+        let both = [(0, 1, 0, true), (1, 1, 1, true)];
+        settle(&mut windows, &first, 0);
+        settle(&mut windows, &both, 5_000);
+        // The first one's time is over; that the other still waits must not make it wait anew.
+        let (dead, _) = settle(&mut windows, &both, 10_000);
+        assert!(dead.contains(&(0, 1, 0)) && !dead.contains(&(1, 1, 1)));
+        let (dead, _) = settle(&mut windows, &both[1..], 15_000);
+        assert!(dead.contains(&(1, 1, 1)));
+    }
+
+    #[test]
+    fn a_verdict_outlives_a_cut_that_keeps_its_row_back() {
+        let mut windows = Windows::default();
+        // Both in one lane: route 1's row stands before route 0's.
+        let both = [(0, 1, 1, true), (0, 2, 0, true)];
+        settle(&mut windows, &both[1..], 0);
+        settle(&mut windows, &both, 5_000);
+        settle(&mut windows, &both, 10_000);
+        let (dead, cut) = settle(&mut windows, &both, 15_000);
+        assert_eq!(dead.len(), 2);
+        assert!(cut.admits(0, 1));
+        windows.retain(|_| false);
+        assert!(settle(&mut windows, &[(0, 9, 0, false)], 15_001).0.is_empty());
+    }
+
+    #[test]
+    fn good_rows_of_other_lanes_count_while_failures_wait() {
+        let mut windows = Windows::default();
+        let bad: Vec<(i32, i64, usize, bool)> = (0..15).map(|offset| (0, offset, 0, true)).collect();
+        settle(&mut windows, &bad, 0);
+        for round in 0..20_i64 {
+            let mut rows = bad.clone();
+            rows.push((1, round, 0, false));
+            settle(&mut windows, &rows, 100 + round);
+        }
+        // 15 of 35 rows: less than half, so these are single bad rows and no pattern.
+        let (dead, cut) = settle(&mut windows, &bad, 10_000);
+        assert_eq!(dead.len(), 15);
+        assert!(cut.pause.is_none());
+    }
+
+    #[test]
+    fn many_rows_that_fail_alike_pause_at_the_first_of_them() {
+        let mut windows = Windows::default();
+        let rows: Vec<(i32, i64, usize, bool)> = (0..120).map(|offset| (0, offset, 0, offset >= 20)).collect();
+        let (dead, cut) = settle(&mut windows, &rows, 0);
+        assert!(dead.is_empty());
+        assert!(cut.admits(0, 19) && !cut.admits(0, 20));
+        assert!(cut.pause.is_some_and(|pause| pause.reason.message.starts_with("100 of 120 rows fail alike")));
+    }
 }

@@ -13,7 +13,7 @@ use super::plan::{Action, ActionKind, Work, handed_over};
 use super::routes::Routes;
 use super::transform::{Cell, Made, cell};
 use crate::kafka::{self, Outgoing, Record};
-use crate::stages::{Error, now};
+use crate::stages::Error;
 use crate::stages::dead_letter::{self, Failure};
 
 impl Session<'_> {
@@ -26,8 +26,16 @@ impl Session<'_> {
                 ActionKind::End { record, end, reason } => self.end(action.lane, record, *end, reason.as_str()),
                 ActionKind::DeadLetter { record, reason } => self.dead(action.lane, record, reason, None, None)?,
                 ActionKind::HandOver { record, to } => {
-                    let record = handed_over(record, *to, self.destination);
-                    self.to_resolved(*to, record.value(), record.header(), record.timestamp.as_millis())?;
+                    let moved = handed_over(record, *to, self.destination);
+                    match self.to_resolved(*to, moved.value(), moved.header()) {
+                        // It was at the limit before, and its header has grown.
+                        Err(Error::Kafka(kafka::Error::TooLarge { bytes, topic })) => {
+                            let message = format!("the event of a merged profile has {bytes} bytes, more than {topic} takes");
+                            let reason = Reason::new(code::KAFKA_RECORD_TOO_LARGE, message);
+                            self.dead(action.lane, record, &reason, None, None)?;
+                        }
+                        other => other?,
+                    }
                 }
                 ActionKind::Release(merge) => {
                     let envelope = Envelope {
@@ -38,7 +46,7 @@ impl Session<'_> {
                         ..Envelope::default()
                     };
                     let header = envelope.to_bytes();
-                    self.to_resolved(merge.survivor, None, Some(&header), now().as_millis())?;
+                    self.to_resolved(merge.survivor, None, Some(&header))?;
                 }
                 ActionKind::Forward { profile, role } => {
                     let envelope = Envelope {
@@ -66,11 +74,10 @@ impl Session<'_> {
         profile: ProfileId,
         value: Option<&[u8]>,
         header: Option<&[u8]>,
-        timestamp: i64,
     ) -> Result<(), Error> {
         let (key, lane) = (profile.to_string(), self.lane(profile));
         let mut outgoing =
-            Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(value).timestamp(timestamp);
+            Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(value);
         if let Some(header) = header {
             outgoing = outgoing.envelope(header);
         }
@@ -143,7 +150,7 @@ impl Session<'_> {
             key: work.record.key(),
             value: Some(&value),
             envelope: Some(&header),
-            timestamp: Some(work.record.timestamp.as_millis()),
+            timestamp: None,
             headers: &[],
         };
         match self.producer.send(&outgoing) {

@@ -6,7 +6,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use tailwater_connectors::Context;
-use tailwater_core::delivery::{Delivery, Outcome, Ticket};
+use tailwater_core::delivery::{Delivery, Outcome, Scope, Ticket};
 use tailwater_core::gate::{Started, Turn};
 use tailwater_core::{ProfileId, code};
 
@@ -33,7 +33,8 @@ pub(super) struct Waiting {
     items: Vec<InFlight>,
     since: Option<Instant>,
     /// Calls that are running, by number.
-    pub running: BTreeMap<u64, Vec<InFlight>>,
+    /// A delivery whose lane was given up meanwhile leaves a gap: its outcome is the next owner's to find out.
+    pub running: BTreeMap<u64, Vec<Option<InFlight>>>,
     next_call: u64,
 }
 
@@ -77,8 +78,10 @@ impl Session<'_> {
             let full = self.ready.items.len() >= limits.batch_deliveries_max;
             // Nothing else is on its way: a fuller batch would only come from records that are not read yet.
             let quiet = self.gate.waiting() == 0 && self.backlog.is_empty() && self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max / 4);
-            if !self.ready.items.is_empty() && self.calls_running < limits.calls_max && (waited || full || quiet) {
-                self.call();
+            if waited || full || quiet {
+                while !self.ready.items.is_empty() && self.calls_running < limits.calls_max {
+                    self.call(limits.batch_deliveries_max);
+                }
             }
         }
         self.ask_jobs();
@@ -89,12 +92,16 @@ impl Session<'_> {
     pub(super) fn begin(&mut self, started: Started<ProfileId, Item>) -> Result<(), Error> {
         let Started { key: profile, item, turn } = started;
         match item {
-            Item::Fence { merge, offset } => {
+            Item::Fence { merge, record, parked } => {
                 self.pass_fence(merge)?;
                 self.gate.finish(&profile, turn);
-                let lane = memory::lane_of(profile, self.shared.config.kafka.lanes);
-                self.done(lane, offset);
-                Ok(())
+                match &parked {
+                    Some(held) => self.leave(record.partition, profile, held),
+                    None => {
+                        self.done(record.partition, record.offset);
+                        Ok(())
+                    }
+                }
             }
             Item::Record(open) => self.advance(profile, turn, open),
         }
@@ -145,16 +152,20 @@ impl Session<'_> {
     }
 
     /// Hands a batch to the connector.
-    fn call(&mut self) {
-        let items = std::mem::take(&mut self.ready.items);
-        self.ready.since = None;
+    fn call(&mut self, max: usize) {
+        // The next operations of records that go on may make more of them than one call carries.
+        let rest = self.ready.items.split_off(self.ready.items.len().min(max.max(1)));
+        let items = std::mem::replace(&mut self.ready.items, rest);
+        if self.ready.items.is_empty() {
+            self.ready.since = None;
+        }
         let call = self.ready.next_call;
         self.ready.next_call += 1;
         let deliveries: Vec<Delivery> = items.iter().map(|item| item.delivery.clone()).collect();
         let mut lanes: Vec<i32> = items.iter().map(|item| item.open.record.partition).collect();
         lanes.sort_unstable();
         lanes.dedup();
-        self.ready.running.insert(call, items);
+        self.ready.running.insert(call, items.into_iter().map(Some).collect());
         self.calls_running += 1;
         let connector = Arc::clone(&self.connector);
         let ownership = Arc::clone(&self.ownership);
@@ -242,7 +253,9 @@ impl Session<'_> {
                         }
                         Outcome::Delivered | Outcome::Retry { .. } | Outcome::Rejected(_) | Outcome::Skipped(_) => 0,
                     };
-                    self.outcome(item, outcome, place)?;
+                    if let Some(item) = item {
+                        self.outcome(item, outcome, place)?;
+                    }
                 }
                 Ok(())
             }
@@ -254,9 +267,21 @@ impl Session<'_> {
                 job.wait = (job.wait * 2).min(JOB_WAIT_MAX);
                 job.due = Instant::now() + job.wait;
                 let mut finished = Vec::new();
+                let mut unlearned = None;
                 for (place, outcome) in places.into_iter().zip(outcomes) {
-                    if outcome == Outcome::Accepted(ticket.clone()) {
-                        continue;
+                    match &outcome {
+                        Outcome::Accepted(same) if *same == ticket => continue,
+                        // It was not learned what became of the job. Sending again would overtake it.
+                        Outcome::Retry { scope: Scope::Credentials, reason, .. } => {
+                            unlearned.get_or_insert_with(|| reason.clone());
+                            continue;
+                        }
+                        Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED => continue,
+                        Outcome::Accepted(_)
+                        | Outcome::Delivered
+                        | Outcome::Retry { .. }
+                        | Outcome::Rejected(_)
+                        | Outcome::Skipped(_) => {}
                     }
                     if let Some(member) = job.members.remove(&place) {
                         finished.push((place, member, outcome));
@@ -264,6 +289,9 @@ impl Session<'_> {
                 }
                 if job.members.is_empty() {
                     self.jobs.remove(&ticket);
+                }
+                if let Some(reason) = unlearned {
+                    self.pause(reason);
                 }
                 for (place, member, outcome) in finished {
                     let lane = member.open.record.partition;
@@ -291,7 +319,7 @@ impl Session<'_> {
 
     /// Whether a call is running that carries a delivery of these lanes. Jobs are no calls: they pass to the next owner.
     pub(super) fn calls_concern(&self, concerns: &impl Fn(i32) -> bool) -> bool {
-        let deliveries = self.ready.running.values().flatten().any(|item| concerns(item.open.record.partition));
+        let deliveries = self.ready.running.values().flatten().flatten().any(|item| concerns(item.open.record.partition));
         let questions = self
             .jobs
             .values()
@@ -304,6 +332,9 @@ impl Session<'_> {
     /// Forgets the calls' and jobs' deliveries of people who are somebody else's now.
     pub(super) fn forget_calls(&mut self, gone: impl Fn(&ProfileId) -> bool) {
         self.ready.items.retain(|item| !gone(&item.profile));
+        for item in self.ready.running.values_mut().flatten() {
+            item.take_if(|item| gone(&item.profile));
+        }
         for job in self.jobs.values_mut() {
             job.members.retain(|_, member| !gone(&member.profile));
         }

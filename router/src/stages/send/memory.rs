@@ -3,7 +3,7 @@
 //! ```text
 //! 'l' profile hash8     the last delivery of one (route, kind, source, row, place) of the person
 //! 'j' delivery key      the job that the delivery runs in, and its place among the job's members
-//! 'd' merge             the fence of this merge was passed before its hold was read
+//! 'd' merge             the fence of this merge was passed; nine bytes for each merge of two people, kept for good
 //! ```
 //! Beside them lie the keys of `stages::held`, for records that wait behind a merge.
 
@@ -164,12 +164,15 @@ fn passed_key(merge: u64) -> Vec<u8> {
     key
 }
 
-/// The fence of a merge was passed before its hold was read.
+/// The fence of a merge was passed: its hold need not wait, whenever it is read.
 ///
 /// # Errors
 /// The lane is not restored.
-pub fn set_passed(store: &mut Store, lane: i32, merge: u64, passed: bool) -> Result<(), state::Error> {
-    store.put(lane, passed_key(merge), passed.then(Vec::new))
+pub fn set_passed(store: &mut Store, lane: i32, merge: u64) -> Result<(), state::Error> {
+    if is_passed(store, lane, merge)? {
+        return Ok(());
+    }
+    store.put(lane, passed_key(merge), Some(Vec::new()))
 }
 
 /// # Errors
@@ -181,4 +184,99 @@ pub fn is_passed(store: &Store, lane: i32, merge: u64) -> Result<bool, state::Er
 /// The subject's profile lane, for callers that only have the profile.
 pub fn lane_of(profile: ProfileId, lanes: u32) -> i32 {
     i32::try_from(profile.lane(lanes)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+    use tailwater_core::operation::{Operation, OperationKind};
+    use tailwater_core::{Coordinates, EventId};
+
+    use super::*;
+
+    fn delivery(event: &str, kind: OperationKind, place: &str, body: &str) -> Delivery {
+        let event = EventId::of_fact("w", "ltv", event);
+        Delivery {
+            key: DeliveryKey::of(event, "klaviyo", "ltv", kind.as_str(), place),
+            profile: ProfileId::of("w", "email", "a@b.c", 0),
+            event,
+            identifiers: vec![],
+            backfill: false,
+            attempt: 1,
+            operation: Operation {
+                kind,
+                route: "ltv".into(),
+                place: place.into(),
+                body: RawValue::from_string(body.into()).unwrap(),
+                lists: vec![],
+                non_finite: vec![],
+            },
+        }
+    }
+
+    fn at(version: u64) -> Subject<'static> {
+        let position = Some(SourcePosition::Table { generation: 1, version, ordinal: 0 });
+        Subject { lane: 0, source: "ltv", row_key: b"c1", position }
+    }
+
+    #[test]
+    fn a_repeat_is_a_duplicate_and_an_older_state_is_superseded() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let kind = OperationKind::UpsertProfile;
+        let newer = delivery("b", kind, "0", "{\"a\":2}");
+        assert_eq!(needless(&store, &at(4), &newer, false).unwrap(), None);
+        remember(&mut store, &at(4), &newer).unwrap();
+        assert_eq!(needless(&store, &at(4), &newer, false).unwrap(), Some(code::DUPLICATE));
+        let older = delivery("a", kind, "0", "{\"a\":1}");
+        assert_eq!(needless(&store, &at(3), &older, false).unwrap(), Some(code::SUPERSEDED));
+        // Another row's state has its own memory, and so has another operation of the same event.
+        let other = Subject { row_key: b"c2", ..at(3) };
+        assert_eq!(needless(&store, &other, &older, false).unwrap(), None);
+        assert_eq!(needless(&store, &at(3), &delivery("a", kind, "1", "{}"), false).unwrap(), None);
+    }
+
+    #[test]
+    fn equal_content_is_skipped_only_where_it_is_asked_for() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let kind = OperationKind::UpsertProfile;
+        remember(&mut store, &at(4), &delivery("b", kind, "0", "{}")).unwrap();
+        let same = delivery("c", kind, "0", "{}");
+        assert_eq!(needless(&store, &at(5), &same, true).unwrap(), Some(code::UNCHANGED));
+        assert_eq!(needless(&store, &at(5), &same, false).unwrap(), None);
+    }
+
+    #[test]
+    fn offsets_of_other_partitions_supersede_nothing() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let kind = OperationKind::UpsertProfile;
+        let log = |partition, offset| Subject {
+            position: Some(SourcePosition::Log(Coordinates { topic: "app", partition, offset })),
+            ..at(0)
+        };
+        remember(&mut store, &log(0, 100), &delivery("a", kind, "0", "{}")).unwrap();
+        assert_eq!(needless(&store, &log(1, 5), &delivery("b", kind, "0", "{}"), false).unwrap(), None);
+        assert_eq!(needless(&store, &log(0, 5), &delivery("b", kind, "0", "{}"), false).unwrap(), Some(code::SUPERSEDED));
+    }
+
+    #[test]
+    fn a_jobs_members_are_found_by_the_next_owner_until_it_is_forgotten() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let key = delivery("a", OperationKind::UpsertProfile, "0", "{}").key;
+        let member = JobMember { ticket: Ticket("job-1".into()), place: 17, attempt: 2 };
+        set_job(&mut store, 0, key, Some(&member)).unwrap();
+        store.keep();
+        assert_eq!(job_of(&store, 0, key).unwrap(), Some(member));
+        set_job(&mut store, 0, key, None).unwrap();
+        assert_eq!(job_of(&store, 0, key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_fence_that_was_passed_stays_passed() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        assert!(!is_passed(&store, 0, 3).unwrap());
+        set_passed(&mut store, 0, 3).unwrap();
+        store.keep();
+        set_passed(&mut store, 0, 3).unwrap();
+        assert!(is_passed(&store, 0, 3).unwrap() && !is_passed(&store, 0, 4).unwrap());
+    }
 }

@@ -12,9 +12,9 @@ mod memory;
 mod open;
 mod outcome;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 
 use self::calls::{Answer, Job, Waiting as Ready};
 use self::open::{Item, Open};
+use super::age::Age;
 use super::dead_letter::{self, Failure};
 use super::held::{self, Held, Waiting};
 use super::ledger::Ledger;
@@ -41,10 +42,14 @@ use crate::config::model::Destination;
 use crate::kafka::consumer::{Event, Ownership, Partition, Polled};
 use crate::kafka::{Consumer, Outgoing, Producer, Record, client};
 use crate::state::Store;
+use crate::telemetry::Heartbeat;
 use crate::telemetry::events::{Ownership as Change, Paused, Rebalanced, Resumed};
 
 /// How long calls may take to end when lanes are given back or the process stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Answers that wait to be taken in: one for each call that may run, and for a probe; more than that cannot be on their way.
+const ANSWERS_MAX: usize = 256;
 
 /// How often a paused destination is asked whether its credentials work again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
@@ -54,7 +59,12 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// # Errors
 /// Kafka or the local state fail in a way that a new attempt may or may not cure (see [`Error::is_recoverable`]).
 pub fn run(shared: &Arc<Shared>, destination: &str) -> Result<(), Error> {
-    Session::open(shared, destination)?.follow()
+    let mut session = Session::open(shared, destination)?;
+    let ended = session.follow();
+    if ended.is_err() {
+        session.let_calls_end();
+    }
+    ended
 }
 
 struct Session<'a> {
@@ -72,14 +82,19 @@ struct Session<'a> {
     waiting: Waiting,
     gate: Gate<ProfileId, Item>,
     trackers: BTreeMap<i32, OffsetTracker>,
-    /// Offsets that were committed last, to commit only what has moved.
+    /// When the open records of each lane were appended, in their order.
+    appended: BTreeMap<i32, VecDeque<(i64, Timestamp)>>,
+    age: Age,
+    /// Where each lane stands: the offset that was committed last, or where it was taken over.
     committed: BTreeMap<i32, i64>,
     /// Records that the gate had no room for.
-    backlog: std::collections::VecDeque<(Arc<Record>, Option<Held>)>,
+    backlog: VecDeque<(Arc<Record>, Option<Held>)>,
+    /// Parked records that are on their way out of state, by lane and offset, so that none goes twice.
+    unparked: HashSet<(i32, i64)>,
     ready: Ready,
     calls_running: usize,
     jobs: BTreeMap<Ticket, Job>,
-    answers: (Sender<Answer>, Receiver<Answer>),
+    answers: (SyncSender<Answer>, Receiver<Answer>),
     /// Nothing is started before this time: the account's trouble.
     not_before: Timestamp,
     paused: Option<Pause>,
@@ -87,6 +102,7 @@ struct Session<'a> {
     /// Something was produced or written since the last commit.
     dirty: bool,
     topic: Arc<str>,
+    heartbeat: Heartbeat,
 }
 
 /// The credentials do not work.
@@ -121,29 +137,32 @@ impl<'a> Session<'a> {
             waiting: Waiting::default(),
             gate: Gate::new(DELIVERIES_OPEN_MAX),
             trackers: BTreeMap::new(),
+            appended: BTreeMap::new(),
+            age: Age::new("send", name, kafka.retention, shared.telemetry.metrics().oldest_open("send", name)),
             committed: BTreeMap::new(),
-            backlog: std::collections::VecDeque::new(),
+            backlog: VecDeque::new(),
+            unparked: HashSet::new(),
             ready: Ready::default(),
             calls_running: 0,
             jobs: BTreeMap::new(),
-            answers: channel(),
+            answers: sync_channel(ANSWERS_MAX),
             not_before: Timestamp::default(),
             paused: None,
             reading: true,
             dirty: false,
             topic: Arc::from(topic),
+            heartbeat: shared.telemetry.heartbeat(&format!("send.{name}")),
         })
     }
 
-    fn follow(mut self) -> Result<(), Error> {
+    fn follow(&mut self) -> Result<(), Error> {
         let name = format!("send.{}", self.name);
-        let heartbeat = self.shared.telemetry.heartbeat(&name);
         let readiness = self.shared.telemetry.readiness(&name);
         let interval = client::commit_interval(self.shared.config.kafka.latency);
         let joined = Instant::now();
         let mut committed = Instant::now();
         while !self.shared.shutdown.is_requested() {
-            heartbeat.tick();
+            self.heartbeat.tick();
             self.reload()?;
             let wait = if self.is_busy() { Duration::from_millis(5) } else { IDLE_WAIT };
             self.intake(wait)?;
@@ -213,6 +232,7 @@ impl<'a> Session<'a> {
                         code: code::KAFKA_OFFSET_LOST,
                         message: format!("{} of {}[{}]", error, record.topic, record.partition),
                     })?;
+                    self.appended.entry(record.partition).or_default().push_back((record.offset, record.timestamp));
                     if self.backlog.is_empty() && !self.gate.is_full() {
                         self.take(Arc::new(record), None)?;
                     } else {
@@ -234,12 +254,14 @@ impl<'a> Session<'a> {
         match role {
             Role::Event => {}
             Role::Fence(merge) => {
-                return self.offer(merge.absorbed, Item::Fence { merge, offset: record.offset });
+                // In a chain of merges the absorbed profile may wait for an earlier one: the fence queues behind what is parked.
+                if parked.is_none() && self.parks(lane, merge.absorbed, &record)? {
+                    return Ok(());
+                }
+                return self.offer(merge.absorbed, Item::Fence { merge, record, parked });
             }
             Role::Hold(merge) => {
-                if memory::is_passed(&self.store, lane, merge.number)? {
-                    memory::set_passed(&mut self.store, lane, merge.number, false)?;
-                } else {
+                if !memory::is_passed(&self.store, lane, merge.number)? {
                     self.waiting.wait_for(&mut self.store, lane, merge.survivor, merge.number)?;
                 }
                 self.done(lane, record.offset);
@@ -247,24 +269,46 @@ impl<'a> Session<'a> {
             }
             Role::Release(merge) => return self.release(lane, record.offset, merge),
         }
-        let mut open = match Open::read(&record, parked) {
-            Ok(open) => Box::new(open),
+        let open = match Open::read(&record) {
+            Ok(open) => Box::new(Open { parked, ..open }),
             Err(reason) => {
                 self.dead_letter(&record, &reason, 0)?;
-                self.done(lane, record.offset);
-                return Ok(());
+                let profile = record.envelope().ok().and_then(|envelope| envelope.profile);
+                return match (profile, parked) {
+                    (Some(profile), Some(held)) => self.leave(lane, profile, &held),
+                    _ => {
+                        self.done(lane, record.offset);
+                        Ok(())
+                    }
+                };
             }
         };
-        let waits = self.waiting.get(lane, open.profile);
-        if open.parked.is_none() && waits.is_some_and(|wait| wait.merges > 0) {
-            // It waits in state, so that the release behind it in the lane can be read.
-            self.waiting.hold(&mut self.store, lane, open.profile, &record, false, now())?;
+        if open.parked.is_none() && self.parks(lane, open.profile, &record)? {
             self.note(lane, &record, End::Parked, "merge");
-            self.done(lane, record.offset);
             return Ok(());
         }
-        open.attempts = 0;
         self.offer(open.profile, Item::Record(open))
+    }
+
+    /// Whether a record that was read has to wait behind a merge, or waits already because it is read for the second time. It waits
+    /// in state, so that the release behind it in the lane can be read.
+    fn parks(&mut self, lane: i32, profile: ProfileId, record: &Record) -> Result<bool, Error> {
+        let Some(wait) = self.waiting.get(lane, profile) else { return Ok(false) };
+        if wait.merges > 0 {
+            self.waiting.hold(&mut self.store, lane, profile, record, false, now())?;
+        } else if !held::is_held(&self.store, lane, profile, record.offset)? {
+            return Ok(false);
+        }
+        self.done(lane, record.offset);
+        Ok(true)
+    }
+
+    /// A parked record is through.
+    fn leave(&mut self, lane: i32, profile: ProfileId, held: &Held) -> Result<(), Error> {
+        self.waiting.take(&mut self.store, lane, profile, held)?;
+        self.unparked.remove(&(lane, held.record.offset));
+        self.dirty = true;
+        Ok(())
     }
 
     fn offer(&mut self, profile: ProfileId, item: Item) -> Result<(), Error> {
@@ -276,12 +320,9 @@ impl<'a> Session<'a> {
 
     /// The wait for a merge is over: what was parked goes on, in order.
     fn release(&mut self, lane: i32, offset: i64, merge: Merge) -> Result<(), Error> {
-        let waited = self.waiting.get(lane, merge.survivor).is_some_and(|wait| wait.merges > 0);
-        if waited {
-            self.waiting.released(&mut self.store, lane, merge.survivor, merge.number)?;
-        } else {
-            memory::set_passed(&mut self.store, lane, merge.number, true)?;
-        }
+        // Remembered for good: the hold may be read later than this, or once more after a start, and must not wait then.
+        memory::set_passed(&mut self.store, lane, merge.number)?;
+        self.waiting.released(&mut self.store, lane, merge.survivor, merge.number)?;
         self.done(lane, offset);
         self.unpark(lane, merge.survivor)
     }
@@ -291,7 +332,9 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         for held in self.waiting.queue(&self.store, lane, profile, &self.topic)? {
-            self.backlog.push_back((Arc::clone(&held.record), Some(held)));
+            if self.unparked.insert((lane, held.record.offset)) {
+                self.backlog.push_back((Arc::clone(&held.record), Some(held)));
+            }
         }
         Ok(())
     }
@@ -335,11 +378,15 @@ impl<'a> Session<'a> {
         let (lanes, change) = match event {
             Event::Assign(partitions) => {
                 let lanes = lanes_of(&partitions);
+                // What is decided must be safe before the ledger begins anew, and no transaction may be open while state is
+                // restored: that can take longer than a transaction may.
+                self.commit()?;
                 let starts = self.consumer.starts(&partitions)?;
-                self.store.restore(&lanes)?;
+                self.store.restore(&lanes, &|| self.heartbeat.tick())?;
                 self.waiting.load(&self.store, &lanes)?;
                 self.ledger.reset();
                 self.consumer.assigned(&starts)?;
+                self.committed.extend(starts.iter().map(|start| (start.partition, start.offset)));
                 if !self.reading {
                     self.consumer.pause(&partitions, true)?;
                 }
@@ -387,33 +434,63 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The stage has failed and will start anew: what is on its way to the vendor must not arrive after what is sent then. Nothing
+    /// new is sent meanwhile, and the answers count for nothing.
+    fn let_calls_end(&mut self) {
+        let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
+        self.consumer.renounce(&partitions);
+        let until = Instant::now() + DRAIN_MAX;
+        while self.calls_running > 0 && Instant::now() < until {
+            self.heartbeat.tick();
+            if let Ok(Answer::Delivered { .. } | Answer::Confirmed { .. }) =
+                self.answers.1.recv_timeout(Duration::from_millis(50))
+            {
+                self.calls_running = self.calls_running.saturating_sub(1);
+            }
+        }
+    }
+
     fn forget(&mut self, lanes: &[i32]) {
         let all = self.shared.config.kafka.lanes;
         let gone = |profile: &ProfileId| lanes.contains(&memory::lane_of(*profile, all));
         self.gate.remove(|profile| gone(profile));
         self.backlog.retain(|(record, _)| !lanes.contains(&record.partition));
+        self.unparked.retain(|(lane, _)| !lanes.contains(lane));
         self.forget_calls(gone);
         for lane in lanes {
             self.trackers.remove(lane);
+            self.appended.remove(lane);
             self.committed.remove(lane);
         }
         self.waiting.forget(lanes);
         self.store.release(lanes);
     }
 
+    /// The append time of the oldest record that is open.
+    fn oldest_open(&mut self) -> Option<Timestamp> {
+        for (lane, tracker) in &self.trackers {
+            let (Some(watermark), Some(appended)) = (tracker.watermark(), self.appended.get_mut(lane)) else { continue };
+            while appended.front().is_some_and(|(offset, _)| *offset < watermark) {
+                appended.pop_front();
+            }
+        }
+        self.appended.values().filter_map(|appended| appended.front()).map(|(_, time)| *time).min()
+    }
+
     /// Commits what has been decided: state, ledger, history, dead letters, offsets.
     fn commit(&mut self) -> Result<(), Error> {
-        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+        let mut next = self.committed.clone();
         for (lane, tracker) in &self.trackers {
-            if let Some(watermark) = tracker.watermark()
-                && self.committed.get(lane) != Some(&watermark)
-            {
+            if let Some(watermark) = tracker.watermark() {
                 next.insert(*lane, watermark);
             }
         }
-        if next.is_empty() && !self.dirty {
+        let oldest = self.oldest_open();
+        self.age.observe(oldest, now());
+        if next == self.committed && !self.dirty {
             return Ok(());
         }
+        // Every lane's offset travels, moved or not: it is what makes the broker refuse a process whose lanes have moved on.
         let started = Instant::now();
         self.store.produce(&mut self.producer)?;
         self.ledger.produce(&mut self.producer)?;
@@ -431,7 +508,7 @@ impl<'a> Session<'a> {
         }
         self.store.committed(&self.producer)?;
         self.waiting.accept();
-        self.committed.extend(next);
+        self.committed = next;
         self.dirty = false;
         let metrics = self.shared.telemetry.metrics();
         metrics.transaction_seconds("send", started.elapsed());

@@ -16,7 +16,7 @@ use crate::stages::held::Held;
 pub enum Item {
     Record(Box<Open>),
     /// Everything before it belongs to the time before a merge; when its turn comes, the survivor may go on.
-    Fence { merge: Merge, offset: i64 },
+    Fence { merge: Merge, record: Arc<Record>, parked: Option<Held> },
 }
 
 /// A record whose operations are being delivered.
@@ -32,6 +32,8 @@ pub struct Open {
     pub current: usize,
     /// Attempts of the current operation that were made.
     pub attempts: u32,
+    /// Those among them that failed by the delivery's own fault: an outage of the vendor must not use up its attempts.
+    pub failures: u32,
     /// Codes of what became of the operations before.
     pub delivered: bool,
     pub non_finite: bool,
@@ -44,7 +46,7 @@ impl Open {
     ///
     /// # Errors
     /// It is none that route has written.
-    pub fn read(record: &Arc<Record>, parked: Option<Held>) -> Result<Self, Reason> {
+    pub fn read(record: &Arc<Record>) -> Result<Self, Reason> {
         let broken = |what: String| Reason::new(code::DECODE_FAILED, format!("{} {what}", record.coordinates()));
         let envelope = record.envelope().map_err(|error| broken(format!("has no readable header `tw`: {error}")))?;
         let (Some(event), Some(profile)) = (envelope.event_id, envelope.profile) else {
@@ -54,12 +56,13 @@ impl Open {
             .map_err(|error| broken(format!("is no list of operations: {error}")))?;
         Ok(Self {
             record: Arc::clone(record),
-            parked,
+            parked: None,
             event,
             profile,
             operations: outbound.operations,
             current: 0,
             attempts: 0,
+            failures: 0,
             delivered: false,
             non_finite: false,
             skipped: None,

@@ -85,6 +85,7 @@ impl Session<'_> {
         let InFlight { profile, turn, mut open, delivery: _ } = item;
         open.current += 1;
         open.attempts = 0;
+        open.failures = 0;
         self.dirty = true;
         self.advance(profile, turn, open)
     }
@@ -98,7 +99,7 @@ impl Session<'_> {
 
     fn again(
         &mut self,
-        item: InFlight,
+        mut item: InFlight,
         after: Option<std::time::Duration>,
         scope: Scope,
         reason: Reason,
@@ -106,7 +107,14 @@ impl Session<'_> {
         let time = now();
         let metrics = self.shared.telemetry.metrics();
         metrics.retries.with_label_values(&[self.name, reason.code.as_str()]).inc();
-        match self.retry.decide(item.open.attempts, after, scope, time, rand::random()) {
+        let attempt = match scope {
+            Scope::Delivery => {
+                item.open.failures += 1;
+                item.open.failures
+            }
+            Scope::Account | Scope::Credentials => item.open.attempts,
+        };
+        match self.retry.decide(attempt, after, scope, time, rand::random()) {
             Decision::GiveUp => {
                 let last = exhausted(item.open.attempts, &reason);
                 self.rejected(item, &last)
@@ -139,6 +147,7 @@ impl Session<'_> {
         open.skipped = Some(reason.as_str());
         open.current += 1;
         open.attempts = 0;
+        open.failures = 0;
         self.dirty = true;
         Ok(())
     }
@@ -155,10 +164,7 @@ impl Session<'_> {
         };
         self.note(lane, &open.record, end, reason);
         match &open.parked {
-            Some(held) => {
-                self.waiting.take(&mut self.store, lane, profile, held)?;
-                self.dirty = true;
-            }
+            Some(held) => self.leave(lane, profile, held)?,
             None => self.done(lane, open.record.offset),
         }
         self.gate.finish(&profile, turn);
