@@ -134,6 +134,27 @@ impl Topics {
         });
     }
 
+    /// Where a group stands in a topic, for the message of a test that waited in vain: per partition the committed offset, the end of what
+    /// is committed by transactions, and the end.
+    pub fn lag(&self, group: &str, topic: &str) -> String {
+        let consumer = |isolation: &str| -> BaseConsumer {
+            let mut config = self.client();
+            config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", isolation);
+            config.create().unwrap_or_else(|error| panic!("no consumer: {error}"))
+        };
+        let (committed, all) = (consumer("read_committed"), consumer("read_uncommitted"));
+        let mut text = format!("{group} in {topic}:");
+        for (partition, (low, stable)) in watermarks_of(&committed, topic) {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(topic, partition);
+            let offset = committed.committed_offsets(list, TIMEOUT).ok();
+            let offset = offset.and_then(|list| list.find_partition(topic, partition).map(|element| element.offset()));
+            let high = all.fetch_watermarks(topic, partition, TIMEOUT).map_or(-1, |(_, high)| high);
+            text.push_str(&format!(" [{partition}] {offset:?} of {low}..{stable}..{high}"));
+        }
+        text
+    }
+
     /// The names of all topics that begin so.
     pub fn names(&self, prefix: &str) -> Vec<String> {
         let metadata = self.consumer().fetch_metadata(None, TIMEOUT);
