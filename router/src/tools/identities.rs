@@ -41,7 +41,9 @@ impl<'a> Identities<'a> {
         // One pass for all types together.
         let keys: Vec<Key> = kinds
             .iter()
-            .filter_map(|kind| rules.match_key(kind, value).ok().map(|key| Key::identifier(&self.config.workspace, kind, &key)))
+            .filter_map(|kind| {
+                rules.match_key(kind, value).ok().map(|key| Key::identifier(&self.config.workspace, kind, &key))
+            })
             .chain([Key::COUNTERS])
             .collect();
         self.read(&keys)?;
@@ -69,7 +71,8 @@ impl<'a> Identities<'a> {
     /// # Errors
     /// No broker answers.
     pub fn prepare(&self, profiles: impl IntoIterator<Item = ProfileId>) -> Result<(), Error> {
-        let keys: Vec<Key> = profiles.into_iter().flat_map(|id| [Key::profile(id), Key::activity(id)]).chain([Key::COUNTERS]).collect();
+        let keys: Vec<Key> =
+            profiles.into_iter().flat_map(|id| [Key::profile(id), Key::activity(id)]).chain([Key::COUNTERS]).collect();
         Ok(self.read(&keys)?)
     }
 

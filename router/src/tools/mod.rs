@@ -25,7 +25,11 @@ pub enum Error {
     #[error("the identity state could not be read: {0}")]
     Identity(#[from] tailwater_identity::Error),
     #[error("a record of the ledger could not be read at {at}")]
-    Ledger { at: String, #[source] source: tailwater_core::ledger::DecodeError },
+    Ledger {
+        at: String,
+        #[source]
+        source: tailwater_core::ledger::DecodeError,
+    },
     #[error("could not write the output")]
     Output(#[from] std::io::Error),
 }
@@ -66,7 +70,9 @@ fn find_topic(topics: &[String], prefix: &str, name: &str) -> Result<String, Err
     let ours = topics.iter().any(|topic| topic.starts_with(prefix));
     let hint = match nearest {
         Some((_, short)) => format!(" (looked for {full} and {name}); did you mean {short}?"),
-        None if ours => format!(" (looked for {full} and {name}); `tailwater topics plan` lists those of the configuration"),
+        None if ours => {
+            format!(" (looked for {full} and {name}); `tailwater topics plan` lists those of the configuration")
+        }
         None => format!(
             ", nor any that begins with {prefix}; check `kafka.brokers` and `kafka.prefix`, or run `tailwater topics apply`"
         ),

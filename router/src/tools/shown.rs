@@ -223,7 +223,9 @@ impl<'a> Header<'a> {
             event_type: envelope.event_type,
             time: (envelope.time != Timestamp::default()).then(|| envelope.time.to_string()),
             position: envelope.position.map(|position| match position {
-                SourcePosition::Table { generation, version, ordinal } => Position::Table { generation, version, ordinal },
+                SourcePosition::Table { generation, version, ordinal } => {
+                    Position::Table { generation, version, ordinal }
+                }
                 SourcePosition::Log(at) => Position::Log(at.into()),
             }),
             ingest: envelope.ingest.map(Place::from),
@@ -507,7 +509,8 @@ mod tests {
         assert_eq!(shown["replay"]["count"], 2);
         assert_eq!(shown["unknown"][0], serde_json::json!({"tag": 99, "hex": "0102"}));
         let text = to_text(&record, None, &[], false);
-        for word in ["t.x[2]@7", "email=ada@example.com", "field 99: 0x0102", "version 2", "key 0xfe", "ce_type: order"] {
+        for word in ["t.x[2]@7", "email=ada@example.com", "field 99: 0x0102", "version 2", "key 0xfe", "ce_type: order"]
+        {
             assert!(text.contains(word), "{word} in {text}");
         }
     }

@@ -219,7 +219,9 @@ fn settle(config: &Config, which: &Which, deed: &Deed, dry_run: bool, yes: bool)
         output::line(&tally.summary(chosen.len(), dry_run))?;
     }
     if chosen.more {
-        output::complaint(&format!("more than {CHOSEN_MAX} were selected; the others are still open, run the command again"));
+        output::complaint(&format!(
+            "more than {CHOSEN_MAX} were selected; the others are still open, run the command again"
+        ));
     }
     Ok(if tally.refused == 0 && missing.is_empty() { Exit::Success } else { Exit::Problem })
 }
@@ -311,7 +313,10 @@ mod tests {
     #[test]
     fn the_summary_tells_what_became_of_every_letter() {
         let tally = Tally { replayed: 3, together: 1, refused: 2, told: 6, ..Tally::default() };
-        assert_eq!(tally.summary(7, false), "3 replayed, 1 settled with them, 2 refused, 1 gone or settled by somebody else meanwhile");
+        assert_eq!(
+            tally.summary(7, false),
+            "3 replayed, 1 settled with them, 2 refused, 1 gone or settled by somebody else meanwhile"
+        );
         assert!(tally.summary(6, true).starts_with("nothing was done"));
     }
 }

@@ -15,7 +15,11 @@ pub fn execute(args: &TraceArgs, global: &Global) -> Result<Exit, Error> {
     progress::clear();
     match found? {
         Found::Story(story) => {
-            if args.json { output::json(&story)? } else { output::text(&story.to_string())? }
+            if args.json {
+                output::json(&story)?
+            } else {
+                output::text(&story.to_string())?
+            }
             Ok(Exit::Success)
         }
         Found::Nobody { message, mentions } => {

@@ -163,18 +163,30 @@ mod tests {
             header("tw-error-code", "transform_threw"),
             header("tw-attempts", "1"),
         ];
-        let record =
-            Record::new(Arc::from("t.dlq.destination.k"), 0, 9, Timestamp::default(), None, None, Some(&envelope.to_bytes()), headers);
+        let record = Record::new(
+            Arc::from("t.dlq.destination.k"),
+            0,
+            9,
+            Timestamp::default(),
+            None,
+            None,
+            Some(&envelope.to_bytes()),
+            headers,
+        );
         let letter = Letter::read(&Queue::Destination("k".into()), &record);
         assert_eq!(letter.at.to_string(), "destination.k/0/9");
-        assert_eq!((letter.code.as_str(), letter.message.as_str(), letter.stage.as_str()), ("transform_threw", "too low", "route"));
+        assert_eq!(
+            (letter.code.as_str(), letter.message.as_str(), letter.stage.as_str()),
+            ("transform_threw", "too low", "route")
+        );
         assert_eq!(letter.origin.unwrap().to_string(), "t.resolved[3]@77");
         assert_eq!((letter.replays, letter.ingest.unwrap().offset), (2, 5));
     }
 
     #[test]
     fn a_letter_without_headers_is_listed_all_the_same() {
-        let record = Record::new(Arc::from("t.dlq.source.s"), 0, 0, Timestamp::default(), None, None, Some(b"\x09"), Vec::new());
+        let record =
+            Record::new(Arc::from("t.dlq.source.s"), 0, 0, Timestamp::default(), None, None, Some(b"\x09"), Vec::new());
         let letter = Letter::read(&Queue::Source("s".into()), &record);
         assert_eq!((letter.code.as_str(), letter.origin, letter.source.as_str()), ("", None, "s"));
     }

@@ -102,7 +102,10 @@ impl Marks {
             Some(Ok(mark)) => {
                 self.by_reference.insert(key.to_owned(), mark);
             }
-            Some(Err(error)) => tracing::warn!(key, "a record of the topic state.dlq could not be read, its dead letter counts as open: {error}"),
+            Some(Err(error)) => tracing::warn!(
+                key,
+                "a record of the topic state.dlq could not be read, its dead letter counts as open: {error}"
+            ),
             None => {
                 self.by_reference.remove(key);
             }

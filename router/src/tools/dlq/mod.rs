@@ -83,7 +83,11 @@ pub struct Chosen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
     /// Where the record went.
-    Replayed { topic: String, partition: i32, count: u32 },
+    Replayed {
+        topic: String,
+        partition: i32,
+        count: u32,
+    },
     /// The record went out with an earlier letter of it.
     Together,
     Discarded,
@@ -191,7 +195,13 @@ impl<'a> Dlq<'a> {
     ///
     /// # Errors
     /// There is no such queue, or no broker answers.
-    pub fn list(&self, filter: &Filter, limit: usize, settled: bool, progress: &mut dyn FnMut(&str)) -> Result<List, Error> {
+    pub fn list(
+        &self,
+        filter: &Filter,
+        limit: usize,
+        settled: bool,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<List, Error> {
         let marks = Marks::read(&self.reader, &self.names)?;
         let mut list = List::default();
         self.scan(filter, progress, |letter| {
@@ -281,7 +291,11 @@ impl<'a> Dlq<'a> {
     ///
     /// # Errors
     /// There is no such queue, or no broker answers.
-    pub fn pick(&self, wanted: &[Reference], progress: &mut dyn FnMut(&str)) -> Result<(Chosen, Vec<(Reference, Option<Mark>)>), Error> {
+    pub fn pick(
+        &self,
+        wanted: &[Reference],
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<(Chosen, Vec<(Reference, Option<Mark>)>), Error> {
         let marks = Marks::read(&self.reader, &self.names)?;
         let mut chosen = Chosen::default();
         let mut missing = Vec::new();
@@ -347,11 +361,18 @@ impl<'a> Dlq<'a> {
     ///
     /// # Errors
     /// Kafka fails; batches that were told are done, the others did not happen.
-    pub fn settle(&self, chosen: &Chosen, deed: &Deed, each: &mut dyn FnMut(&Reference, Done)) -> Result<String, Error> {
+    pub fn settle(
+        &self,
+        chosen: &Chosen,
+        deed: &Deed,
+        each: &mut dyn FnMut(&Reference, Done),
+    ) -> Result<String, Error> {
         marks::ensure_topic(self.config, &self.reader, &self.names)?;
         let mut outputs = vec![self.names.state_dlq(), self.names.ledger()];
         if matches!(deed, Deed::Replay { .. }) {
-            outputs.extend(chosen.letters.iter().filter_map(|listed| listed.letter.origin.as_ref()).map(|at| at.topic.clone()));
+            outputs.extend(
+                chosen.letters.iter().filter_map(|listed| listed.letter.origin.as_ref()).map(|at| at.topic.clone()),
+            );
             outputs.sort();
             outputs.dedup();
         }
@@ -373,11 +394,15 @@ impl<'a> Dlq<'a> {
                     self.prepare(record, letter, deed, &people, &replay, &mut seen)?
                 };
                 let done = match prepared {
-                    Prepared::Target(target, value) => self.replay(&mut producer, &mut ledger, record, letter, target, value)?,
+                    Prepared::Target(target, value) => {
+                        self.replay(&mut producer, &mut ledger, record, letter, target, value)?
+                    }
                     Prepared::Done(done) => done,
                 };
                 let mark = match (&done, deed) {
-                    (Done::Replayed { .. } | Done::Together, _) => Some(Mark::replayed(letter, now().to_string(), &replay)),
+                    (Done::Replayed { .. } | Done::Together, _) => {
+                        Some(Mark::replayed(letter, now().to_string(), &replay))
+                    }
                     (Done::Discarded, Deed::Discard { reason }) => {
                         note_discarded(&mut ledger, self.config, letter);
                         Some(Mark::discarded(letter, now().to_string(), reason))
@@ -551,9 +576,10 @@ impl Seen {
 fn note_discarded(ledger: &mut Ledger, config: &Config, letter: &Letter) {
     let Some(place) = &letter.ingest else { return };
     let (destination, lane) = match &letter.at.queue {
-        Queue::Destination(name) => {
-            (name.as_str(), letter.profile.map_or(0, |profile| i32::try_from(profile.lane(config.kafka.lanes)).unwrap_or(0)))
-        }
+        Queue::Destination(name) => (
+            name.as_str(),
+            letter.profile.map_or(0, |profile| i32::try_from(profile.lane(config.kafka.lanes)).unwrap_or(0)),
+        ),
         Queue::Source(_) => ("", place.partition),
     };
     let round = letter.replays.saturating_add(1);

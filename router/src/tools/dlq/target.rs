@@ -4,9 +4,9 @@
 //! topic, in the lane of the person whom it belongs to *now*, marked for its destination alone. A dead letter of resolve goes back to the topic of
 //! its source, where it is a new record with the position of the old one, so that it cannot supersede what came after it.
 
+use tailwater_core::SourcePosition;
 use tailwater_core::envelope::{Envelope, Identifier, Redelivery};
 use tailwater_core::limits::REPLAYS_MAX;
-use tailwater_core::SourcePosition;
 use tailwater_identity::Person;
 
 use super::letter::{Letter, Queue};
@@ -48,7 +48,9 @@ pub enum Refusal {
     NoEnvelope,
     #[error("it names no profile; it can be shown and discarded")]
     NoProfile,
-    #[error("the source could only announce it, the row itself is not in Kafka; change the row and its source will bring it again")]
+    #[error(
+        "the source could only announce it, the row itself is not in Kafka; change the row and its source will bring it again"
+    )]
     Announced,
     #[error("its value did not fit into the dead letter, and {0} is no longer in Kafka")]
     ValueGone(String),
@@ -75,8 +77,7 @@ pub fn check(config: &Config, letter: &Letter, record: &Record, force: bool) -> 
             if header_text(record, ANNOUNCED).is_some() {
                 return Err(Refusal::Announced);
             }
-            let source =
-                config.sources.get(name).ok_or_else(|| Refusal::NotConfigured(format!("source {name}")))?;
+            let source = config.sources.get(name).ok_or_else(|| Refusal::NotConfigured(format!("source {name}")))?;
             expect(&origin.topic, &[input_topic(&names, source)])
         }
         Queue::Destination(name) => {
@@ -179,8 +180,8 @@ workspace: w
 kafka: { brokers: '127.0.0.1:9092', prefix: 't.', lanes: 8 }
 identity:
   types:
-    customer_id: { priority: 1 }
-    email: { priority: 2, normalise: email }
+    customer_id: { priority: 1, max: 1 }
+    email: { priority: 2, max: 5, normalise: email }
 sources:
   rows: { type: kafka, kind: state, topic: app.rows, key: customer_id, strict: false, identifiers: { customer_id: customer_id } }
 accounts:
@@ -220,7 +221,16 @@ destinations:
         headers.rotate_left(1);
         let bytes = envelope.to_bytes();
         let header = (*envelope != Envelope::default()).then_some(bytes.as_slice());
-        let record = Record::new(Arc::from("t.dlq.x"), 0, 4, Timestamp::from_millis(5), Some(b"key"), Some(b"{}"), header, headers);
+        let record = Record::new(
+            Arc::from("t.dlq.x"),
+            0,
+            4,
+            Timestamp::from_millis(5),
+            Some(b"key"),
+            Some(b"{}"),
+            header,
+            headers,
+        );
         (Letter::read(&queue, &record), record)
     }
 
@@ -242,16 +252,21 @@ destinations:
             profile: survivor,
             sequence: 4,
             absorbed: vec![profile()],
-            identifiers: [("customer_id", "c1", true), ("email", "old@example.com", false), ("email", "ada@example.com", true), ("gone", "x", true)]
-                .into_iter()
-                .map(|(kind, value, in_use)| Held {
-                    kind: kind.into(),
-                    match_key: value.into(),
-                    value: value.into(),
-                    added: Timestamp::default(),
-                    in_use,
-                })
-                .collect(),
+            identifiers: [
+                ("customer_id", "c1", true),
+                ("email", "old@example.com", false),
+                ("email", "ada@example.com", true),
+                ("gone", "x", true),
+            ]
+            .into_iter()
+            .map(|(kind, value, in_use)| Held {
+                kind: kind.into(),
+                match_key: value.into(),
+                value: value.into(),
+                added: Timestamp::default(),
+                in_use,
+            })
+            .collect(),
         };
         let target = target(&config(), &letter, &record, Some(&person), "r1", false).unwrap();
         assert_eq!(target.topic, "t.resolved");
@@ -277,7 +292,10 @@ destinations:
     fn a_letter_of_a_source_goes_back_to_its_partition_with_its_position() {
         let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &Envelope::default(), &[]);
         let target = target(&config(), &letter, &record, None, "r1", false).unwrap();
-        assert_eq!((target.topic.as_str(), target.partition, target.key.as_deref()), ("app.rows", 3, Some(&b"key"[..])));
+        assert_eq!(
+            (target.topic.as_str(), target.partition, target.key.as_deref()),
+            ("app.rows", 3, Some(&b"key"[..]))
+        );
         let envelope = Envelope::decode(&target.header).unwrap();
         let place = Coordinates { topic: "app.rows", partition: 3, offset: 77 };
         assert_eq!(envelope.position, Some(SourcePosition::Log(place)));

@@ -234,8 +234,8 @@ fn identity(record: &Record) -> Option<Decoded> {
 
 #[cfg(test)]
 mod tests {
-    use tailwater_core::ledger::{End, Stage, Writer};
     use tailwater_core::Coordinates;
+    use tailwater_core::ledger::{End, Stage, Writer};
 
     use super::*;
 
@@ -254,7 +254,11 @@ mod tests {
         let decoded = decode("ledger", &record("t.ledger", &key, Some(&value))).unwrap();
         assert_eq!(decoded.json["ends"][0]["offsets"], json!(["1030-1032", "1040"]));
         assert_eq!(decoded.json["ends"][0]["count"], 4);
-        assert!(decoded.lines[0].contains("send at klaviyo: t.ingest.ltv[2] offsets 1024 to 2047"), "{:?}", decoded.lines);
+        assert!(
+            decoded.lines[0].contains("send at klaviyo: t.ingest.ltv[2] offsets 1024 to 2047"),
+            "{:?}",
+            decoded.lines
+        );
         assert_eq!(decoded.lines[1], "skipped (duplicate): 4 records, 1030-1032, 1040");
         let broken = decode("ledger", &record("t.ledger", &key, Some(b"\x02"))).unwrap();
         assert!(broken.lines[0].contains("unknown version"));

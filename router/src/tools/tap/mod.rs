@@ -35,7 +35,9 @@ pub enum From {
 pub enum Format {
     /// One object a line.
     Json,
-    Text { lay_out: bool },
+    Text {
+        lay_out: bool,
+    },
 }
 
 #[derive(Debug, Clone)]

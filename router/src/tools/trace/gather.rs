@@ -144,7 +144,13 @@ impl Gatherer<'_> {
     }
 
     /// Notes the event that a record carries, if it is one of those that are asked for.
-    fn note<'f>(found: &'f mut Gathered, profiles: &[ProfileId], only: Option<EventId>, record: &Record, envelope: &Envelope<'_>) -> Option<&'f mut Facts> {
+    fn note<'f>(
+        found: &'f mut Gathered,
+        profiles: &[ProfileId],
+        only: Option<EventId>,
+        record: &Record,
+        envelope: &Envelope<'_>,
+    ) -> Option<&'f mut Facts> {
         if envelope.role != Role::Event || !envelope.profile.is_some_and(|profile| profiles.contains(&profile)) {
             return None;
         }
@@ -229,7 +235,8 @@ impl Gatherer<'_> {
             .collect();
         self.reader.read::<Error>(&ranges, |record| {
             let Some(key) = record.key() else { return Ok(true) };
-            let ours = prefixes.iter().any(|prefix| if prefix.len() == 1 { key == prefix } else { key.starts_with(prefix) });
+            let ours =
+                prefixes.iter().any(|prefix| if prefix.len() == 1 { key == prefix } else { key.starts_with(prefix) });
             if ours {
                 // The topic may hold several versions of a key until it is compacted: the last one counts.
                 match record.value() {
@@ -383,7 +390,8 @@ fn passed(record: &Record, envelope: &Envelope<'_>) -> Passed {
 }
 
 fn describe(operation: &tailwater_core::operation::Operation) -> String {
-    let lists = if operation.lists.is_empty() { String::new() } else { format!(" with lists {}", operation.lists.join(", ")) };
+    let lists =
+        if operation.lists.is_empty() { String::new() } else { format!(" with lists {}", operation.lists.join(", ")) };
     format!("{} by route {}{lists}", operation.kind.as_str(), operation.route)
 }
 

@@ -32,7 +32,10 @@ const MENTION_BYTES_MIN: usize = 4;
 pub enum Found {
     Story(Box<Story>),
     /// Nobody has the identifier, or there is no such event: a sentence for the person who asked, and dead letters that mention it.
-    Nobody { message: String, mentions: Vec<Letter> },
+    Nobody {
+        message: String,
+        mentions: Vec<Letter>,
+    },
 }
 
 /// Whom or what a person asks about.
@@ -99,7 +102,9 @@ fn questions<'a>(what: &'a str, kind: Option<&'a str>, kinds: &[&str]) -> Vec<Qu
         questions.push(Question::Profile(id));
     }
     match what.split_once('=') {
-        Some((kind, value)) if kinds.contains(&kind) => questions.push(Question::Identifier { kind: Some(kind), value }),
+        Some((kind, value)) if kinds.contains(&kind) => {
+            questions.push(Question::Identifier { kind: Some(kind), value })
+        }
         Some(_) | None => questions.push(Question::Identifier { kind: None, value: what }),
     }
     questions
@@ -115,7 +120,10 @@ fn nobody(what: &str, kind: Option<&str>, kinds: &[&str]) -> String {
 
 fn several(value: &str, people: &[Person]) -> String {
     let who: Vec<String> = people.iter().map(|person| person.profile.to_string()).collect();
-    format!("{value} is an identifier of several people, by different types: {}; say which with --type, or trace a profile", who.join(", "))
+    format!(
+        "{value} is an identifier of several people, by different types: {}; say which with --type, or trace a profile",
+        who.join(", ")
+    )
 }
 
 /// Asks Kafka.
@@ -223,9 +231,15 @@ mod tests {
             [Question::Identifier { kind: Some("email"), value: "ada@example.com" }]
         );
         assert_eq!(questions("x=y", None, KINDS), [bare("x=y")], "not a declared type");
-        assert_eq!(questions("email=x", Some("customer_id"), KINDS), [Question::Identifier { kind: Some("customer_id"), value: "email=x" }]);
+        assert_eq!(
+            questions("email=x", Some("customer_id"), KINDS),
+            [Question::Identifier { kind: Some("customer_id"), value: "email=x" }]
+        );
         let event = "5f0c1d2e3a4b5c6d7e8f901234567890";
-        assert!(matches!(questions(event, None, KINDS)[..], [Question::Event(_), Question::Profile(_), Question::Identifier { .. }]));
+        assert!(matches!(
+            questions(event, None, KINDS)[..],
+            [Question::Event(_), Question::Profile(_), Question::Identifier { .. }]
+        ));
         let profile = "7a113a7e-52d4-5c1e-9a40-6b1c0c5f7e21";
         assert!(matches!(questions(profile, None, KINDS)[..], [Question::Profile(_), Question::Identifier { .. }]));
     }

@@ -179,9 +179,7 @@ impl Mention {
 /// Tells what was found.
 pub fn tell(config: &Config, person: Person, gathered: Gathered, one_event: bool) -> Story {
     let mut facts: Vec<(Place, Facts)> = gathered.events.into_iter().collect();
-    facts.sort_by(|(a_place, a), (b_place, b)| {
-        (a.came_in, a.sequence, a_place).cmp(&(b.came_in, b.sequence, b_place))
-    });
+    facts.sort_by(|(a_place, a), (b_place, b)| (a.came_in, a.sequence, a_place).cmp(&(b.came_in, b.sequence, b_place)));
     let mut events = Vec::with_capacity(facts.len());
     let mut destinations: BTreeMap<String, Summary> = BTreeMap::new();
     for (ingest, facts) in facts {
@@ -196,8 +194,11 @@ pub fn tell(config: &Config, person: Person, gathered: Gathered, one_event: bool
                 merging: gathered.merging.contains(name),
             };
             let outcome = Outcome { steps: steps(at), verdict: verdict(&scene, at) };
-            let summary =
-                destinations.entry(name.clone()).or_insert_with(|| Summary { counts: BTreeMap::new(), newest: None, newest_source: None });
+            let summary = destinations.entry(name.clone()).or_insert_with(|| Summary {
+                counts: BTreeMap::new(),
+                newest: None,
+                newest_source: None,
+            });
             *summary.counts.entry(outcome.verdict.status).or_default() += 1;
             if outcome.verdict.status != Status::NotSubscribed {
                 summary.newest = Some(outcome.verdict.clone());
@@ -260,8 +261,8 @@ struct Scene<'a> {
 
 fn steps(at: &At) -> Vec<Step> {
     let mut steps = Vec::new();
-    let held_before = at.held.is_none()
-        && at.ends.values().flatten().any(|(end, reason)| *end == End::Held && !reason.is_empty());
+    let held_before =
+        at.held.is_none() && at.ends.values().flatten().any(|(end, reason)| *end == End::Held && !reason.is_empty());
     if held_before {
         steps.push(Step { at: None, text: "was held until the person had the destination's key".to_owned() });
     }
@@ -295,13 +296,16 @@ fn steps(at: &At) -> Vec<Step> {
 
 /// Where the event is at the destination. The ledger's latest round has the last word; what it does not end must be on its way.
 fn verdict(scene: &Scene<'_>, at: &At) -> Verdict {
-    let last = at.ends.last_key_value().and_then(|(round, ends)| ends.last().map(|(end, reason)| (*round, *end, reason)));
+    let last =
+        at.ends.last_key_value().and_then(|(round, ends)| ends.last().map(|(end, reason)| (*round, *end, reason)));
     match last {
         // A replay that is on its way again is not in the ledger's last word yet.
         Some((_, End::Delivered, _)) => delivered(at),
         Some((_, End::Skipped, reason)) => skipped(reason, at),
         Some((_, End::DeadLettered, reason)) => dead_lettered(reason, at),
-        Some((_, End::Resolved | End::Held | End::Routed | End::Parked, _)) | None => on_its_way(scene, at, last.is_some()),
+        Some((_, End::Resolved | End::Held | End::Routed | End::Parked, _)) | None => {
+            on_its_way(scene, at, last.is_some())
+        }
     }
 }
 
@@ -316,7 +320,8 @@ fn delivered(at: &At) -> Verdict {
 }
 
 fn skipped(reason: &str, at: &At) -> Verdict {
-    let attempt = at.attempts.iter().rfind(|attempt| attempt.outcome == "skipped" && attempt.code.as_deref() == Some(reason));
+    let attempt =
+        at.attempts.iter().rfind(|attempt| attempt.outcome == "skipped" && attempt.code.as_deref() == Some(reason));
     let when = attempt.map_or_else(String::new, |attempt| format!(" at {}", attempt.at));
     Verdict {
         status: Status::Skipped,
@@ -351,7 +356,12 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
     };
     if let Some(since) = at.held {
         return if *merging {
-            waits(Status::Held, Some(since), None, format!("held since {since} behind a merge of two profiles; it goes on by itself"))
+            waits(
+                Status::Held,
+                Some(since),
+                None,
+                format!("held since {since} behind a merge of two profiles; it goes on by itself"),
+            )
         } else {
             let until = since.saturating_add(Duration::from_secs(destination.hold_for.as_secs()));
             let paused = pause.map_or_else(String::new, |pause| format!("; {}", paused_text(pause)));
@@ -363,7 +373,12 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
         };
     }
     if let Some(since) = at.parked {
-        return waits(Status::Held, Some(since), None, format!("waits in send since {since} behind a merge of two profiles; it goes on by itself"));
+        return waits(
+            Status::Held,
+            Some(since),
+            None,
+            format!("waits in send since {since} behind a merge of two profiles; it goes on by itself"),
+        );
     }
     if let Some((_, behind)) = at.unrouted {
         return match pause {
@@ -373,7 +388,12 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
                 code: Some(pause.code.clone()),
                 text: format!("waits: {}", paused_text(pause)),
             },
-            None => waits(Status::InFlight, None, None, format!("not routed yet: route has {behind} records before it in the lane")),
+            None => waits(
+                Status::InFlight,
+                None,
+                None,
+                format!("not routed yet: route has {behind} records before it in the lane"),
+            ),
         };
     }
     if let Some(passed) = at.outbound.last() {
@@ -395,17 +415,28 @@ fn paused_text(pause: &Pause) -> String {
 fn being_sent(passed: &Passed, at: &At) -> Verdict {
     let (when, code, text) = match at.attempts.last() {
         Some(attempt) if attempt.outcome == "retry" => {
-            let (code, message) = (attempt.code.clone().unwrap_or_default(), attempt.message.as_deref().unwrap_or_default());
-            (Some(attempt.at.clone()), Some(code.clone()), format!("attempt {} at {} failed, it is tried again: {code}: {message}", attempt.attempt, attempt.at))
+            let (code, message) =
+                (attempt.code.clone().unwrap_or_default(), attempt.message.as_deref().unwrap_or_default());
+            (
+                Some(attempt.at.clone()),
+                Some(code.clone()),
+                format!("attempt {} at {} failed, it is tried again: {code}: {message}", attempt.attempt, attempt.at),
+            )
         }
         Some(attempt) if attempt.outcome == "accepted" => {
             let job = attempt.ticket.as_deref().unwrap_or("(unnamed)");
-            (Some(attempt.at.clone()), None, format!("accepted at {} by the vendor, whose job {job} has not ended yet", attempt.at))
+            (
+                Some(attempt.at.clone()),
+                None,
+                format!("accepted at {} by the vendor, whose job {job} has not ended yet", attempt.at),
+            )
         }
         Some(_) | None => {
             let text = match passed.behind {
                 Some(0) | None => "routed, its delivery has not ended yet".to_owned(),
-                Some(behind) => format!("routed, waits for its turn: send has not ended {behind} records before it in the lane, at most"),
+                Some(behind) => format!(
+                    "routed, waits for its turn: send has not ended {behind} records before it in the lane, at most"
+                ),
             };
             (None, None, text)
         }
@@ -449,7 +480,10 @@ mod tests {
     }
 
     fn ends(rounds: &[(u32, &[(End, &str)])]) -> BTreeMap<u32, BTreeSet<(End, String)>> {
-        rounds.iter().map(|(round, ends)| (*round, ends.iter().map(|(end, why)| (*end, (*why).to_owned())).collect())).collect()
+        rounds
+            .iter()
+            .map(|(round, ends)| (*round, ends.iter().map(|(end, why)| (*end, (*why).to_owned())).collect()))
+            .collect()
     }
 
     fn attempt(outcome: &str, code: Option<&str>) -> Attempt {
@@ -469,14 +503,27 @@ mod tests {
 
     fn outbound() -> Vec<Passed> {
         let at = Place { topic: "t.outbound.klaviyo".into(), partition: 1, offset: 9 };
-        vec![Passed { at, replay: 0, operations: vec!["upsert_profile by route ltv".into()], behind: Some(4), only: None }]
+        vec![Passed {
+            at,
+            replay: 0,
+            operations: vec!["upsert_profile by route ltv".into()],
+            behind: Some(4),
+            only: None,
+        }]
     }
 
     #[test]
     fn an_end_in_the_ledger_is_the_answer() {
-        let delivered = At { ends: ends(&[(0, &[(End::Held, "no_key"), (End::Delivered, "")])]), attempts: vec![attempt("delivered", None)], ..At::default() };
+        let delivered = At {
+            ends: ends(&[(0, &[(End::Held, "no_key"), (End::Delivered, "")])]),
+            attempts: vec![attempt("delivered", None)],
+            ..At::default()
+        };
         let verdict = told(&delivered);
-        assert_eq!((verdict.status, verdict.text.as_str()), (Status::Delivered, "delivered at 2026-03-01T00:00:00.000Z, by attempt 2"));
+        assert_eq!(
+            (verdict.status, verdict.text.as_str()),
+            (Status::Delivered, "delivered at 2026-03-01T00:00:00.000Z, by attempt 2")
+        );
         assert!(steps(&delivered)[0].text.contains("was held"));
         let skipped = told(&At { ends: ends(&[(0, &[(End::Skipped, "filtered")])]), ..At::default() });
         assert_eq!(skipped.text, "skipped: filtered, the route's condition does not hold for the event");
@@ -490,10 +537,18 @@ mod tests {
             message: "the phone number is not valid".into(),
             settled: None,
         };
-        let dead = At { ends: ends(&[(0, &[(End::DeadLettered, "vendor_rejected")])]), letters: vec![letter], ..At::default() };
+        let dead = At {
+            ends: ends(&[(0, &[(End::DeadLettered, "vendor_rejected")])]),
+            letters: vec![letter],
+            ..At::default()
+        };
         let verdict = told(&dead);
         assert_eq!((verdict.status, verdict.code.as_deref()), (Status::DeadLettered, Some("vendor_rejected")));
-        assert!(verdict.text.contains("phone number") && verdict.text.contains("dlq show destination.klaviyo/0/7"), "{}", verdict.text);
+        assert!(
+            verdict.text.contains("phone number") && verdict.text.contains("dlq show destination.klaviyo/0/7"),
+            "{}",
+            verdict.text
+        );
     }
 
     #[test]
@@ -510,7 +565,12 @@ mod tests {
 
     #[test]
     fn a_held_event_says_what_it_waits_for_and_until_when() {
-        let held = At { held: Some(Timestamp::from_millis(0)), ends: ends(&[(0, &[(End::Held, "no_key")])]), unrouted: None, ..At::default() };
+        let held = At {
+            held: Some(Timestamp::from_millis(0)),
+            ends: ends(&[(0, &[(End::Held, "no_key")])]),
+            unrouted: None,
+            ..At::default()
+        };
         let verdict = told(&held);
         assert_eq!((verdict.status, verdict.code.as_deref()), (Status::Held, Some("no_key")));
         for words in ["held since 1970-01-01T00:00:00.000Z", "has no email", "after 1970-01-02T00:00:00.000Z"] {
@@ -523,7 +583,12 @@ mod tests {
     fn what_waits_before_route_is_told_with_the_pause_or_the_distance() {
         let at = At { unrouted: Some((0, 12)), ..At::default() };
         assert!(told(&at).text.contains("12 records before it"));
-        let pause = Pause { route: "ltv".into(), code: "missing_column".into(), message: "ltv_score".into(), since: "2026-03-01T00:00:00.000Z".into() };
+        let pause = Pause {
+            route: "ltv".into(),
+            code: "missing_column".into(),
+            message: "ltv_score".into(),
+            since: "2026-03-01T00:00:00.000Z".into(),
+        };
         let verdict = told_with(&at, true, Some(&pause), false);
         assert_eq!((verdict.status, verdict.code.as_deref()), (Status::Paused, Some("missing_column")));
         assert!(verdict.text.contains("route ltv is paused since 2026-03-01"), "{}", verdict.text);
@@ -531,7 +596,8 @@ mod tests {
 
     #[test]
     fn what_send_is_at_is_told_by_its_last_attempt() {
-        let at = |attempts| At { ends: ends(&[(0, &[(End::Routed, "")])]), outbound: outbound(), attempts, ..At::default() };
+        let at =
+            |attempts| At { ends: ends(&[(0, &[(End::Routed, "")])]), outbound: outbound(), attempts, ..At::default() };
         assert!(told(&at(vec![])).text.contains("waits for its turn"));
         let retry = told(&at(vec![attempt("retry", Some("rate_limited"))]));
         assert_eq!(retry.code.as_deref(), Some("rate_limited"));

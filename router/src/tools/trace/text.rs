@@ -27,7 +27,10 @@ impl fmt::Display for Story {
         }
         writeln!(f)?;
         if self.events.is_empty() {
-            writeln!(f, "no events: Kafka has removed them, or they ended before a profile was found (`tailwater dlq list`)")?;
+            writeln!(
+                f,
+                "no events: Kafka has removed them, or they ended before a profile was found (`tailwater dlq list`)"
+            )?;
         }
         for (name, summary) in &self.destinations {
             let Some(newest) = &summary.newest else {
