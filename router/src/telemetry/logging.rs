@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::Error;
 
 /// What is logged unless the operator says otherwise. Libraries tell of their own affairs at `info`; an operator wants ours.
-pub const FILTER_DEFAULT: &str = "info,delta_kernel=warn,fjall=warn,lsm_tree=warn";
+pub const FILTER_DEFAULT: &str = "info,delta_kernel=off,fjall=warn,lsm_tree=error";
 
 /// The environment variable that sets the filter.
 pub const FILTER_VARIABLE: &str = "TAILWATER_LOG";
