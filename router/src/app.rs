@@ -158,7 +158,8 @@ fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
     loop {
         match topics::plan(kafka, &wanted) {
             Ok(steps) => {
-                let blocking: Vec<&Step> = steps.iter().filter(|step| step.is_blocking() && !matches!(step, Step::Absent { .. })).collect();
+                let blocking: Vec<&Step> =
+                    steps.iter().filter(|step| step.is_blocking() && !matches!(step, Step::Absent { .. })).collect();
                 if !blocking.is_empty() {
                     let text: Vec<String> = blocking.iter().map(ToString::to_string).collect();
                     return Err(TaskError { code: code::TOPIC_MISMATCH, message: text.join("; ") });
@@ -172,7 +173,9 @@ fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
                 if missing > 0 && !kafka.create_topics {
                     return Err(TaskError {
                         code: code::TOPIC_MISSING,
-                        message: format!("{missing} topics are missing and `kafka.create_topics` is false; run `tailwater topics apply`, or `topics plan` for the list"),
+                        message: format!(
+                            "{missing} topics are missing and `kafka.create_topics` is false; run `tailwater topics apply`, or `topics plan` for the list"
+                        ),
                     });
                 }
                 let made = topics::apply(kafka, &steps).map_err(|error| TaskError::new(error.code(), &error))?;

@@ -32,7 +32,11 @@ pub enum Error {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
     #[error("the ledger could not be read at {at}: {source}")]
-    Ledger { at: String, #[source] source: tailwater_core::ledger::DecodeError },
+    Ledger {
+        at: String,
+        #[source]
+        source: tailwater_core::ledger::DecodeError,
+    },
 }
 
 impl Error {

@@ -129,7 +129,11 @@ impl<'a> Read<'a> {
         self.waiting(&self.names.state_send(destination), &mut places.parked)
     }
 
-    fn waiting(&self, topic: &str, blocks: &mut BTreeMap<tally::BlockId, tailwater_core::ledger::Bitmap>) -> Result<(), Error> {
+    fn waiting(
+        &self,
+        topic: &str,
+        blocks: &mut BTreeMap<tally::BlockId, tailwater_core::ledger::Bitmap>,
+    ) -> Result<(), Error> {
         if self.reader.partitions(topic)?.is_none() {
             return Ok(());
         }

@@ -103,7 +103,8 @@ impl Audit {
         if !complete {
             return later;
         }
-        let (confirmed, moving): (Vec<Lost>, Vec<Lost>) = later.lost.into_iter().partition(|lost| before.contains(lost));
+        let (confirmed, moving): (Vec<Lost>, Vec<Lost>) =
+            later.lost.into_iter().partition(|lost| before.contains(lost));
         for lost in moving {
             if let Some(flow) =
                 later.flows.iter_mut().find(|flow| flow.source == lost.source && flow.destination == lost.destination)
@@ -149,7 +150,8 @@ impl Audit {
             .ok();
         }
         for flow in &self.flows {
-            let notes = [("delivered", &flow.delivered), ("skipped", &flow.skipped), ("dead-lettered", &flow.dead_lettered)];
+            let notes =
+                [("delivered", &flow.delivered), ("skipped", &flow.skipped), ("dead-lettered", &flow.dead_lettered)];
             for (what, counts) in notes {
                 for (reason, count) in counts.iter().filter(|(reason, _)| !reason.is_empty()) {
                     writeln!(text, "{} to {}: {count} {what} ({reason})", flow.source, flow.destination).ok();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tailwater_core::ledger::{BLOCK, Bitmap, End, Entries, Key};
 
-use super::report::{Audit, Flow, Lost};
 use super::Place;
+use super::report::{Audit, Flow, Lost};
 use crate::config::model::Config;
 use crate::kafka::topics::{self, Names};
 
@@ -244,11 +244,8 @@ mod tests {
 
     #[test]
     fn a_record_that_left_a_stage_and_is_nowhere_is_unaccounted() {
-        let round = entries(&[
-            (End::Resolved, "", &[0, 1, 2, 3]),
-            (End::Routed, "", &[1, 2]),
-            (End::Held, "no_key", &[3]),
-        ]);
+        let round =
+            entries(&[(End::Resolved, "", &[0, 1, 2, 3]), (End::Routed, "", &[1, 2]), (End::Held, "no_key", &[3])]);
         // 0 was resolved and is not in `resolved`; 1 was routed and is not in `outbound`; 2 is; 3 is held but not in the state.
         let (flow, left) = counted(&[0, 1, 2, 3], &[round], &places(&[], &[], &[2], &[]));
         assert_eq!(left, [0, 1, 3]);

@@ -10,14 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use rdkafka::Offset;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol};
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
+};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::Offset;
 use tracing::{debug, info, warn};
 
 use super::client::{self, Context};
@@ -182,10 +184,7 @@ impl Consumer {
     pub fn subscribe(kafka: &Kafka, group: &str, topics: &[String]) -> Result<Self, Error> {
         let consumer = Self::create(kafka, group)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        consumer
-            .inner
-            .subscribe(&names)
-            .map_err(|source| Error::Client { during: "subscribe to topics", source })?;
+        consumer.inner.subscribe(&names).map_err(|source| Error::Client { during: "subscribe to topics", source })?;
         Ok(consumer)
     }
 
@@ -283,7 +282,8 @@ impl Consumer {
             return Ok(Polled::Event(event));
         }
         if self.inner.context().base.health.is_fatal() {
-            let detail = self.inner.client().fatal_error().map_or_else(String::new, |(code, text)| format!("{code}: {text}"));
+            let detail =
+                self.inner.client().fatal_error().map_or_else(String::new, |(code, text)| format!("{code}: {text}"));
             return Err(Error::Fatal { during: "consume", detail });
         }
         if !records.is_empty() {
@@ -316,9 +316,11 @@ impl Consumer {
                     // A topic that was just made may need a moment to be known everywhere.
                     let since = *self.waiting_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > Duration::from_secs(30) {
-                        let topic = self.inner.subscription().ok().and_then(|list| {
-                            list.elements().first().map(|element| element.topic().to_owned())
-                        });
+                        let topic = self
+                            .inner
+                            .subscription()
+                            .ok()
+                            .and_then(|list| list.elements().first().map(|element| element.topic().to_owned()));
                         return Err(Error::TopicMissing { topic: topic.unwrap_or_default() });
                     }
                     debug!(group = %self.group, "a topic is not known yet");
@@ -417,7 +419,9 @@ impl Consumer {
                         high,
                     });
                 }
-                Some(committed) => Start { topic: Arc::clone(topic), partition: *partition, offset: committed, committed: true },
+                Some(committed) => {
+                    Start { topic: Arc::clone(topic), partition: *partition, offset: committed, committed: true }
+                }
                 None => Start { topic: Arc::clone(topic), partition: *partition, offset: low, committed: false },
             };
             starts.push(start);
@@ -430,11 +434,8 @@ impl Consumer {
     /// # Errors
     /// No answer in time.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
-        patiently(|| self.inner.fetch_watermarks(topic, partition, QUERY_TIMEOUT)).map_err(|source| Error::Unreachable {
-            brokers: self.brokers.clone(),
-            during: "read watermarks",
-            source,
-        })
+        patiently(|| self.inner.fetch_watermarks(topic, partition, QUERY_TIMEOUT))
+            .map_err(|source| Error::Unreachable { brokers: self.brokers.clone(), during: "read watermarks", source })
     }
 
     /// Answers [`Event::Assign`]: the partitions are read from these offsets.
@@ -517,6 +518,9 @@ impl Consumer {
     }
 }
 
+/// How long what waits in the client's queue is served before it closes.
+const CLOSE_DRAIN_MAX: Duration = Duration::from_secs(2);
+
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.inner.context().closing.store(true, Ordering::Relaxed);
@@ -539,6 +543,13 @@ impl Drop for Consumer {
             if let Err(error) = answer {
                 debug!(group = %self.group, "while leaving the group: {error}");
             }
+        }
+        // Closing redirects the client's queue onto itself and loses what waits in it; a lost rebalance would never be answered, and
+        // the client would wait for that answer for ever. So everything is served before, until nothing comes any more.
+        let deadline = Instant::now() + CLOSE_DRAIN_MAX;
+        let mut silent = 0;
+        while silent < 3 && Instant::now() < deadline {
+            silent = if self.inner.poll(Duration::from_millis(20)).is_some() { 0 } else { silent + 1 };
         }
     }
 }

@@ -26,9 +26,7 @@ pub use record::Record;
 const LEADER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Asks again while a partition has no leader yet.
-fn patiently<T>(
-    ask: impl Fn() -> Result<T, rdkafka::error::KafkaError>,
-) -> Result<T, rdkafka::error::KafkaError> {
+fn patiently<T>(ask: impl Fn() -> Result<T, rdkafka::error::KafkaError>) -> Result<T, rdkafka::error::KafkaError> {
     use rdkafka::types::RDKafkaErrorCode as Answer;
     let started = std::time::Instant::now();
     loop {
@@ -55,15 +53,24 @@ fn patiently<T>(
 /// Why a Kafka operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no broker answers at {brokers} ({during}); check `kafka.brokers`, that the brokers run, and the network between")]
-    Unreachable { brokers: String, during: &'static str, #[source] source: rdkafka::error::KafkaError },
+    #[error(
+        "no broker answers at {brokers} ({during}); check `kafka.brokers`, that the brokers run, and the network between"
+    )]
+    Unreachable {
+        brokers: String,
+        during: &'static str,
+        #[source]
+        source: rdkafka::error::KafkaError,
+    },
     #[error("the broker refuses to {during}: {detail}; grant the right or see the reference of topics and groups")]
     Unauthorized { during: String, detail: String },
     #[error("the Kafka client cannot go on ({during}): {detail}")]
     Fatal { during: &'static str, detail: String },
     #[error("the transaction was aborted ({during}): {detail}; the batch is read again")]
     Aborted { during: &'static str, detail: String },
-    #[error("a record of {bytes} bytes for {topic} exceeds the broker's size limit; raise `message.max.bytes` of the topic or shrink the row")]
+    #[error(
+        "a record of {bytes} bytes for {topic} exceeds the broker's size limit; raise `message.max.bytes` of the topic or shrink the row"
+    )]
     TooLarge { topic: String, bytes: usize },
     #[error(
         "the committed offset {committed} of {topic}[{partition}] lies outside of what the topic holds ({low} to {high}): {}",
@@ -75,7 +82,11 @@ pub enum Error {
     #[error("the Kafka option is not valid: {detail}")]
     Option { detail: String },
     #[error("could not {during}")]
-    Client { during: &'static str, #[source] source: rdkafka::error::KafkaError },
+    Client {
+        during: &'static str,
+        #[source]
+        source: rdkafka::error::KafkaError,
+    },
 }
 
 impl Error {

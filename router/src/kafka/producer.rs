@@ -157,7 +157,8 @@ impl Producer {
         let mut config = client::producer(kafka, id);
         if let Some(limit) = super::topics::message_bytes_max(kafka, topics)? {
             // The broker measures the batch that carries the record: leave room for its frame.
-            config.set("message.max.bytes", limit.saturating_sub(BATCH_OVERHEAD).clamp(1000, 1_000_000_000).to_string());
+            config
+                .set("message.max.bytes", limit.saturating_sub(BATCH_OVERHEAD).clamp(1000, 1_000_000_000).to_string());
         }
         let inner = BaseProducer::from_config_and_context(&config, reports)
             .map_err(|error| Error::Option { detail: error.to_string() })?;
@@ -282,10 +283,10 @@ impl Producer {
                 ),
                 topic,
                 _,
-            )) => Err(Error::Unauthorized { during: format!("write to {topic}"), detail: "no Write permission".into() }),
-            Some((error, topic, _)) => {
-                Err(Error::Aborted { during: "produce", detail: format!("{error} ({topic})") })
+            )) => {
+                Err(Error::Unauthorized { during: format!("write to {topic}"), detail: "no Write permission".into() })
             }
+            Some((error, topic, _)) => Err(Error::Aborted { during: "produce", detail: format!("{error} ({topic})") }),
         }
     }
 

@@ -73,7 +73,12 @@ impl Reader {
     /// No broker answers.
     pub fn topics_with(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let metadata = self.committed.fetch_metadata(None, QUERY_TIMEOUT).map_err(self.unreachable("read metadata"))?;
-        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).filter(|name| name.starts_with(prefix)).collect())
+        Ok(metadata
+            .topics()
+            .iter()
+            .map(|topic| topic.name().to_owned())
+            .filter(|name| name.starts_with(prefix))
+            .collect())
     }
 
     /// The names of all topics that this client may see, in their order.
@@ -122,7 +127,10 @@ impl Reader {
             if started.elapsed() > client::TRANSACTION_TIMEOUT * 4 {
                 return Err(Error::Fatal {
                     during: "wait for open transactions",
-                    detail: format!("{topic}[{partition}] has been undecided from offset {stable} to {high} for {:?}", started.elapsed()),
+                    detail: format!(
+                        "{topic}[{partition}] has been undecided from offset {stable} to {high} for {:?}",
+                        started.elapsed()
+                    ),
                 });
             }
             std::thread::sleep(Duration::from_millis(100));

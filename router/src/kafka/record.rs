@@ -40,7 +40,16 @@ impl Record {
             KafkaTimestamp::CreateTime(ms) | KafkaTimestamp::LogAppendTime(ms) => Timestamp::from_millis(ms),
             KafkaTimestamp::NotAvailable => Timestamp::default(),
         };
-        Self::new(topic, message.partition(), message.offset(), timestamp, message.key(), message.payload(), header, headers)
+        Self::new(
+            topic,
+            message.partition(),
+            message.offset(),
+            timestamp,
+            message.key(),
+            message.payload(),
+            header,
+            headers,
+        )
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a Kafka record, in Kafka's own order")]

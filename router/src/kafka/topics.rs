@@ -39,14 +39,27 @@ pub struct Wanted {
 /// How a topic differs from what it must look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    Fine { name: String },
+    Fine {
+        name: String,
+    },
     Create(Wanted),
     /// A producer's topic that is not there.
-    Absent { name: String },
+    Absent {
+        name: String,
+    },
     /// Lanes cannot be changed without moving people between them.
-    Partitions { name: String, wanted: i32, found: i32 },
+    Partitions {
+        name: String,
+        wanted: i32,
+        found: i32,
+    },
     /// A setting that would lose or keep too much.
-    Setting { name: String, setting: &'static str, wanted: String, found: String },
+    Setting {
+        name: String,
+        setting: &'static str,
+        wanted: String,
+        found: String,
+    },
 }
 
 // === impl Names ===
@@ -136,7 +149,9 @@ pub fn input_topic(names: &Names, source: &crate::config::model::Source) -> Stri
 pub fn wanted(config: &Config) -> Vec<Wanted> {
     let names = Names::new(&config.kafka.prefix);
     let lanes = i32::try_from(config.kafka.lanes).unwrap_or(i32::MAX);
-    let keep = |duration: Duration| vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", duration.as_millis().to_string())];
+    let keep = |duration: Duration| {
+        vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", duration.as_millis().to_string())]
+    };
     let compact = || {
         vec![
             ("cleanup.policy", "compact".to_owned()),
@@ -225,12 +240,9 @@ pub fn plan(kafka: &Kafka, wanted: &[Wanted]) -> Result<Vec<Step>, Error> {
             (*setting == "cleanup.policy" && !same_policy(found, wanted)).then(|| (*setting, wanted, found))
         });
         steps.push(match wrong {
-            Some((setting, wanted, found)) => Step::Setting {
-                name: one.name.clone(),
-                setting,
-                wanted: wanted.clone(),
-                found: found.clone(),
-            },
+            Some((setting, wanted, found)) => {
+                Step::Setting { name: one.name.clone(), setting, wanted: wanted.clone(), found: found.clone() }
+            }
             None => Step::Fine { name: one.name.clone() },
         });
     }
@@ -276,7 +288,7 @@ pub fn apply(kafka: &Kafka, steps: &[Step]) -> Result<usize, Error> {
         .request_timeout(Some(Duration::from_secs(30)))
         .operation_timeout(Some(Duration::from_secs(30)));
     let results = with_admin(kafka, async |admin| admin.create_topics(&topics, &options).await)?
-    .map_err(|source| Error::Unreachable { brokers: kafka.brokers.clone(), during: "create topics", source })?;
+        .map_err(|source| Error::Unreachable { brokers: kafka.brokers.clone(), during: "create topics", source })?;
     for result in results {
         match result {
             // Another process of the same workspace may have been quicker.
@@ -284,7 +296,8 @@ pub fn apply(kafka: &Kafka, steps: &[Step]) -> Result<usize, Error> {
             Err((topic, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
                 return Err(Error::Unauthorized {
                     during: format!("create topic {topic}"),
-                    detail: "no Create permission; `tailwater topics plan` prints the commands for whoever has it".into(),
+                    detail: "no Create permission; `tailwater topics plan` prints the commands for whoever has it"
+                        .into(),
                 });
             }
             Err((topic, error)) => {
@@ -332,8 +345,7 @@ fn settings_of(kafka: &Kafka, topics: &[&str]) -> Result<Settings, Error> {
     if topics.is_empty() {
         return Ok(Settings::new());
     }
-    let resources: Vec<ResourceSpecifier<'_>> =
-        topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let resources: Vec<ResourceSpecifier<'_>> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
     let described = with_admin(kafka, async |admin| admin.describe_configs(&resources, &options).await)?;
     // Without the right to describe, the settings stay unchecked; everything else works.
@@ -353,11 +365,9 @@ fn settings_of(kafka: &Kafka, topics: &[&str]) -> Result<Settings, Error> {
 }
 
 /// Runs one admin call to its end; the tools that need it have no runtime of their own.
-fn with_admin<T>(
-    kafka: &Kafka,
-    call: impl AsyncFnOnce(&AdminClient<DefaultClientContext>) -> T,
-) -> Result<T, Error> {
-    let admin = AdminClient::from_config(&client::admin(kafka)).map_err(|error| Error::Option { detail: error.to_string() })?;
+fn with_admin<T>(kafka: &Kafka, call: impl AsyncFnOnce(&AdminClient<DefaultClientContext>) -> T) -> Result<T, Error> {
+    let admin =
+        AdminClient::from_config(&client::admin(kafka)).map_err(|error| Error::Option { detail: error.to_string() })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -47,7 +47,10 @@ pub fn produce(producer: &mut Producer, topic: &str, record: &Record, failure: &
     match producer.send(&outgoing) {
         Err(Error::TooLarge { .. }) => {
             let mut headers = headers.clone();
-            headers.push(("tw-value-omitted".to_owned(), Some(b"record too large; read it at the original coordinates".to_vec())));
+            headers.push((
+                "tw-value-omitted".to_owned(),
+                Some(b"record too large; read it at the original coordinates".to_vec()),
+            ));
             producer.send(&Outgoing { value: None, headers: &headers, ..outgoing })
         }
         other => other,

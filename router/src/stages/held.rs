@@ -154,7 +154,13 @@ impl Waiting {
     ///
     /// # Errors
     /// The state could not be read.
-    pub fn queue(&self, store: &Store, lane: i32, profile: ProfileId, topic: &Arc<str>) -> Result<Vec<Held>, state::Error> {
+    pub fn queue(
+        &self,
+        store: &Store,
+        lane: i32,
+        profile: ProfileId,
+        topic: &Arc<str>,
+    ) -> Result<Vec<Held>, state::Error> {
         let entries = store.scan(lane, &profile_key(HELD, profile))?;
         Ok(entries.into_iter().filter_map(|(key, value)| decode(topic, lane, key, &value)).collect())
     }
@@ -180,7 +186,13 @@ impl Waiting {
     ///
     /// # Errors
     /// The lane is not restored.
-    pub fn wait_for(&mut self, store: &mut Store, lane: i32, profile: ProfileId, merge: u64) -> Result<(), state::Error> {
+    pub fn wait_for(
+        &mut self,
+        store: &mut Store,
+        lane: i32,
+        profile: ProfileId,
+        merge: u64,
+    ) -> Result<(), state::Error> {
         let key = merge_key(profile, merge);
         if store.get(lane, &key)?.is_none() {
             self.change(lane, profile, |wait| wait.merges += 1);
@@ -193,7 +205,13 @@ impl Waiting {
     ///
     /// # Errors
     /// The lane is not restored.
-    pub fn released(&mut self, store: &mut Store, lane: i32, profile: ProfileId, merge: u64) -> Result<(), state::Error> {
+    pub fn released(
+        &mut self,
+        store: &mut Store,
+        lane: i32,
+        profile: ProfileId,
+        merge: u64,
+    ) -> Result<(), state::Error> {
         let key = merge_key(profile, merge);
         if store.get(lane, &key)?.is_some() {
             self.change(lane, profile, |wait| wait.merges = wait.merges.saturating_sub(1));
@@ -267,7 +285,11 @@ pub fn remember_identifiers(
 ///
 /// # Errors
 /// The state could not be read.
-pub fn identifiers(store: &Store, lane: i32, profile: ProfileId) -> Result<Option<Vec<(String, String)>>, state::Error> {
+pub fn identifiers(
+    store: &Store,
+    lane: i32,
+    profile: ProfileId,
+) -> Result<Option<Vec<(String, String)>>, state::Error> {
     let found = store.get(lane, &profile_key(IDENTIFIERS, profile))?;
     Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
@@ -423,7 +445,10 @@ mod tests {
         let bytes = encode(&record, Timestamp::from_millis(9));
         let held = decode(&topic, 3, vec![], &bytes).unwrap();
         assert_eq!((held.record.offset, held.since.as_millis()), (77, 9));
-        assert_eq!((held.record.key(), held.record.value(), held.record.header()), (Some(&b"key"[..]), None, Some(&b"\x01"[..])));
+        assert_eq!(
+            (held.record.key(), held.record.value(), held.record.header()),
+            (Some(&b"key"[..]), None, Some(&b"\x01"[..]))
+        );
         assert_eq!(held.record.headers, headers);
         // Cut between two headers it cannot be told from a record that has fewer of them.
         let whole = [bytes.len() - 19, bytes.len() - 9];
@@ -446,7 +471,16 @@ mod tests {
     }
 
     fn record_at(offset: i64) -> Record {
-        Record::new(Arc::from("t.resolved"), 0, offset, Timestamp::from_millis(0), None, Some(b"{}"), Some(b"\x01"), vec![])
+        Record::new(
+            Arc::from("t.resolved"),
+            0,
+            offset,
+            Timestamp::from_millis(0),
+            None,
+            Some(b"{}"),
+            Some(b"\x01"),
+            vec![],
+        )
     }
 
     fn offsets(waiting: &Waiting, store: &Store, profile: ProfileId) -> Vec<i64> {

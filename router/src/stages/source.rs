@@ -79,18 +79,16 @@ impl<'a> Session<'a> {
         let producer = Producer::connect(kafka, Some(&id), &[shared.names.ingest(&source.name)])?;
         let mut store = Store::new(kafka, &shared.cache, &shared.names.state_source(&source.name));
         store.restore(&[0], &|| {})?;
-        let cursor = store
-            .get(0, CURSOR)?
-            .map(|bytes| serde_json::from_slice::<Cursor>(&bytes))
-            .transpose()
-            .map_err(|error| Error::Invalid {
+        let cursor = store.get(0, CURSOR)?.map(|bytes| serde_json::from_slice::<Cursor>(&bytes)).transpose().map_err(
+            |error| Error::Invalid {
                 code: tailwater_core::code::STATE_UNREADABLE,
                 message: format!(
                     "the cursor of source {} in {} could not be read: {error}; a newer version may have written it",
                     source.name,
                     store.topic()
                 ),
-            })?;
+            },
+        )?;
         let mut session = Self { shared, source, delta, producer, store, cursor, schema: None, trouble: None };
         if let Some(schema) = session.cursor.as_ref().and_then(|cursor| cursor.schema.clone()) {
             let id = session.with_options(&schema).id(&source.name);
@@ -295,7 +293,10 @@ impl<'a> Session<'a> {
     /// letter of it, so that it is counted like any other.
     fn too_large(&mut self, row: &tailwater_delta::Row, header: &[u8], bytes: usize) -> Result<(), Error> {
         let topic = self.shared.names.ingest(&self.source.name);
-        let reason = format!("the row has {bytes} bytes, more than the broker takes; it stands in the table {}", self.delta.table);
+        let reason = format!(
+            "the row has {bytes} bytes, more than the broker takes; it stands in the table {}",
+            self.delta.table
+        );
         error!(source = %self.source.name, code = "kafka_record_too_large", "{reason}");
         let headers = dead_letter::refused_at_source(tailwater_core::code::KAFKA_RECORD_TOO_LARGE, reason);
         let mut outgoing = Outgoing::to(&topic).envelope(header).headers(&headers);

@@ -18,8 +18,14 @@ use tailwater_core::{Code, code};
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the local state in {path} could not be opened; another process may use it, or the disk may be full or damaged (it can be deleted: it is restored from Kafka)")]
-    Open { path: String, #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(
+        "the local state in {path} could not be opened; another process may use it, or the disk may be full or damaged (it can be deleted: it is restored from Kafka)"
+    )]
+    Open {
+        path: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the local state could not be read or written; it can be deleted, it is restored from Kafka")]
     Disk(#[from] fjall::Error),
     #[error(transparent)]

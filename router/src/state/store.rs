@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use fjall::{Keyspace, PersistMode};
 use tracing::{debug, info};
 
-use super::cache::{APPLIED, Cache};
 use super::Error;
+use super::cache::{APPLIED, Cache};
 use crate::config::model::Kafka;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::{Outgoing, Producer};
@@ -125,9 +125,7 @@ impl Store {
     }
 
     fn partition(&self, number: i32) -> Result<&Partition, Error> {
-        self.partitions
-            .get(&number)
-            .ok_or_else(|| Error::NotOpen { topic: self.topic.to_string(), partition: number })
+        self.partitions.get(&number).ok_or_else(|| Error::NotOpen { topic: self.topic.to_string(), partition: number })
     }
 
     /// The value of a key, writes of the open batch included.

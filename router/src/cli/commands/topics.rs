@@ -56,7 +56,9 @@ fn show(kafka: &Kafka, steps: &[Step]) -> Result<(), Error> {
         return Ok(());
     }
     output::line("")?;
-    output::line("`tailwater topics apply` makes what is missing. Whoever has the right to create can also use Kafka's own tool:")?;
+    output::line(
+        "`tailwater topics apply` makes what is missing. Whoever has the right to create can also use Kafka's own tool:",
+    )?;
     for wanted in missing {
         output::line(&command(kafka, wanted))?;
     }
@@ -86,8 +88,7 @@ impl From<&Step> for Shown {
 
 /// The same with the tool that comes with Kafka, for whoever has the right to create.
 fn command(kafka: &Kafka, wanted: &Wanted) -> String {
-    let settings: String =
-        wanted.settings.iter().map(|(name, value)| format!(" --config {name}={value}")).collect();
+    let settings: String = wanted.settings.iter().map(|(name, value)| format!(" --config {name}={value}")).collect();
     format!(
         "kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {} --replication-factor {}{settings}",
         kafka.brokers, wanted.name, wanted.partitions, kafka.replication_factor

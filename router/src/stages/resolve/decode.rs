@@ -49,7 +49,10 @@ pub fn decode<'r>(record: &'r Record, source: &Source, workspace: &str) -> Decod
     let envelope = match record.envelope() {
         Ok(envelope) => envelope,
         Err(error) => {
-            return Decoded::Reject(Reason::new(code::DECODE_FAILED, format!("the header `tw` could not be read: {error}")));
+            return Decoded::Reject(Reason::new(
+                code::DECODE_FAILED,
+                format!("the header `tw` could not be read: {error}"),
+            ));
         }
     };
     match read(record, value, envelope, source, workspace) {
@@ -79,7 +82,10 @@ fn read<'r>(
             "update_postimage" => ChangeKind::Update,
             "delete" => ChangeKind::Delete,
             "update_preimage" => {
-                return Ok(Decoded::Skip(Reason::new(code::PRE_IMAGE, "the row before an update; the row after it follows")));
+                return Ok(Decoded::Skip(Reason::new(
+                    code::PRE_IMAGE,
+                    "the row before an update; the row after it follows",
+                )));
             }
             other => {
                 let message = format!(
@@ -189,7 +195,16 @@ mod tests {
     }
 
     fn record(value: Option<&str>, headers: Vec<(String, Option<Vec<u8>>)>) -> Record {
-        Record::new(Arc::from("app.events"), 2, 40, Timestamp::from_millis(9), Some(b"k"), value.map(str::as_bytes), None, headers)
+        Record::new(
+            Arc::from("app.events"),
+            2,
+            40,
+            Timestamp::from_millis(9),
+            Some(b"k"),
+            value.map(str::as_bytes),
+            None,
+            headers,
+        )
     }
 
     fn event<'r>(record: &'r Record, source: &Source) -> Box<Event<'r>> {
@@ -212,15 +227,15 @@ mod tests {
         let delete = record(Some(r#"{"id":"c1","_change_type":"delete","_commit_version":7}"#), vec![]);
         assert_eq!(event(&delete, &source(SourceKind::State)).change, ChangeKind::Delete);
         let before = record(Some(r#"{"id":"c1","_change_type":"update_preimage"}"#), vec![]);
-        assert!(matches!(decode(&before, &source(SourceKind::State), "acme"), Decoded::Skip(reason) if reason.code == code::PRE_IMAGE));
+        assert!(
+            matches!(decode(&before, &source(SourceKind::State), "acme"), Decoded::Skip(reason) if reason.code == code::PRE_IMAGE)
+        );
     }
 
     #[test]
     fn cloud_events_headers_give_id_time_and_type() {
-        let headers = vec![
-            ("ce_id".to_owned(), Some(b"evt-1".to_vec())),
-            ("ce_type".to_owned(), Some(b"order.placed".to_vec())),
-        ];
+        let headers =
+            vec![("ce_id".to_owned(), Some(b"evt-1".to_vec())), ("ce_type".to_owned(), Some(b"order.placed".to_vec()))];
         let record = record(Some(r#"{"id":"c1"}"#), headers);
         let event = event(&record, &source(SourceKind::Events { id: None }));
         assert_eq!(event.event_id, EventId::of_fact("acme", "app", "evt-1"));
@@ -230,7 +245,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_rejected_with_its_code() {
-        for (value, code) in [("[1]", code::DECODE_FAILED), ("{\"id\":", code::DECODE_FAILED), ("{\"id\":\"c\"}", code::EVENT_ID_MISSING)] {
+        for (value, code) in [
+            ("[1]", code::DECODE_FAILED),
+            ("{\"id\":", code::DECODE_FAILED),
+            ("{\"id\":\"c\"}", code::EVENT_ID_MISSING),
+        ] {
             let record = record(Some(value), vec![]);
             let decoded = decode(&record, &source(SourceKind::Events { id: Some("order_id".into()) }), "acme");
             assert!(matches!(&decoded, Decoded::Reject(reason) if reason.code == code), "{value}: {decoded:?}");
@@ -240,8 +259,12 @@ mod tests {
     #[test]
     fn a_tombstone_is_skipped_and_a_row_that_its_source_refused_is_not() {
         let source = source(SourceKind::State);
-        assert!(matches!(decode(&record(None, vec![]), &source, "acme"), Decoded::Skip(reason) if reason.code == code::TOMBSTONE));
+        assert!(
+            matches!(decode(&record(None, vec![]), &source, "acme"), Decoded::Skip(reason) if reason.code == code::TOMBSTONE)
+        );
         let headers = dead_letter::refused_at_source(code::KAFKA_RECORD_TOO_LARGE, "too large".into());
-        assert!(matches!(decode(&record(None, headers), &source, "acme"), Decoded::Reject(reason) if reason.code == code::KAFKA_RECORD_TOO_LARGE));
+        assert!(
+            matches!(decode(&record(None, headers), &source, "acme"), Decoded::Reject(reason) if reason.code == code::KAFKA_RECORD_TOO_LARGE)
+        );
     }
 }

@@ -99,7 +99,12 @@ impl<'a> Session<'a> {
             producer: Producer::connect(kafka, Some(&id), &outputs)?,
             store: Store::new(kafka, &shared.cache, &names.state_resolve()),
             ledger: Ledger::new(names.ledger(), Stage::Resolve, kafka.lanes),
-            sources: shared.config.sources.values().map(|source| (topics::input_topic(names, source), source)).collect(),
+            sources: shared
+                .config
+                .sources
+                .values()
+                .map(|source| (topics::input_topic(names, source), source))
+                .collect(),
             reader: Reader::connect(kafka)?,
         };
         session.store.restore(&[0], &|| heartbeat.tick())?;
@@ -331,7 +336,8 @@ impl<'a> Session<'a> {
             Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(one.record.value()).envelope(header);
         match self.producer.send(&outgoing) {
             Err(crate::kafka::Error::TooLarge { bytes, topic }) => {
-                let message = format!("the event has {bytes} bytes and its metadata {}, more than {topic} takes", header.len());
+                let message =
+                    format!("the event has {bytes} bytes and its metadata {}, more than {topic} takes", header.len());
                 self.reject(one.record, one.source, &Reason::new(code::KAFKA_RECORD_TOO_LARGE, message))
             }
             Err(error) => Err(error.into()),
@@ -371,10 +377,7 @@ impl<'a> Session<'a> {
         }
         let key = position_key(&record.coordinates());
         let position = (generation, version, ordinal);
-        let last = self
-            .store
-            .get(0, &key)?
-            .and_then(|bytes| serde_json::from_slice::<(u32, u64, u64)>(&bytes).ok());
+        let last = self.store.get(0, &key)?.and_then(|bytes| serde_json::from_slice::<(u32, u64, u64)>(&bytes).ok());
         if last.is_some_and(|last| position <= last) {
             return Ok(true);
         }

@@ -29,9 +29,9 @@ pub use self::routes::{CompileError, Routes};
 use self::plan::Planner;
 use self::transform::Results;
 use self::verdict::{Cut, Pause, Windows};
-use super::ledger::Ledger;
 use super::age::Age;
 use super::held::{self, Waiting};
+use super::ledger::Ledger;
 use super::{Error, IDLE_WAIT, now};
 use crate::app::Shared;
 use crate::kafka::consumer::{Event, Partition, Polled};
@@ -105,7 +105,12 @@ impl<'a> Session<'a> {
             reading: true,
             positions: BTreeMap::new(),
             heartbeat: shared.telemetry.heartbeat(&format!("route.{destination}")),
-            age: Age::new("route", destination, kafka.retention, shared.telemetry.metrics().oldest_open("route", destination)),
+            age: Age::new(
+                "route",
+                destination,
+                kafka.retention,
+                shared.telemetry.metrics().oldest_open("route", destination),
+            ),
             topic: Arc::from(names.resolved()),
         })
     }
@@ -283,7 +288,13 @@ impl<'a> Session<'a> {
         metrics.written("route", self.destination, written);
         metrics.transaction_seconds("route", started.elapsed());
         metrics.held(self.destination, usize::try_from(self.waiting.records()).unwrap_or(usize::MAX));
-        debug!(destination = self.destination, records = records.len(), written, ms = started.elapsed().as_millis(), "routed a batch");
+        debug!(
+            destination = self.destination,
+            records = records.len(),
+            written,
+            ms = started.elapsed().as_millis(),
+            "routed a batch"
+        );
         Ok(())
     }
 

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::delivery::Reason;
+use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::End;
 use tailwater_core::{ChangeKind, Code, ProfileId, Timestamp, code};
 
 use super::routes::Routes;
-use crate::config::model::{OnDelete, OnMissingKey};
 use crate::config::EventFields;
+use crate::config::model::{OnDelete, OnMissingKey};
 use crate::kafka::Record;
 use crate::stages::held::{self, Held, Waiting};
 use crate::stages::schemas::Schemas;
@@ -36,14 +36,27 @@ pub enum ActionKind {
     /// Run the transforms of these routes for the event.
     Transform(Work),
     /// The event ends here.
-    End { record: Arc<Record>, end: End, reason: Code },
-    DeadLetter { record: Arc<Record>, reason: Reason },
+    End {
+        record: Arc<Record>,
+        end: End,
+        reason: Code,
+    },
+    DeadLetter {
+        record: Arc<Record>,
+        reason: Reason,
+    },
     /// A held record of an absorbed profile goes to the survivor's lane.
-    HandOver { record: Arc<Record>, to: ProfileId },
+    HandOver {
+        record: Arc<Record>,
+        to: ProfileId,
+    },
     /// A control record for the survivor's lane of `resolved`: the fence is passed here.
     Release(Merge),
     /// A fence or a hold, passed on to send.
-    Forward { profile: ProfileId, role: Role },
+    Forward {
+        profile: ProfileId,
+        role: Role,
+    },
 }
 
 /// An event for one or several routes.
@@ -151,7 +164,10 @@ impl<'a> Planner<'a> {
         };
         let identifiers = owned(&envelope.identifiers);
         let has_key = identifiers.iter().any(|(kind, _)| *kind == self.routes.destination.key);
-        if wait.is_some_and(|wait| wait.merges > 0) || wait.is_some_and(|wait| wait.records > 0 && !has_key) || handed_over && wait.is_some() {
+        if wait.is_some_and(|wait| wait.merges > 0)
+            || wait.is_some_and(|wait| wait.records > 0 && !has_key)
+            || handed_over && wait.is_some()
+        {
             self.hold(record, profile, handed_over)?;
             // A person without the key, but with everything else in place: the queue may have been waiting for this very event.
             return self.drain(lane, profile, &record.topic);
@@ -359,8 +375,5 @@ fn owned(identifiers: &[Identifier<'_>]) -> Vec<(String, String)> {
 /// A held record for the survivor of a merge: the same event, now the survivor's, for this destination alone.
 pub fn handed_over(record: &Record, to: ProfileId, destination: &str) -> Record {
     let Ok(envelope) = record.envelope() else { return record.clone() };
-    dead_letter::with_envelope(
-        record,
-        &Envelope { profile: Some(to), only_destination: Some(destination), ..envelope },
-    )
+    dead_letter::with_envelope(record, &Envelope { profile: Some(to), only_destination: Some(destination), ..envelope })
 }

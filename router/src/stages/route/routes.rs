@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tailwater_core::{Code, SchemaId, code};
 use tailwater_core::schema::Schema;
+use tailwater_core::{Code, SchemaId, code};
 use tailwater_sandbox::{Pool, RowSchema, Transform};
 
-use crate::config::model::{Config, Destination, Source};
 use crate::config::When;
+use crate::config::model::{Config, Destination, Source};
 use crate::kafka;
 use crate::stages::schemas::Schemas;
 
@@ -46,7 +46,12 @@ pub struct Route {
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
     #[error("destinations.{destination}.routes.{route}: {source}")]
-    Transform { destination: String, route: String, #[source] source: tailwater_sandbox::LoadError },
+    Transform {
+        destination: String,
+        route: String,
+        #[source]
+        source: tailwater_sandbox::LoadError,
+    },
     #[error("destinations.{destination}.routes.{route}.when: {message}")]
     When { destination: String, route: String, message: String },
 }
@@ -104,7 +109,12 @@ impl Routes {
     ///
     /// # Errors
     /// No broker answers.
-    pub fn schema(&self, source: &str, id: Option<SchemaId>, known: &Schemas) -> Result<Option<Arc<SourceSchema>>, kafka::Error> {
+    pub fn schema(
+        &self,
+        source: &str,
+        id: Option<SchemaId>,
+        known: &Schemas,
+    ) -> Result<Option<Arc<SourceSchema>>, kafka::Error> {
         let Some(id) = id else { return Ok(None) };
         let key = (source.to_owned(), id);
         if let Some(found) = self.schemas.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {

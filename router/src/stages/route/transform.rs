@@ -252,12 +252,7 @@ pub fn cell(record: &Record, route: usize) -> Cell {
     (record.partition, record.offset, route)
 }
 
-fn prepare<'w>(
-    work: &'w Work,
-    route: usize,
-    source: Option<&'w Source>,
-    types: &'w [String],
-) -> Prepared<'w> {
+fn prepare<'w>(work: &'w Work, route: usize, source: Option<&'w Source>, types: &'w [String]) -> Prepared<'w> {
     let envelope = work.record.envelope().unwrap_or_default();
     let data = work.record.value().unwrap_or_default();
     let in_use = |kind: &str| work.identifiers.iter().find(|(known, _)| known == kind).map(|(_, value)| value.as_str());
@@ -337,7 +332,9 @@ fn explain(error: RowError, schema: Option<SchemaId>, source: &str, schemas: &Sc
         | RowErrorKind::Input => None,
     };
     let message = match (&error.kind, schema) {
-        (RowErrorKind::MissingColumn { column }, Some(id)) => missing_column(&at, column, source, &schemas.history(id)?),
+        (RowErrorKind::MissingColumn { column }, Some(id)) => {
+            missing_column(&at, column, source, &schemas.history(id)?)
+        }
         _ => format!("{at}: {}", error.message),
     };
     Ok(Failed { signature: Signature::new(code, column, &error.message), reason: Reason::new(code, message), stack })
@@ -347,7 +344,9 @@ fn explain(error: RowError, schema: Option<SchemaId>, source: &str, schemas: &Sc
 fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord]) -> String {
     let missing = explain_missing(column, history);
     let mut message = match missing.vanished_in {
-        Some(version) => format!("{at} reads column `{column}`, which source {source} no longer has since version {version}"),
+        Some(version) => {
+            format!("{at} reads column `{column}`, which source {source} no longer has since version {version}")
+        }
         None if missing.known => format!("{at} reads column `{column}`, which source {source} no longer has"),
         None => format!("{at} reads column `{column}`, which source {source} does not have"),
     };
@@ -409,7 +408,12 @@ mod tests {
         );
     }
 
-    fn overlaid(row: &str, in_use: &[(&str, &str)], refused: &[&str], aliases: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
+    fn overlaid(
+        row: &str,
+        in_use: &[(&str, &str)],
+        refused: &[&str],
+        aliases: &[(&str, &str)],
+    ) -> Vec<(String, Option<String>)> {
         use crate::config::model::{KafkaSource, OnDelete, SourceInput, SourceKind};
         let source = Source {
             name: "app".into(),
@@ -461,7 +465,8 @@ mod tests {
 
     #[test]
     fn a_column_that_never_existed_is_answered_with_those_that_do() {
-        let message = missing_column("t.js", "churn_risk_score", "upgrades", &[record(&[("upgrade_score", "double")], 1)]);
+        let message =
+            missing_column("t.js", "churn_risk_score", "upgrades", &[record(&[("upgrade_score", "double")], 1)]);
         assert!(message.contains("does not have") && message.contains("upgrade_score"), "{message}");
     }
 }

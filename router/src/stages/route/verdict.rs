@@ -218,7 +218,8 @@ mod tests {
         let mut results = Results::default();
         let mut actions = Vec::new();
         for (place, &(lane, offset, route, fails)) in rows.iter().enumerate() {
-            let record = Arc::new(Record::new("t".into(), lane, offset, Timestamp::from_millis(0), None, None, None, vec![]));
+            let record =
+                Arc::new(Record::new("t".into(), lane, offset, Timestamp::from_millis(0), None, None, None, vec![]));
             let made = if fails {
                 Made::Failed(Failed {
                     reason: Reason::new(code::TRANSFORM_THREW, "boom"),

@@ -22,7 +22,9 @@ impl Session<'_> {
         let mut written = 0;
         for action in actions {
             match &action.kind {
-                ActionKind::Transform(work) => written += usize::from(self.operations(action.lane, work, routes, dead)?),
+                ActionKind::Transform(work) => {
+                    written += usize::from(self.operations(action.lane, work, routes, dead)?)
+                }
                 ActionKind::End { record, end, reason } => self.end(action.lane, record, *end, reason.as_str()),
                 ActionKind::DeadLetter { record, reason } => self.dead(action.lane, record, reason, None, None)?,
                 ActionKind::HandOver { record, to } => {
@@ -30,7 +32,8 @@ impl Session<'_> {
                     match self.to_resolved(*to, moved.value(), moved.header()) {
                         // It was at the limit before, and its header has grown.
                         Err(Error::Kafka(kafka::Error::TooLarge { bytes, topic })) => {
-                            let message = format!("the event of a merged profile has {bytes} bytes, more than {topic} takes");
+                            let message =
+                                format!("the event of a merged profile has {bytes} bytes, more than {topic} takes");
                             let reason = Reason::new(code::KAFKA_RECORD_TOO_LARGE, message);
                             self.dead(action.lane, record, &reason, None, None)?;
                         }
@@ -69,15 +72,9 @@ impl Session<'_> {
         i32::try_from(profile.lane(self.shared.config.kafka.lanes)).unwrap_or(0)
     }
 
-    fn to_resolved(
-        &mut self,
-        profile: ProfileId,
-        value: Option<&[u8]>,
-        header: Option<&[u8]>,
-    ) -> Result<(), Error> {
+    fn to_resolved(&mut self, profile: ProfileId, value: Option<&[u8]>, header: Option<&[u8]>) -> Result<(), Error> {
         let (key, lane) = (profile.to_string(), self.lane(profile));
-        let mut outgoing =
-            Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(value);
+        let mut outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(value);
         if let Some(header) = header {
             outgoing = outgoing.envelope(header);
         }
@@ -132,9 +129,9 @@ impl Session<'_> {
         let hash = work.routes.first().and_then(|route| routes.routes.get(*route)).map(|route| route.transform.hash());
         let mut envelope = work.record.envelope().unwrap_or_default();
         envelope.identifiers.clear();
-        envelope.identifiers.extend(
-            work.identifiers.iter().map(|(kind, value)| tailwater_core::envelope::Identifier { kind, value }),
-        );
+        envelope
+            .identifiers
+            .extend(work.identifiers.iter().map(|(kind, value)| tailwater_core::envelope::Identifier { kind, value }));
         // The row before the change has done its duty; vendors are never sent it.
         envelope.before = None;
         envelope.transform_hash = hash.as_ref().map(|hash| &hash[..]);

@@ -77,7 +77,9 @@ impl Session<'_> {
             let waited = self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max);
             let full = self.ready.items.len() >= limits.batch_deliveries_max;
             // Nothing else is on its way: a fuller batch would only come from records that are not read yet.
-            let quiet = self.gate.waiting() == 0 && self.backlog.is_empty() && self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max / 4);
+            let quiet = self.gate.waiting() == 0
+                && self.backlog.is_empty()
+                && self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max / 4);
             if waited || full || quiet {
                 while !self.ready.items.is_empty() && self.calls_running < limits.calls_max {
                     self.call(limits.batch_deliveries_max);
@@ -319,7 +321,8 @@ impl Session<'_> {
 
     /// Whether a call is running that carries a delivery of these lanes. Jobs are no calls: they pass to the next owner.
     pub(super) fn calls_concern(&self, concerns: &impl Fn(i32) -> bool) -> bool {
-        let deliveries = self.ready.running.values().flatten().flatten().any(|item| concerns(item.open.record.partition));
+        let deliveries =
+            self.ready.running.values().flatten().flatten().any(|item| concerns(item.open.record.partition));
         let questions = self
             .jobs
             .values()

@@ -69,11 +69,9 @@ pub fn needless(
         (Some((generation, version, ordinal)), _) => {
             Some(SourcePosition::Table { generation: *generation, version: *version, ordinal: *ordinal })
         }
-        (None, Some((topic, partition, offset))) => Some(SourcePosition::Log(tailwater_core::Coordinates {
-            topic,
-            partition: *partition,
-            offset: *offset,
-        })),
+        (None, Some((topic, partition, offset))) => {
+            Some(SourcePosition::Log(tailwater_core::Coordinates { topic, partition: *partition, offset: *offset }))
+        }
         (None, None) => None,
     };
     if let (Some(known), Some(position)) = (known, &subject.position)
@@ -255,7 +253,10 @@ mod tests {
         };
         remember(&mut store, &log(0, 100), &delivery("a", kind, "0", "{}")).unwrap();
         assert_eq!(needless(&store, &log(1, 5), &delivery("b", kind, "0", "{}"), false).unwrap(), None);
-        assert_eq!(needless(&store, &log(0, 5), &delivery("b", kind, "0", "{}"), false).unwrap(), Some(code::SUPERSEDED));
+        assert_eq!(
+            needless(&store, &log(0, 5), &delivery("b", kind, "0", "{}"), false).unwrap(),
+            Some(code::SUPERSEDED)
+        );
     }
 
     #[test]

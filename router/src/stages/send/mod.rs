@@ -227,7 +227,8 @@ impl<'a> Session<'a> {
             Polled::Event(event) => self.rebalance(event),
             Polled::Records(records) => {
                 for record in records {
-                    let tracker = self.trackers.entry(record.partition).or_insert_with(|| OffsetTracker::new(Bounds::default()));
+                    let tracker =
+                        self.trackers.entry(record.partition).or_insert_with(|| OffsetTracker::new(Bounds::default()));
                     tracker.seen(record.offset).map_err(|error| Error::Invalid {
                         code: code::KAFKA_OFFSET_LOST,
                         message: format!("{} of {}[{}]", error, record.topic, record.partition),
@@ -469,7 +470,9 @@ impl<'a> Session<'a> {
     /// The append time of the oldest record that is open.
     fn oldest_open(&mut self) -> Option<Timestamp> {
         for (lane, tracker) in &self.trackers {
-            let (Some(watermark), Some(appended)) = (tracker.watermark(), self.appended.get_mut(lane)) else { continue };
+            let (Some(watermark), Some(appended)) = (tracker.watermark(), self.appended.get_mut(lane)) else {
+                continue;
+            };
             while appended.front().is_some_and(|(offset, _)| *offset < watermark) {
                 appended.pop_front();
             }

@@ -16,7 +16,11 @@ use crate::stages::held::Held;
 pub enum Item {
     Record(Box<Open>),
     /// Everything before it belongs to the time before a merge; when its turn comes, the survivor may go on.
-    Fence { merge: Merge, record: Arc<Record>, parked: Option<Held> },
+    Fence {
+        merge: Merge,
+        record: Arc<Record>,
+        parked: Option<Held>,
+    },
 }
 
 /// A record whose operations are being delivered.
