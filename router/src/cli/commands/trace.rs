@@ -16,9 +16,9 @@ pub fn execute(args: &TraceArgs, global: &Global) -> Result<Exit, Error> {
     match found? {
         Found::Story(story) => {
             if args.json {
-                output::json(&story)?
+                output::json(&story)?;
             } else {
-                output::text(&story.to_string())?
+                output::text(&story.to_string())?;
             }
             Ok(Exit::Success)
         }

@@ -7,6 +7,7 @@
 mod gather;
 mod story;
 mod text;
+mod verdict;
 
 use tailwater_core::envelope::Role;
 use tailwater_core::{EventId, ProfileId};
@@ -103,7 +104,7 @@ fn questions<'a>(what: &'a str, kind: Option<&'a str>, kinds: &[&str]) -> Vec<Qu
     }
     match what.split_once('=') {
         Some((kind, value)) if kinds.contains(&kind) => {
-            questions.push(Question::Identifier { kind: Some(kind), value })
+            questions.push(Question::Identifier { kind: Some(kind), value });
         }
         Some(_) | None => questions.push(Question::Identifier { kind: None, value: what }),
     }
