@@ -64,7 +64,7 @@ pub fn clean_up(config: &Config) {
     match topics::delete_all(&config.kafka, &config.kafka.prefix) {
         Ok(deleted) => info!(topics = deleted, "the topics of the dry run are deleted"),
         Err(error) => {
-            warn!(code = %error.code(), prefix = config.kafka.prefix, "the topics of the dry run could not be deleted: {error}")
+            warn!(code = %error.code(), prefix = config.kafka.prefix, "the topics of the dry run could not be deleted: {error}");
         }
     }
     if let Err(error) = std::fs::remove_dir_all(&config.state_dir) {

@@ -138,6 +138,7 @@ fn count(flow: &mut Flow, all: Bitmap, rounds: &[Entries], places: &Places, bloc
     let at = |places: &BTreeMap<BlockId, Bitmap>| places.get(block).cloned().unwrap_or_default();
     let (route, held, send, parked) = (at(&places.route), at(&places.held), at(&places.send), at(&places.parked));
     let mut left = all;
+    let mut undecided = Bitmap::default();
     for entries in rounds {
         // A record that was replayed is judged by its latest round alone.
         let mut mine = Bitmap::default();
@@ -160,9 +161,10 @@ fn count(flow: &mut Flow, all: Bitmap, rounds: &[Entries], places: &Places, bloc
             }
             mine = mine.without(&here);
         }
-        // Whatever the ledger says last about the rest, it has to be found there.
-        left.join(&mine);
+        // Whatever the ledger says last about the rest, it has to be found there; earlier rounds have no say in it.
+        undecided.join(&mine);
     }
+    left.join(&undecided);
     let mut take = |bitmap: &Bitmap| {
         let here = left.both(bitmap);
         left = left.without(&here);

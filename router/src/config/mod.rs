@@ -11,11 +11,6 @@
 //!
 //! A secret's value never leaves `SecretString`: no problem, no `Debug` and no page shows one.
 
-#![expect(
-    clippy::result_large_err,
-    reason = "a problem is large because it tells everything, and it is rare: a file is read once"
-)]
-
 mod build;
 mod forms;
 mod interpolate;

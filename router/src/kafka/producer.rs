@@ -228,7 +228,7 @@ impl Producer {
             match self.inner.send(record) {
                 Ok(()) => {
                     self.sent += 1;
-                    if self.sent % 1024 == 0 {
+                    if self.sent.is_multiple_of(1024) {
                         self.inner.poll(Duration::ZERO);
                     }
                     return Ok(());

@@ -237,7 +237,7 @@ pub fn plan(kafka: &Kafka, wanted: &[Wanted]) -> Result<Vec<Step>, Error> {
         let wrong = one.settings.iter().find_map(|(setting, wanted)| {
             let found = actual?.get(*setting)?;
             // Only the policy can lose records; how long to keep them is the operator's to decide.
-            (*setting == "cleanup.policy" && !same_policy(found, wanted)).then(|| (*setting, wanted, found))
+            (*setting == "cleanup.policy" && !same_policy(found, wanted)).then_some((*setting, wanted, found))
         });
         steps.push(match wrong {
             Some((setting, wanted, found)) => {

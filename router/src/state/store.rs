@@ -23,6 +23,9 @@ const CACHE_AGE_MAX: Duration = Duration::from_secs(3 * 86_400);
 /// Writes to a partition that are not committed yet; `None` deletes.
 type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// The state of one stage.
 pub struct Store {
     topic: Arc<str>,
@@ -144,7 +147,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub fn scan(&self, partition: i32, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn scan(&self, partition: i32, prefix: &[u8]) -> Result<Vec<Entry>, Error> {
         self.scan_first(partition, prefix, usize::MAX)
     }
 
@@ -152,7 +155,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub fn scan_first(&self, partition: i32, prefix: &[u8], max: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn scan_first(&self, partition: i32, prefix: &[u8], max: usize) -> Result<Vec<Entry>, Error> {
         let partition = self.partition(partition)?;
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         // Deletions of the open batch may hide some of what is read.

@@ -1,6 +1,5 @@
 //! `tailwater audit`: over the ledger, whether every record has an end.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use tailwater_core::code;
@@ -8,7 +7,7 @@ use tailwater_core::code;
 use crate::audit::{Audit, audit};
 use crate::cli::args::AuditArgs;
 use crate::cli::load::{Purpose, load};
-use crate::cli::{Error, Exit, Global, output};
+use crate::cli::{Error, Exit, Global, output, progress};
 use crate::stages::now;
 
 /// The pause between two looks with `--follow`.
@@ -21,8 +20,8 @@ pub fn execute(args: &AuditArgs, global: &Global) -> Result<Exit, Error> {
     let since = args.since.map(|since| since.from(now()));
     let mut shown: Option<Audit> = None;
     loop {
-        let found = audit(&config, since, &mut progress).map_err(|error| Error::failed(error.code(), &error))?;
-        clear_progress();
+        let found = audit(&config, since, &mut progress::show).map_err(|error| Error::failed(error.code(), &error))?;
+        progress::clear();
         if shown.as_ref() != Some(&found) {
             if args.json { output::json(&found)? } else { output::text(&found.to_text())? }
         }
@@ -37,19 +36,5 @@ pub fn execute(args: &AuditArgs, global: &Global) -> Result<Exit, Error> {
         }
         shown = Some(found);
         std::thread::sleep(FOLLOW_INTERVAL);
-    }
-}
-
-/// Tells on a terminal what is being read, on one line.
-fn progress(what: &str) {
-    if std::io::stderr().is_terminal() {
-        // Progress is a courtesy; a closed terminal must not end the audit.
-        write!(std::io::stderr(), "\r\x1b[2K{what} …").ok();
-    }
-}
-
-fn clear_progress() {
-    if std::io::stderr().is_terminal() {
-        write!(std::io::stderr(), "\r\x1b[2K").ok();
     }
 }

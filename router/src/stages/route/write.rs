@@ -23,13 +23,13 @@ impl Session<'_> {
         for action in actions {
             match &action.kind {
                 ActionKind::Transform(work) => {
-                    written += usize::from(self.operations(action.lane, work, routes, dead)?)
+                    written += usize::from(self.operations(action.lane, work, routes, dead)?);
                 }
                 ActionKind::End { record, end, reason } => self.end(action.lane, record, *end, reason.as_str()),
                 ActionKind::DeadLetter { record, reason } => self.dead(action.lane, record, reason, None, None)?,
                 ActionKind::HandOver { record, to } => {
                     let moved = handed_over(record, *to, self.destination);
-                    match self.to_resolved(*to, moved.value(), moved.header()) {
+                    match self.append_resolved(*to, moved.value(), moved.header()) {
                         // It was at the limit before, and its header has grown.
                         Err(Error::Kafka(kafka::Error::TooLarge { bytes, topic })) => {
                             let message =
@@ -49,7 +49,7 @@ impl Session<'_> {
                         ..Envelope::default()
                     };
                     let header = envelope.to_bytes();
-                    self.to_resolved(merge.survivor, None, Some(&header))?;
+                    self.append_resolved(merge.survivor, None, Some(&header))?;
                 }
                 ActionKind::Forward { profile, role } => {
                     let envelope = Envelope {
@@ -72,7 +72,12 @@ impl Session<'_> {
         i32::try_from(profile.lane(self.shared.config.kafka.lanes)).unwrap_or(0)
     }
 
-    fn to_resolved(&mut self, profile: ProfileId, value: Option<&[u8]>, header: Option<&[u8]>) -> Result<(), Error> {
+    fn append_resolved(
+        &mut self,
+        profile: ProfileId,
+        value: Option<&[u8]>,
+        header: Option<&[u8]>,
+    ) -> Result<(), Error> {
         let (key, lane) = (profile.to_string(), self.lane(profile));
         let mut outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(value);
         if let Some(header) = header {

@@ -130,7 +130,7 @@ impl Session<'_> {
             self.ready.items.push(in_flight(open));
             return Ok(());
         }
-        self.finish(profile, turn, open)
+        self.finish(profile, turn, &open)
     }
 
     fn join_job(&mut self, member: JobMember, in_flight: InFlight) {

@@ -153,7 +153,7 @@ impl Session<'_> {
     }
 
     /// All operations of a record are done: its end goes to the ledger, the next record of the person may start.
-    pub(super) fn finish(&mut self, profile: ProfileId, turn: Turn, open: Box<Open>) -> Result<(), Error> {
+    pub(super) fn finish(&mut self, profile: ProfileId, turn: Turn, open: &Open) -> Result<(), Error> {
         let lane = open.record.partition;
         let (end, reason) = if let Some(reason) = open.dead {
             (End::DeadLettered, reason)
