@@ -76,8 +76,11 @@ pub struct Consumer {
     assigned: BTreeSet<Partition>,
     brokers: String,
     waiting_since: Option<Instant>,
+    /// The rebalance that a stage has taken and not answered yet.
+    unanswered: Option<Note>,
 }
 
+#[derive(Clone)]
 enum Note {
     Assign(Vec<(String, i32)>),
     Revoke(Vec<(String, i32)>),
@@ -208,6 +211,7 @@ impl Consumer {
             assigned: BTreeSet::new(),
             brokers: kafka.brokers.clone(),
             waiting_since: None,
+            unanswered: None,
         })
     }
 
@@ -294,6 +298,7 @@ impl Consumer {
 
     fn next_event(&mut self) -> Option<Event> {
         let note = self.inner.context().notes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        self.unanswered = Some(note.clone());
         let intern_all = |topics: &mut Vec<Arc<str>>, list: Vec<(String, i32)>| -> Vec<Partition> {
             list.into_iter().map(|(topic, partition)| (intern(topics, &topic), partition)).collect()
         };
@@ -453,6 +458,7 @@ impl Consumer {
             RebalanceProtocol::Eager | RebalanceProtocol::None => self.inner.assign(&list),
         };
         result.map_err(|source| Error::Client { during: "take over partitions", source })?;
+        self.unanswered = None;
         for start in starts {
             self.assigned.insert((Arc::clone(&start.topic), start.partition));
         }
@@ -476,6 +482,7 @@ impl Consumer {
         let left: BTreeSet<i32> = self.assigned.iter().map(|(_, partition)| *partition).collect();
         self.ownership.set(|owned| *owned = left);
         unassign(&self.inner, &list).map_err(|source| Error::Client { during: "give partitions back", source })?;
+        self.unanswered = None;
         if !partitions.is_empty() {
             info!(group = %self.group, partitions = %list_text(partitions.iter().map(|(topic, partition)| (topic, *partition))), "partitions revoked");
         }
@@ -518,17 +525,15 @@ impl Consumer {
     }
 }
 
-/// How long what waits in the client's queue is served before it closes.
-const CLOSE_DRAIN_MAX: Duration = Duration::from_secs(2);
-
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.inner.context().closing.store(true, Ordering::Relaxed);
         self.ownership.set(BTreeSet::clear);
-        // A rebalance that nobody has answered would keep the client from closing.
-        let notes: Vec<Note> =
+        // A rebalance that nobody has answered keeps the client from closing for ever: one that still waits here, and one that a stage
+        // has taken and failed over.
+        let waiting: Vec<Note> =
             self.inner.context().notes.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-        for note in notes {
+        for note in self.unanswered.take().into_iter().chain(waiting) {
             let (Note::Assign(partitions) | Note::Revoke(partitions)) = &note;
             let mut list = TopicPartitionList::new();
             if matches!(note, Note::Revoke(_)) {
@@ -543,13 +548,6 @@ impl Drop for Consumer {
             if let Err(error) = answer {
                 debug!(group = %self.group, "while leaving the group: {error}");
             }
-        }
-        // Closing redirects the client's queue onto itself and loses what waits in it; a lost rebalance would never be answered, and
-        // the client would wait for that answer for ever. So everything is served before, until nothing comes any more.
-        let deadline = Instant::now() + CLOSE_DRAIN_MAX;
-        let mut silent = 0;
-        while silent < 3 && Instant::now() < deadline {
-            silent = if self.inner.poll(Duration::from_millis(20)).is_some() { 0 } else { silent + 1 };
         }
     }
 }
