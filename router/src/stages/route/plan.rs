@@ -138,8 +138,8 @@ impl<'a> Planner<'a> {
         };
         let handed_over = envelope.only_destination.is_some() && envelope.replay.is_none();
         let wait = self.waiting.get(lane, profile);
-        if wait.is_some() && !handed_over {
-            // The newest event knows the person best; what waits goes on with what it says.
+        if wait.is_some() && !handed_over && envelope.replay.is_none() {
+            // The newest event knows the person best; what waits goes on with what it says. A replay is no news.
             held::remember_identifiers(self.store, lane, profile, &owned(&envelope.identifiers))?;
         }
         let routes = match self.subscribed(record, envelope)? {
