@@ -148,7 +148,11 @@ impl Topics {
             let mut list = TopicPartitionList::new();
             list.add_partition(topic, partition);
             let offset = committed.committed_offsets(list, TIMEOUT).ok();
-            let offset = offset.and_then(|list| list.find_partition(topic, partition).map(|element| element.offset()));
+            let offset = offset.and_then(|list| {
+                list.find_partition(topic, partition)
+                    .as_ref()
+                    .map(rdkafka::topic_partition_list::TopicPartitionListElem::offset)
+            });
             let high = all.fetch_watermarks(topic, partition, TIMEOUT).map_or(-1, |(_, high)| high);
             text.push_str(&format!(" [{partition}] {offset:?} of {low}..{stable}..{high}"));
         }
@@ -258,7 +262,11 @@ impl Topics {
 fn watermarks_of(consumer: &BaseConsumer, name: &str) -> Vec<(i32, (i64, i64))> {
     let metadata = consumer.fetch_metadata(Some(name), TIMEOUT);
     let metadata = metadata.unwrap_or_else(|error| panic!("no metadata of {name}: {error}"));
-    let partitions = metadata.topics().iter().filter(|topic| topic.name() == name).flat_map(|topic| topic.partitions());
+    let partitions = metadata
+        .topics()
+        .iter()
+        .filter(|topic| topic.name() == name)
+        .flat_map(rdkafka::metadata::MetadataTopic::partitions);
     partitions
         .map(|partition| {
             let marks = consumer.fetch_watermarks(name, partition.id(), TIMEOUT);
