@@ -409,12 +409,16 @@ impl Consumer {
     /// Where the group left off in these partitions; at the beginning where it has never been.
     ///
     /// # Errors
-    /// No answer, or a committed offset outside of what the topic holds.
-    pub fn starts(&self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
+    /// No answer, or a committed offset outside of what the topic holds. `transactional` tells the topics that are only written in
+    /// transactions: see [`removed_only_a_marker`].
+    pub fn starts(&self, partitions: &[Partition], transactional: impl Fn(&str) -> bool) -> Result<Vec<Start>, Error> {
         let mut starts = Vec::with_capacity(partitions.len());
         for ((topic, partition), offset) in &self.committed(partitions)? {
             let (low, high) = self.watermarks(topic, *partition)?;
             let start = match *offset {
+                Some(committed) if transactional(topic) && removed_only_a_marker(committed, low, high) => {
+                    Start { topic: Arc::clone(topic), partition: *partition, offset: low, committed: true }
+                }
                 Some(committed) if committed < low || committed > high => {
                     return Err(Error::OffsetLost {
                         topic: topic.to_string(),
@@ -525,6 +529,13 @@ impl Consumer {
     }
 }
 
+/// Whether all that retention removed behind a committed offset was the marker that ends a transaction. It is when the log is empty now
+/// and held one more offset: the last offset of a log that is only written in transactions is always a marker, which is never
+/// consumed and so never committed.
+const fn removed_only_a_marker(committed: i64, low: i64, high: i64) -> bool {
+    low == high && committed + 1 == low
+}
+
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.inner.context().closing.store(true, Ordering::Relaxed);
@@ -569,4 +580,17 @@ fn list_text<'a>(partitions: impl Iterator<Item = (&'a Arc<str>, i32)>) -> Strin
     }
     let texts: Vec<String> = by_topic.iter().map(|(topic, list)| format!("{topic}[{}]", list.join(","))).collect();
     texts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emptied_topic_has_lost_nothing_but_the_marker_of_its_last_transaction() {
+        assert!(removed_only_a_marker(13, 14, 14));
+        assert!(!removed_only_a_marker(13, 14, 15), "the record at 13 had a marker behind it, which is still there");
+        assert!(!removed_only_a_marker(12, 14, 14), "12 may have been a record");
+        assert!(!removed_only_a_marker(14, 14, 14), "nothing was removed");
+    }
 }

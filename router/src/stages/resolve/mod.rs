@@ -175,7 +175,12 @@ impl<'a> Session<'a> {
         }
         // Assigning by hand replaces the assignment, so what is already read is named again with where it stands.
         let all: Vec<Partition> = self.consumer.assignment().iter().cloned().chain(new).collect();
-        let starts = self.consumer.starts(&all)?;
+        // Delta sources write in transactions; what other producers do is not known.
+        let ours = |topic: &str| {
+            self.producer.is_transactional()
+                && self.sources.get(topic).is_some_and(|source| matches!(source.input, SourceInput::Delta(_)))
+        };
+        let starts = self.consumer.starts(&all, ours)?;
         self.consumer.assigned(&starts)?;
         Ok(())
     }

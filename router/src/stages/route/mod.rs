@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
         let (lanes, change) = match event {
             Event::Assign(partitions) => {
                 let lanes = lanes_of(&partitions);
-                let starts = self.consumer.starts(&partitions)?;
+                let starts = self.consumer.starts(&partitions, |_| self.producer.is_transactional())?;
                 self.store.restore(&lanes, &|| self.heartbeat.tick())?;
                 self.waiting.load(&self.store, &lanes)?;
                 self.ledger.reset();

@@ -382,7 +382,7 @@ impl<'a> Session<'a> {
                 // What is decided must be safe before the ledger begins anew, and no transaction may be open while state is
                 // restored: that can take longer than a transaction may.
                 self.commit()?;
-                let starts = self.consumer.starts(&partitions)?;
+                let starts = self.consumer.starts(&partitions, |_| self.producer.is_transactional())?;
                 self.store.restore(&lanes, &|| self.heartbeat.tick())?;
                 self.waiting.load(&self.store, &lanes)?;
                 self.ledger.reset();
