@@ -1,10 +1,13 @@
 //! The stages in processes of their own, as the chart runs them, and several processes for one stage.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tailwater_simulators::klaviyo::{JobDuration, Options};
 use tailwater_tests::audit::Counts;
-use tailwater_tests::kafka::free_port;
+use tailwater_tests::kafka::{self, free_port};
 use tailwater_tests::process::Process;
-use tailwater_tests::scene::Scene;
+use tailwater_tests::scene::{Scene, quick_vendor};
 use tailwater_tests::wait::{PATIENCE, eventually};
 
 /// Starts a process with a part of the roles, a state folder and an admin port of its own.
@@ -101,4 +104,29 @@ fn a_process_that_was_stopped_for_a_while_and_wakes_up_changes_nothing() {
     for process in [resolve, successor] {
         process.stop();
     }
+}
+
+#[test]
+fn a_job_that_runs_when_its_process_is_killed_is_asked_for_by_the_next_owner() {
+    let slow = Options {
+        job_duration: JobDuration { base: Duration::from_secs(12), per_profile: Duration::ZERO },
+        ..quick_vendor()
+    };
+    let scene = Scene::with("jobs", kafka::brokers(), slow);
+    scene.configure_rows();
+    let process = scene.run();
+    produce(&scene, 0, 100);
+    // The history is committed together with the tickets, so once it is told the next owner can know.
+    eventually("the vendor has taken everybody into jobs", PATIENCE, || {
+        let deliveries = scene.topics().read(&scene.topic("deliveries"));
+        let accepted = deliveries.iter().filter(|seen| seen.json()["outcome"] == "accepted").count();
+        if accepted == 100 { Ok(()) } else { Err(format!("{accepted} of 100")) }
+    });
+    let jobs = scene.vendor.simulator().requests_to("POST", "/api/profile-bulk-import-jobs").len();
+    process.kill();
+    let next = scene.run();
+    scene.audits("rows", "klaviyo", &Counts::delivered(100));
+    let sent = scene.vendor.simulator().requests_to("POST", "/api/profile-bulk-import-jobs").len();
+    assert_eq!(sent, jobs, "nobody was sent again");
+    next.stop();
 }
