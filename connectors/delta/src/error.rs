@@ -34,8 +34,8 @@ pub enum Error {
     },
 
     #[error(
-        "version {version} of table {table} is no longer in its log{}; changes since then are lost to this source: reset its \
-         cursor to begin with a new snapshot, and keep the log longer (delta.logRetentionDuration)",
+        "version {version} of table {table} is no longer in its log{}; changes since then are lost to this source: give it \
+         another name to begin with a new snapshot, and keep the log longer (delta.logRetentionDuration)",
         earliest_text(*.earliest)
     )]
     VersionGone { table: String, version: u64, earliest: Option<u64> },
@@ -46,14 +46,14 @@ pub enum Error {
     VersionUnknown { table: String, version: u64, latest: u64 },
 
     #[error(
-        "file {file} of version {version} of table {table} has been removed (VACUUM); its rows are lost to this source: reset \
-         its cursor to begin with a new snapshot, and keep files longer (delta.deletedFileRetentionDuration)"
+        "file {file} of version {version} of table {table} has been removed (VACUUM); its rows are lost to this source: \
+         give it another name to begin with a new snapshot, and keep files longer (delta.deletedFileRetentionDuration)"
     )]
     FileGone { table: String, version: u64, file: String },
 
     #[error(
         "table {table} is no longer the one that was read up to version {version}: its id was {expected} and is {found} now, its \
-         latest version is {latest}; reset the source's cursor, or let it begin anew when a table is replaced"
+         latest version is {latest}; restore the table, or give the source another name to begin with a snapshot of the new one"
     )]
     Replaced { table: String, version: u64, expected: String, found: String, latest: u64 },
 
