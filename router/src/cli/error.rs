@@ -6,6 +6,7 @@ use tailwater_core::{Code, code};
 
 use super::exit::Exit;
 use crate::config::Problem;
+use crate::supervisor::TaskError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,23 +18,12 @@ pub enum Error {
     Failed { code: Code, message: String },
     #[error("could not write to standard output: {0}")]
     Output(#[source] io::Error),
-    #[error("`tailwater {command}` is not part of this build")]
-    NotInBuild { command: &'static str },
 }
 
 impl Error {
     /// An error of a lower layer, with the causes that its own message leaves out.
     pub fn failed(code: Code, error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(next) = cause {
-            let text = next.to_string();
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            cause = next.source();
-        }
+        let TaskError { code, message } = TaskError::new(code, error);
         Self::Failed { code, message }
     }
 
@@ -44,7 +34,7 @@ impl Error {
                 .find(|problem| problem.is_error())
                 .map_or(code::CONFIG_INVALID_VALUE, |problem| problem.code),
             Self::Failed { code, .. } => *code,
-            Self::Output(_) | Self::NotInBuild { .. } => code::TASK_FAILED,
+            Self::Output(_) => code::TASK_FAILED,
         }
     }
 
@@ -55,7 +45,6 @@ impl Error {
             // Whoever reads our output may stop reading: `tailwater tap … | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
             Self::Output(_) => Exit::Problem,
-            Self::NotInBuild { .. } => Exit::Internal,
         }
     }
 
