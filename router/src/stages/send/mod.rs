@@ -4,6 +4,9 @@
 //! is gathered into batches, and the connector answers with one outcome per delivery. State, ledger, history and offsets are
 //! committed together; the calls to the vendor are outside, so they are made at least once, with keys that let a repeat be recognised.
 //!
+//! A record that was sent keeps its turn until what became of it is committed. What a crash makes repeat is therefore at most the last
+//! record of a person that the vendor has seen: never an older one after a newer one.
+//!
 //! All state belongs to one thread. Calls run elsewhere and come back through a channel; right before a request the connector asks
 //! whether this process still owns the lanes, so that one that was stopped and woke up again sends nothing.
 
@@ -22,7 +25,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_connectors::Destination as Connector;
 use tailwater_core::delivery::{Reason, Ticket};
 use tailwater_core::envelope::{Merge, Role};
-use tailwater_core::gate::Gate;
+use tailwater_core::gate::{Gate, Turn};
 use tailwater_core::ledger::{End, Stage};
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERIES_OPEN_MAX};
 use tailwater_core::retry::RetryPolicy;
@@ -92,6 +95,8 @@ struct Session<'a> {
     /// Parked records that are on their way out of state, by lane and offset, so that none goes twice.
     unparked: HashSet<(i32, i64)>,
     ready: Ready,
+    /// Turns of records that the vendor has seen and whose ends the next commit carries; only then may the person's next one go.
+    settling: Vec<(ProfileId, Turn)>,
     calls_running: usize,
     jobs: BTreeMap<Ticket, Job>,
     answers: (SyncSender<Answer>, Receiver<Answer>),
@@ -143,6 +148,7 @@ impl<'a> Session<'a> {
             backlog: VecDeque::new(),
             unparked: HashSet::new(),
             ready: Ready::default(),
+            settling: Vec::new(),
             calls_running: 0,
             jobs: BTreeMap::new(),
             answers: sync_channel(ANSWERS_MAX),
@@ -171,11 +177,12 @@ impl<'a> Session<'a> {
             }
             self.answered()?;
             self.look_after_pause();
-            self.start()?;
+            // Before the next calls are made: a commit lets people go on whose last record it carries.
             if committed.elapsed() >= interval {
                 self.commit()?;
                 committed = Instant::now();
             }
+            self.start()?;
         }
         self.drain(|_| true)?;
         self.commit()
@@ -332,9 +339,10 @@ impl<'a> Session<'a> {
         if self.waiting.get(lane, profile).is_none_or(|wait| wait.merges > 0) {
             return Ok(());
         }
-        for held in self.waiting.queue(&self.store, lane, profile, &self.topic)? {
+        // In front of what was read since: that may hold later records of the same person.
+        for held in self.waiting.queue(&self.store, lane, profile, &self.topic)?.into_iter().rev() {
             if self.unparked.insert((lane, held.record.offset)) {
-                self.backlog.push_back((Arc::clone(&held.record), Some(held)));
+                self.backlog.push_front((Arc::clone(&held.record), Some(held)));
             }
         }
         Ok(())
@@ -490,6 +498,7 @@ impl<'a> Session<'a> {
         }
         let oldest = self.oldest_open();
         self.age.observe(oldest, now());
+        debug_assert!(self.dirty || self.settling.is_empty(), "a person waits for a commit that nobody makes");
         if next == self.committed && !self.dirty {
             return Ok(());
         }
@@ -511,6 +520,10 @@ impl<'a> Session<'a> {
         }
         self.store.committed(&self.producer)?;
         self.waiting.accept();
+        for (profile, turn) in self.settling.drain(..) {
+            // A lane that was given up meanwhile has taken its turns along.
+            self.gate.finish(&profile, turn);
+        }
         self.committed = next;
         self.dirty = false;
         let metrics = self.shared.telemetry.metrics();

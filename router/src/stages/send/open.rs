@@ -38,6 +38,8 @@ pub struct Open {
     pub attempts: u32,
     /// Those among them that failed by the delivery's own fault: an outage of the vendor must not use up its attempts.
     pub failures: u32,
+    /// The vendor has been asked to do something for it.
+    pub sent: bool,
     /// Codes of what became of the operations before.
     pub delivered: bool,
     pub non_finite: bool,
@@ -67,6 +69,7 @@ impl Open {
             current: 0,
             attempts: 0,
             failures: 0,
+            sent: false,
             delivered: false,
             non_finite: false,
             skipped: None,

@@ -56,6 +56,7 @@ impl Session<'_> {
             return Ok(());
         }
         item.open.attempts = item.delivery.attempt;
+        item.open.sent = true;
         self.history(&item.open.record, &item.delivery, &outcome)?;
         match outcome {
             Outcome::Delivered => {
@@ -152,7 +153,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// All operations of a record are done: its end goes to the ledger, the next record of the person may start.
+    /// All operations of a record are done: its end goes to the ledger. The next record of the person may start at once if the vendor
+    /// has seen nothing of this one; else when its end is committed, because a crash before that makes it repeat.
     pub(super) fn finish(&mut self, profile: ProfileId, turn: Turn, open: &Open) -> Result<(), Error> {
         let lane = open.record.partition;
         let (end, reason) = if let Some(reason) = open.dead {
@@ -167,7 +169,11 @@ impl Session<'_> {
             Some(held) => self.leave(lane, profile, held)?,
             None => self.done(lane, open.record.offset),
         }
-        self.gate.finish(&profile, turn);
+        if open.sent {
+            self.settling.push((profile, turn));
+        } else {
+            self.gate.finish(&profile, turn);
+        }
         self.shared.telemetry.metrics().stage_flow_records("send", self.name, 1);
         Ok(())
     }
