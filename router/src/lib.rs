@@ -3,7 +3,9 @@
 pub mod app;
 pub mod audit;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod failpoint;
 pub mod kafka;
 pub mod stages;
 pub mod state;

@@ -13,6 +13,7 @@ use tailwater_sandbox::Pool;
 
 use super::{StartError, dry_run};
 use crate::config::model::{Account, Config};
+use crate::failpoint;
 use crate::stages::Error;
 use crate::stages::route::Routes;
 
@@ -71,6 +72,7 @@ impl Live {
         let fingerprint = fingerprint(config);
         let used = if current.0 == fingerprint { current.1.clone() } else { connectors(config, self.dry_run)? };
         let new = compile(config, &used, &self.pool, generation)?;
+        failpoint::hit("reload.loaded");
         *current = (fingerprint, used);
         for (name, routes) in new {
             if let Some(slot) = self.routes.get(&name) {

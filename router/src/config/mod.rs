@@ -21,7 +21,7 @@ mod raw;
 pub mod schema;
 mod secrets;
 mod tree;
-mod value;
+pub(crate) mod value;
 mod walk;
 pub mod when;
 

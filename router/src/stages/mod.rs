@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use tailwater_core::Code;
 
+pub use crate::clock::{now, steady, surely};
+
 use crate::{kafka, state};
 
 /// Why a stage stopped.
@@ -60,9 +62,3 @@ impl From<fjall::Error> for Error {
 
 /// How long a stage waits for work before it looks after its other duties (reload, shutdown, heartbeats).
 pub const IDLE_WAIT: Duration = Duration::from_millis(50);
-
-/// The wall clock, for stages; decisions are handed the time.
-pub fn now() -> tailwater_core::Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    tailwater_core::Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use super::{Error, IDLE_WAIT, dead_letter, schemas};
 use crate::app::Shared;
 use crate::config::model::{DeltaSource, Longs, Source, Start};
+use crate::failpoint;
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::{Outgoing, Producer};
 use crate::state::Store;
@@ -220,6 +221,7 @@ impl<'a> Session<'a> {
             }
             Step::Rows(rows) => {
                 self.append(&rows)?;
+                failpoint::hit_after("source.produced", || self.producer.acknowledged())?;
                 self.keep(rows.cursor)?;
                 self.commit(lease)?;
                 self.shared.telemetry.metrics().source_version(&self.source.name, rows.version);

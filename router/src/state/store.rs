@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use fjall::{Keyspace, PersistMode};
 use tracing::{debug, info};
@@ -10,6 +10,7 @@ use tracing::{debug, info};
 use super::Error;
 use super::cache::{APPLIED, Cache};
 use crate::config::model::Kafka;
+use crate::failpoint;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::{Outgoing, Producer};
 
@@ -80,11 +81,13 @@ impl Store {
                 .get(APPLIED)?
                 .and_then(|bytes| serde_json::from_slice::<Applied>(&bytes).ok())
                 .filter(|applied| applied.is_usable(&cluster, high, now_ms()))
+                .filter(|_| !failpoint::bug("bug.state_not_restored"))
                 .map(|applied| applied.offset);
             if cached.is_none() && !keyspace.is_empty()? {
                 keyspace.clear()?;
             }
             let from = cached.unwrap_or(low).max(low);
+            let from = if failpoint::bug("bug.state_not_restored") { high } else { from };
             let range = Range { topic: self.topic.to_string(), partition: number, start: from, end: high };
             let mut restored = 0_usize;
             let mut batch = self.cache.database().batch();
@@ -95,10 +98,11 @@ impl Store {
                         None => batch.remove(&keyspace, key),
                     }
                     restored += 1;
-                    if restored.is_multiple_of(RESTORE_BATCH) {
+                    if restored.is_multiple_of(RESTORE_BATCH) || failpoint::is_armed("restore.half") {
                         alive();
                         batch.insert(&keyspace, APPLIED, applied_bytes(&cluster, record.offset + 1));
                         std::mem::replace(&mut batch, self.cache.database().batch()).commit()?;
+                        failpoint::hit("restore.half");
                     }
                 }
                 Ok(true)
@@ -241,6 +245,9 @@ impl Store {
     pub fn produce(&mut self, producer: &mut Producer) -> Result<(), Error> {
         for (number, partition) in &mut self.partitions {
             let mut keys = std::mem::take(&mut partition.unproduced);
+            if !keys.is_empty() {
+                failpoint::hit("state.changelog");
+            }
             keys.sort_unstable();
             keys.dedup();
             for key in keys {
@@ -343,8 +350,7 @@ impl Applied {
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    crate::clock::now().as_millis()
 }
 
 fn applied_bytes(cluster: &str, offset: i64) -> Vec<u8> {

@@ -7,11 +7,13 @@ use crate::app;
 use crate::cli::args::{Role, RunArgs};
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, runtime};
+use crate::failpoint;
 use crate::supervisor::{Cause, ExitReason};
 
 /// # Errors
 /// The configuration cannot be used, or the process cannot be started.
 pub fn execute(args: &RunArgs, global: &Global) -> Result<Exit, Error> {
+    failpoint::prepare().map_err(|error| Error::failed(error.code(), &error))?;
     let config = load(global, Purpose::Run)?;
     let options = app::Options { roles: args.roles.iter().copied().map(Into::into).collect(), dry_run: args.dry_run };
     let runtime = runtime()?;

@@ -30,6 +30,7 @@ use super::ledger::Ledger;
 use super::{Error, IDLE_WAIT, schemas};
 use crate::app::Shared;
 use crate::config::model::{Source, SourceInput};
+use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled};
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::read::Reader;
@@ -362,6 +363,9 @@ impl<'a> Session<'a> {
             let lane = self.lane(profile);
             let key = profile.to_string();
             self.producer.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
+            if matches!(role, Role::Fence(_)) {
+                failpoint::hit_after("merge.announced", || self.producer.acknowledged())?;
+            }
         }
         self.shared.telemetry.metrics().merged();
         debug!("{merge}");
@@ -377,7 +381,7 @@ impl<'a> Session<'a> {
         let Some(SourcePosition::Table { generation, version, ordinal }) = event.envelope.position else {
             return Ok(false);
         };
-        if event.envelope.replay.is_some() {
+        if event.envelope.replay.is_some() || failpoint::bug("bug.dedupe_off") {
             return Ok(false);
         }
         let key = position_key(&record.coordinates());
@@ -420,6 +424,7 @@ impl<'a> Session<'a> {
     fn commit(&mut self, records: &[Record], lease: &Lease) -> Result<(), Error> {
         self.store.produce(&mut self.producer)?;
         self.ledger.produce(&mut self.producer)?;
+        failpoint::hit_after("resolve.produced", || self.producer.acknowledged())?;
         let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
         for record in records {
             next.insert((Arc::clone(&record.topic), record.partition), record.offset + 1);
@@ -436,6 +441,7 @@ impl<'a> Session<'a> {
             self.producer.commit_without_offsets()?;
             lease.commit(&offsets)?;
         }
+        failpoint::hit("resolve.committed");
         self.store.committed(&self.producer)?;
         Ok(())
     }

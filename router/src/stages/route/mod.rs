@@ -32,8 +32,9 @@ use self::verdict::{Cut, Pause, Windows};
 use super::age::Age;
 use super::held::{self, Waiting};
 use super::ledger::Ledger;
-use super::{Error, IDLE_WAIT, now};
+use super::{Error, IDLE_WAIT, now, steady, surely};
 use crate::app::Shared;
+use crate::failpoint;
 use crate::kafka::consumer::{Event, Partition, Polled};
 use crate::kafka::{Consumer, Producer, Record, client};
 use crate::state::Store;
@@ -197,6 +198,7 @@ impl<'a> Session<'a> {
                     }
                     self.commit(&BTreeMap::new())?;
                 }
+                failpoint::hit("rebalance.route");
                 self.consumer.assigned(&starts)?;
                 self.positions.extend(starts.iter().map(|start| (start.partition, start.offset)));
                 if self.pause.is_some() || !self.reading {
@@ -241,7 +243,7 @@ impl<'a> Session<'a> {
             let mut planner = Planner::new(routes, &mut self.store, &mut self.waiting, &self.shared.schemas, now());
             if expiry_due {
                 let lanes: Vec<i32> = self.consumer.assignment().iter().map(|(_, lane)| *lane).collect();
-                planner.expired(&lanes, &self.topic)?;
+                planner.expired(&lanes, &self.topic, surely())?;
             }
             for (place, record) in records.iter().enumerate() {
                 if cut.admits(record.partition, place) {
@@ -250,7 +252,7 @@ impl<'a> Session<'a> {
             }
             let actions = planner.actions;
             self.results.run(&actions, routes, &self.shared.schemas, now(), self.shared.telemetry.metrics())?;
-            match self.windows.judge(&actions, &self.results, routes, now()) {
+            match self.windows.judge(&actions, &self.results, routes, steady()) {
                 verdict::Verdict::Proceed { dead } => break (actions, cut.pause.take(), dead),
                 verdict::Verdict::Cut(more) => {
                     self.store.aborted();
@@ -301,6 +303,7 @@ impl<'a> Session<'a> {
     fn commit(&mut self, next: &BTreeMap<i32, i64>) -> Result<(), Error> {
         self.store.produce(&mut self.producer)?;
         self.ledger.produce(&mut self.producer)?;
+        failpoint::hit_after("route.produced", || self.producer.acknowledged())?;
         // Every lane's offset travels, moved or not: it is what makes the broker refuse a process whose lanes have moved on.
         let mut positions = self.positions.clone();
         positions.extend(next);
@@ -316,6 +319,7 @@ impl<'a> Session<'a> {
             self.producer.commit_without_offsets()?;
             self.consumer.commit(&offsets)?;
         }
+        failpoint::hit("route.committed");
         self.store.committed(&self.producer)?;
         self.positions = positions;
         Ok(())

@@ -290,14 +290,14 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Plans what is due because of its age: holds whose time is over.
+    /// Plans what is due because of its age: holds whose time is over. `surely` is a time that no step of a clock has brought early.
     ///
     /// # Errors
     /// The state could not be read or written.
-    pub fn expired(&mut self, lanes: &[i32], topic: &Arc<str>) -> Result<(), Error> {
+    pub fn expired(&mut self, lanes: &[i32], topic: &Arc<str>, surely: Timestamp) -> Result<(), Error> {
         self.trigger = None;
         let age = i64::try_from(self.routes.destination.hold_for.as_millis()).unwrap_or(i64::MAX);
-        let limit = Timestamp::from_millis(self.now.as_millis().saturating_sub(age));
+        let limit = Timestamp::from_millis(surely.as_millis().saturating_sub(age));
         for &lane in lanes {
             for (profile, held) in self.waiting.expired(self.store, lane, topic, limit, EXPIRED_MAX)? {
                 self.waiting.take(self.store, lane, profile, &held)?;

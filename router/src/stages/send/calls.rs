@@ -13,7 +13,8 @@ use tailwater_core::{ProfileId, code};
 use super::Session;
 use super::memory::{self, JobMember};
 use super::open::{Item, Open};
-use crate::stages::{Error, now};
+use crate::failpoint;
+use crate::stages::{Error, steady};
 
 /// The first wait before a job is asked for, and the longest one between two questions.
 const JOB_WAIT_MIN: Duration = Duration::from_millis(500);
@@ -68,7 +69,7 @@ impl Session<'_> {
             return Ok(());
         }
         let limits = self.connector.spec().limits;
-        let time = now();
+        let time = steady();
         if self.not_before <= time {
             let room = limits.batch_deliveries_max.saturating_sub(self.ready.items.len());
             for started in self.gate.ready(time, room) {
@@ -83,6 +84,9 @@ impl Session<'_> {
             if waited || full || quiet {
                 while !self.ready.items.is_empty() && self.calls_running < limits.calls_max {
                     self.call(limits.batch_deliveries_max);
+                    if failpoint::bug("bug.commit_before_outcome") {
+                        self.commit_what_is_called()?;
+                    }
                 }
             }
         }
@@ -98,7 +102,7 @@ impl Session<'_> {
                 self.pass_fence(merge)?;
                 self.gate.finish(&profile, turn);
                 match &parked {
-                    Some(held) => self.leave(record.partition, profile, held),
+                    Some(held) => self.leave(record.partition, merge.absorbed, held),
                     None => {
                         self.done(record.partition, record.offset);
                         Ok(())
@@ -174,13 +178,34 @@ impl Session<'_> {
         let answers = self.answers.0.clone();
         let work = self.shared.runtime.spawn(async move {
             let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
-            connector.deliver(&deliveries, &Context { still_owned: &still_owned }).await
+            failpoint::hit("send.asked");
+            let outcomes = connector.deliver(&deliveries, &Context { still_owned: &still_owned }).await;
+            failpoint::hit("send.answered");
+            outcomes
         });
         // A call that panics must not leave its deliveries in flight for ever: no outcome is an answer too.
         self.shared.runtime.spawn(async move {
             let outcomes = work.await.ok();
             answers.send(Answer::Delivered { call, outcomes }).ok();
         });
+    }
+
+    /// Only for `bug.gate_removed`: another key in the lane of the profile.
+    pub(super) fn key_of_its_own(&self, profile: ProfileId) -> ProfileId {
+        let lanes = self.shared.config.kafka.lanes;
+        let mut keys = std::iter::repeat_with(|| ProfileId::from_bytes(rand::random()));
+        keys.find(|key| key.lane(lanes) == profile.lane(lanes)).unwrap_or(profile)
+    }
+
+    /// Only for `bug.commit_before_outcome`.
+    fn commit_what_is_called(&mut self) -> Result<(), Error> {
+        let called = self.ready.running.values().flatten().flatten();
+        for (lane, offset) in
+            called.map(|item| (item.open.record.partition, item.open.record.offset)).collect::<Vec<_>>()
+        {
+            self.done(lane, offset);
+        }
+        self.commit()
     }
 
     fn ask_jobs(&mut self) {
@@ -309,7 +334,7 @@ impl Session<'_> {
     pub(super) fn give_back_ready(&mut self) {
         self.ready.since = None;
         for item in std::mem::take(&mut self.ready.items) {
-            self.give_back(item, now());
+            self.give_back(item, steady());
         }
     }
 

@@ -7,11 +7,15 @@
 //! ```
 //! Beside them lie the keys of `stages::held`, for records that wait behind a merge.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::ids::ContentHash;
 use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code};
 
+use crate::failpoint;
+use crate::stages::held::{self, Held};
 use crate::state::{self, Store};
 
 const LAST: u8 = b'l';
@@ -59,7 +63,7 @@ pub fn needless(
     skip_unchanged: bool,
 ) -> Result<Option<Code>, state::Error> {
     let Some(last) = last(store, subject, delivery)? else { return Ok(None) };
-    if last.key == delivery.key {
+    if last.key == delivery.key && !failpoint::bug("bug.dedupe_off") {
         return Ok(Some(code::DUPLICATE));
     }
     if !delivery.operation.kind.is_state() {
@@ -182,6 +186,14 @@ pub fn is_passed(store: &Store, lane: i32, merge: u64) -> Result<bool, state::Er
 /// The subject's profile lane, for callers that only have the profile.
 pub fn lane_of(profile: ProfileId, lanes: u32) -> i32 {
     i32::try_from(profile.lane(lanes)).unwrap_or(0)
+}
+
+/// What a state record of send says, for the tools that read the topic from outside.
+pub fn read_parked(topic: &Arc<str>, lane: i32, key: &[u8], value: &[u8]) -> Option<(ProfileId, Held)> {
+    match held::read_entry(topic, lane, key, value) {
+        held::Entry::Held { profile, held } => Some((profile, held)),
+        held::Entry::Pause(_) | held::Entry::Other => None,
+    }
 }
 
 #[cfg(test)]

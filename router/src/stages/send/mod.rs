@@ -15,6 +15,8 @@ mod memory;
 mod open;
 mod outcome;
 
+pub use self::memory::read_parked;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -42,6 +44,7 @@ use super::ledger::Ledger;
 use super::{Error, IDLE_WAIT, now};
 use crate::app::Shared;
 use crate::config::model::Destination;
+use crate::failpoint;
 use crate::kafka::consumer::{Event, Ownership, Partition, Polled};
 use crate::kafka::{Consumer, Outgoing, Producer, Record, client};
 use crate::state::Store;
@@ -320,6 +323,7 @@ impl<'a> Session<'a> {
     }
 
     fn offer(&mut self, profile: ProfileId, item: Item) -> Result<(), Error> {
+        let profile = if failpoint::bug("bug.gate_removed") { self.key_of_its_own(profile) } else { profile };
         self.gate.offer(profile, item).map_err(|_| Error::Invalid {
             code: code::TASK_FAILED,
             message: "the gate was full although it had been asked".into(),
@@ -394,6 +398,7 @@ impl<'a> Session<'a> {
                 self.store.restore(&lanes, &|| self.heartbeat.tick())?;
                 self.waiting.load(&self.store, &lanes)?;
                 self.ledger.reset();
+                failpoint::hit("rebalance.send");
                 self.consumer.assigned(&starts)?;
                 self.committed.extend(starts.iter().map(|start| (start.partition, start.offset)));
                 if !self.reading {
@@ -416,6 +421,7 @@ impl<'a> Session<'a> {
                     .into());
                 }
                 self.drain(|lane| lanes.contains(&lane))?;
+                failpoint::hit("rebalance.revoke.send");
                 self.commit()?;
                 self.forget(&lanes);
                 self.consumer.revoked(&partitions)?;
@@ -505,7 +511,10 @@ impl<'a> Session<'a> {
         // Every lane's offset travels, moved or not: it is what makes the broker refuse a process whose lanes have moved on.
         let started = Instant::now();
         self.store.produce(&mut self.producer)?;
-        self.ledger.produce(&mut self.producer)?;
+        if !failpoint::bug("bug.ledger_skipped") {
+            self.ledger.produce(&mut self.producer)?;
+        }
+        failpoint::hit_after("send.produced", || self.producer.acknowledged())?;
         let mut offsets = TopicPartitionList::with_capacity(next.len());
         for (lane, offset) in &next {
             offsets
@@ -518,6 +527,7 @@ impl<'a> Session<'a> {
             self.producer.commit_without_offsets()?;
             self.consumer.commit(&offsets)?;
         }
+        failpoint::hit("send.committed");
         self.store.committed(&self.producer)?;
         self.waiting.accept();
         for (profile, turn) in self.settling.drain(..) {
@@ -585,6 +595,7 @@ impl<'a> Session<'a> {
         let key = merge.survivor.to_string();
         let lane = memory::lane_of(merge.survivor, self.shared.config.kafka.lanes);
         self.producer.send(&Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
+        failpoint::hit_after("merge.passed", || self.producer.acknowledged())?;
         self.dirty = true;
         Ok(())
     }
@@ -595,13 +606,5 @@ fn policy(config: &Destination) -> RetryPolicy {
         attempts_max: config.retry.attempts_max,
         backoff_min: config.retry.backoff_min,
         backoff_max: config.retry.backoff_max,
-    }
-}
-
-/// What a state record of send says, for the tools that read the topic from outside.
-pub fn read_parked(topic: &Arc<str>, lane: i32, key: &[u8], value: &[u8]) -> Option<(ProfileId, Held)> {
-    match held::read_entry(topic, lane, key, value) {
-        held::Entry::Held { profile, held } => Some((profile, held)),
-        held::Entry::Pause(_) | held::Entry::Other => None,
     }
 }

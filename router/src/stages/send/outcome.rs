@@ -13,7 +13,7 @@ use super::calls::InFlight;
 use super::memory;
 use super::open::Open;
 use crate::kafka::{Outgoing, Record};
-use crate::stages::{Error, now};
+use crate::stages::{Error, now, steady};
 
 /// A record of the topic `deliveries`: one attempt, or the decision not to make one.
 #[derive(Serialize)]
@@ -52,7 +52,7 @@ impl Session<'_> {
         let not_sent = matches!(&outcome, Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED);
         if not_sent {
             // The lane is on its way to another process; nothing was attempted.
-            self.give_back(item, now());
+            self.give_back(item, steady());
             return Ok(());
         }
         item.open.attempts = item.delivery.attempt;
@@ -105,7 +105,7 @@ impl Session<'_> {
         scope: Scope,
         reason: Reason,
     ) -> Result<(), Error> {
-        let time = now();
+        let time = steady();
         let metrics = self.shared.telemetry.metrics();
         metrics.retries.with_label_values(&[self.name, reason.code.as_str()]).inc();
         let attempt = match scope {
@@ -166,7 +166,7 @@ impl Session<'_> {
         };
         self.note(lane, &open.record, end, reason);
         match &open.parked {
-            Some(held) => self.leave(lane, profile, held)?,
+            Some(held) => self.leave(lane, open.profile, held)?,
             None => self.done(lane, open.record.offset),
         }
         if open.sent {
