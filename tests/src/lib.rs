@@ -13,6 +13,7 @@
 )]
 
 pub mod audit;
+pub mod chaos;
 pub mod kafka;
 pub mod lake;
 pub mod process;

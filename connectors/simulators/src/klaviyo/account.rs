@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use serde_json::{Value, json};
 
+use super::Memory;
 use super::answer::{Answer, Problem};
 use super::change::{self, Change, Form};
 use super::clock::stamp;
 use super::endpoints::Endpoint;
 use super::events::Event;
 use super::filter;
-use super::jobs::{Job, JobDuration, Jobs, WAITING_PROFILES_MAX};
+use super::jobs::{Job, JobDuration, Jobs, Order, WAITING_PROFILES_MAX};
+use super::observe::Effects;
 use super::page::{Page, parameter};
 use super::people::{People, Profile, Refusal, Upserted};
 use super::prescribe::Prescriptions;
@@ -30,6 +32,8 @@ const LISTS_MAX: usize = 1_000;
 /// A request as the account sees it: who asks has been settled.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
+    /// The number of the request.
+    pub request: u64,
     pub endpoint: Endpoint,
     /// The id in the path, where there is one.
     pub id: &'a str,
@@ -48,12 +52,15 @@ pub(super) struct List {
     created_us: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Account {
     pub people: People,
     pub lists: BTreeMap<String, List>,
     pub jobs: Jobs,
     pub events: VecDeque<Event>,
+    /// Events that are kept; the oldest make room.
+    pub events_max: usize,
+    pub events_accepted: u64,
     /// Events that were ignored because the same one had been accepted before.
     pub events_repeated: u64,
     pub event_keys: HashSet<(String, String, String)>,
@@ -62,6 +69,19 @@ pub(super) struct Account {
 // === impl Account ===
 
 impl Account {
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            people: People::default(),
+            lists: BTreeMap::new(),
+            jobs: Jobs::new(memory.jobs_max),
+            events: VecDeque::new(),
+            events_max: memory.events_max,
+            events_accepted: 0,
+            events_repeated: 0,
+            event_keys: HashSet::new(),
+        }
+    }
+
     pub fn add_list(&mut self, id: &str, name: &str, now_us: i64) -> bool {
         if self.lists.len() >= LISTS_MAX && !self.lists.contains_key(id) {
             return false;
@@ -75,14 +95,18 @@ impl Account {
         true
     }
 
-    /// Completes the jobs that are due. Everything else sees the account as it is after that.
-    pub fn advance(&mut self, prescriptions: &mut Prescriptions, now_us: i64) {
+    /// Completes the jobs that are due, and tells the numbers of their requests with what took effect. Everything else sees the
+    /// account as it is after that.
+    pub fn advance(&mut self, prescriptions: &mut Prescriptions, now_us: i64) -> Vec<(u64, Effects)> {
+        let mut settled = Vec::new();
         while let Some((id, work)) = self.jobs.next_due(now_us) {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             if job.cancel {
+                settled.push((job.request, Effects::Nothing));
                 continue;
             }
-            for (payload, change) in work {
+            let mut failures = Vec::new();
+            for (place, (payload, change)) in work.into_iter().enumerate() {
                 let failed = prescriptions.import_error(&payload, now_us);
                 let result = match failed {
                     Some(problem) => Err(problem),
@@ -92,15 +116,21 @@ impl Account {
                 };
                 match result {
                     Ok(Upserted::Created(profile) | Upserted::Updated(profile)) => job.imported.push(profile),
-                    Err(problem) => job.errors.push(problem.to_import_error(&payload)),
+                    Err(problem) => {
+                        job.errors.push(problem.to_import_error(&payload));
+                        failures.push(place);
+                    }
                 }
             }
+            let effects = if failures.is_empty() { Effects::All } else { Effects::AllBut(failures) };
+            settled.push((job.request, effects));
             for list in &job.lists {
                 if let Some(list) = self.lists.get_mut(list) {
                     list.members.extend(job.imported.iter().cloned());
                 }
             }
         }
+        settled
     }
 
     pub fn handle(&mut self, call: &Call<'_>, prescriptions: &mut Prescriptions, now_us: i64) -> Answer {
@@ -249,7 +279,8 @@ impl Account {
             return Err(Answer::full("profiles in unfinished jobs", WAITING_PROFILES_MAX));
         }
         let cancel = prescriptions.cancel_job(now_us);
-        let id = self.jobs.submit(profiles, lists, cancel, call.job_duration, now_us);
+        let order = Order { request: call.request, profiles, lists, cancel, duration: call.job_duration };
+        let id = self.jobs.submit(order, now_us);
         let job = self.job(&id)?;
         Ok(Answer::json(202, document(job.to_json(call.base, now_us), call)))
     }

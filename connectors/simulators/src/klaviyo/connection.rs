@@ -2,22 +2,42 @@
 //!
 //! An HTTP server cannot be told from within a handler to hang up without an answer; so each connection has a switch beneath HTTP, and
 //! once it is thrown every read and write fails and the peer sees a reset.
+//!
+//! For the same reason it is seen here whether an answer has left: the server flushes the transport once it has written the last byte of one,
+//! and writes nothing between.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::observe::Leaving;
+
 /// Throws the switch of one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Switch(Arc<AtomicBool>);
+pub(super) struct Switch(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    thrown: AtomicBool,
+    answering: Mutex<Option<Answering>>,
+}
+
+/// An answer on its way through the connection.
+#[derive(Debug)]
+struct Answering {
+    leaving: Leaving,
+    status: u16,
+    /// Some of it was written.
+    begun: bool,
+}
 
 pub(super) struct Breakable {
     stream: TcpStream,
@@ -29,7 +49,37 @@ pub(super) struct BreakableListener(pub TcpListener);
 impl Switch {
     /// The next thing that happens on the connection is its end.
     pub fn throw(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.thrown.store(true, Ordering::Release);
+    }
+
+    /// The next bytes that are written are this answer.
+    pub fn answering(&self, leaving: Leaving, status: u16) {
+        self.set(Some(Answering { leaving, status, begun: false }));
+    }
+
+    fn set(&self, answering: Option<Answering>) {
+        let before = {
+            let mut place = self.0.answering.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *place, answering)
+        };
+        // Outside of the lock, because it tells an observer.
+        drop(before);
+    }
+
+    fn wrote(&self) {
+        if let Some(answering) = &mut *self.0.answering.lock().unwrap_or_else(PoisonError::into_inner) {
+            answering.begun = true;
+        }
+    }
+
+    fn flushed(&self) {
+        let left = {
+            let mut place = self.0.answering.lock().unwrap_or_else(PoisonError::into_inner);
+            place.take_if(|answering| answering.begun)
+        };
+        if let Some(Answering { leaving, status, .. }) = left {
+            leaving.written(status);
+        }
     }
 }
 
@@ -58,10 +108,16 @@ impl Listener for BreakableListener {
 
 impl Breakable {
     fn check(&self) -> io::Result<()> {
-        if self.switch.0.load(Ordering::Acquire) {
+        if self.switch.0.thrown.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was broken on purpose"));
         }
         Ok(())
+    }
+}
+
+impl Drop for Breakable {
+    fn drop(&mut self) {
+        self.switch.set(None);
     }
 }
 
@@ -79,12 +135,16 @@ impl AsyncRead for Breakable {
 impl AsyncWrite for Breakable {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.switch.wrote();
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.switch.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -101,6 +161,8 @@ impl AsyncWrite for Breakable {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
+        self.switch.wrote();
+        Poll::Ready(Ok(written))
     }
 }

@@ -7,8 +7,6 @@ use super::answer::{Answer, Problem};
 use super::change::{self, Change, Form};
 use super::clock::SECOND_US;
 
-/// Events that the simulator keeps.
-const EVENTS_MAX: usize = 1_000_000;
 /// As documented.
 const EVENT_PROPERTIES_MAX: usize = 400;
 const METRIC_NAME_CHARS_MAX: usize = 128;
@@ -18,6 +16,8 @@ const METRIC_NAME_CHARS_MAX: usize = 128;
 pub(super) struct Event {
     pub profile: String,
     pub metric: String,
+    /// What makes it the same as another one of its person and metric.
+    pub unique: String,
     pub attributes: Value,
 }
 
@@ -66,18 +66,15 @@ impl Account {
         if !problems.is_empty() {
             return Err(Answer::problems(&problems));
         }
-        if self.events.len() >= EVENTS_MAX {
-            return Err(Answer::full("events", EVENTS_MAX));
-        }
         let profile = self.people.of_event(&change, now_us).map_err(|refusal| refused(&refusal))?;
         let unique = attributes
             .get("unique_id")
             .and_then(Value::as_str)
             .map_or_else(|| format!("at {second}"), |id| format!("id {id}"));
         // The same event again is accepted and ignored: the first one wins.
-        if self.event_keys.insert((profile.clone(), metric.to_owned(), unique)) {
+        if self.event_keys.insert((profile.clone(), metric.to_owned(), unique.clone())) {
             let attributes = Value::Object(attributes.clone());
-            self.events.push_back(Event { profile, metric: metric.to_owned(), attributes });
+            self.keep_event(Event { profile, metric: metric.to_owned(), unique, attributes });
         } else {
             self.events_repeated += 1;
         }
@@ -86,6 +83,17 @@ impl Account {
             Some(field) => answer.with_header("x-klaviyo-partial-failure", field),
             None => answer,
         })
+    }
+}
+
+impl Account {
+    fn keep_event(&mut self, event: Event) {
+        self.events_accepted += 1;
+        self.events.push_back(event);
+        while self.events.len() > self.events_max {
+            let Some(Event { profile, metric, unique, .. }) = self.events.pop_front() else { break };
+            self.event_keys.remove(&(profile, metric, unique));
+        }
     }
 }
 

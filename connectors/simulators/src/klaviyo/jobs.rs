@@ -9,9 +9,6 @@ use serde_json::{Value, json};
 use super::change::Change;
 use super::clock::{SECOND_US, stamp_seconds};
 
-/// Jobs that the simulator keeps; the oldest finished ones make room.
-const JOBS_MAX: usize = 10_000;
-
 /// Profiles that may wait in unfinished jobs at once.
 pub(super) const WAITING_PROFILES_MAX: usize = 1_000_000;
 
@@ -42,6 +39,8 @@ pub(super) enum Status {
 #[derive(Debug)]
 pub(super) struct Job {
     pub id: String,
+    /// The number of the request that made it.
+    pub request: u64,
     pub lists: Vec<String>,
     /// The profiles as they were sent, with what they ask for; emptied when the job is done.
     pub profiles: Vec<(Value, Change)>,
@@ -56,8 +55,20 @@ pub(super) struct Job {
     done: bool,
 }
 
+/// What a new job is to do.
 #[derive(Debug, Default)]
+pub(super) struct Order {
+    pub request: u64,
+    pub profiles: Vec<(Value, Change)>,
+    pub lists: Vec<String>,
+    pub cancel: bool,
+    pub duration: JobDuration,
+}
+
+#[derive(Debug)]
 pub(super) struct Jobs {
+    /// Jobs that are kept; the oldest finished ones make room.
+    jobs_max: usize,
     jobs: BTreeMap<String, Job>,
     waiting: BTreeSet<(i64, String)>,
     waiting_profiles: usize,
@@ -67,19 +78,17 @@ pub(super) struct Jobs {
 // === impl Jobs ===
 
 impl Jobs {
+    pub fn new(jobs_max: usize) -> Self {
+        Self { jobs_max, jobs: BTreeMap::new(), waiting: BTreeSet::new(), waiting_profiles: 0, counter: 0 }
+    }
+
     pub fn waiting_profiles(&self) -> usize {
         self.waiting_profiles
     }
 
     /// Queues a job whose profiles have passed the checks; gives back its id.
-    pub fn submit(
-        &mut self,
-        profiles: Vec<(Value, Change)>,
-        lists: Vec<String>,
-        cancel: bool,
-        duration: JobDuration,
-        now_us: i64,
-    ) -> String {
+    pub fn submit(&mut self, order: Order, now_us: i64) -> String {
+        let Order { request, profiles, lists, cancel, duration } = order;
         self.counter += 1;
         let id = format!("{:012}.{}", self.counter, uuid::Uuid::new_v4().simple());
         let base_us = micros(duration.base);
@@ -89,6 +98,7 @@ impl Jobs {
         self.waiting.insert((done_us, id.clone()));
         let job = Job {
             id: id.clone(),
+            request,
             lists,
             total: profiles.len(),
             profiles,
@@ -101,7 +111,7 @@ impl Jobs {
             done: false,
         };
         self.jobs.insert(id.clone(), job);
-        if self.jobs.len() > JOBS_MAX {
+        if self.jobs.len() > self.jobs_max {
             let oldest = self.jobs.values().find(|job| job.done).map(|job| job.id.clone());
             oldest.map(|id| self.jobs.remove(&id));
         }
@@ -213,14 +223,29 @@ mod tests {
 
     #[test]
     fn a_job_goes_from_queued_over_processing_to_complete() {
-        let mut jobs = Jobs::default();
+        let mut jobs = Jobs::new(10);
         let duration = JobDuration { base: Duration::from_secs(3), per_profile: Duration::from_secs(1) };
-        let id = jobs.submit(vec![(Value::Null, Change::default())], Vec::new(), false, duration, 0);
+        let profiles = vec![(Value::Null, Change::default())];
+        let id = jobs.submit(Order { profiles, duration, ..Order::default() }, 0);
         assert_eq!(jobs.get(&id).unwrap().status(0), Status::Queued);
         assert_eq!(jobs.get(&id).unwrap().status(SECOND_US), Status::Processing);
         assert!(jobs.next_due(4 * SECOND_US - 1).is_none());
         assert_eq!(jobs.next_due(4 * SECOND_US).map(|(id, work)| (id, work.len())), Some((id.clone(), 1)));
         assert_eq!(jobs.get(&id).unwrap().status(4 * SECOND_US), Status::Complete);
         assert_eq!(jobs.waiting_profiles(), 0);
+    }
+
+    #[test]
+    fn the_oldest_finished_job_makes_room() {
+        let mut jobs = Jobs::new(1);
+        let duration = JobDuration { base: Duration::ZERO, per_profile: Duration::ZERO };
+        let order = |profiles| Order { profiles, duration, ..Order::default() };
+        let first = jobs.submit(order(Vec::new()), 0);
+        let second = jobs.submit(order(Vec::new()), 0);
+        assert!(jobs.get(&first).is_some(), "an unfinished job stays");
+        assert!(jobs.next_due(0).is_some());
+        jobs.submit(order(Vec::new()), 0);
+        assert!(jobs.get(&first).is_none());
+        assert!(jobs.get(&second).is_some());
     }
 }

@@ -8,8 +8,6 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Requests kept in memory; older ones are dropped and counted.
-const REQUESTS_MAX: usize = 100_000;
 /// Bytes of bodies kept in memory.
 const BODY_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes written to the file; afterwards requests are counted only.
@@ -58,8 +56,10 @@ pub struct Stats {
     pub events_repeated: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Journal {
+    /// Requests kept in memory; older ones are dropped and counted.
+    requests_max: usize,
     received: VecDeque<Received>,
     body_bytes: usize,
     stats: Stats,
@@ -72,6 +72,20 @@ pub(super) const UNKNOWN: &str = "unknown";
 // === impl Journal ===
 
 impl Journal {
+    pub fn new(requests_max: usize) -> Self {
+        Self { requests_max, received: VecDeque::new(), body_bytes: 0, stats: Stats::default(), number: 0, file: None }
+    }
+
+    /// The number of the request that comes next.
+    pub fn next(&self) -> u64 {
+        self.number + 1
+    }
+
+    /// Whether anything is kept of a body: reading one that nobody looks at again is the dearest part of a request.
+    pub fn keeps_bodies(&self) -> bool {
+        self.requests_max > 0 || self.file.is_some()
+    }
+
     /// Appends to the file from now on.
     pub fn persist(&mut self, path: &Path) -> std::io::Result<()> {
         let file = File::options().create(true).append(true).open(path)?;
@@ -98,7 +112,7 @@ impl Journal {
         self.write(&received);
         self.body_bytes += received.body_bytes;
         self.received.push_back(received);
-        while self.received.len() > REQUESTS_MAX || self.body_bytes > BODY_BYTES_MAX {
+        while self.received.len() > self.requests_max || self.body_bytes > BODY_BYTES_MAX {
             let Some(oldest) = self.received.pop_front() else { break };
             self.body_bytes -= oldest.body_bytes;
             self.stats.dropped += 1;

@@ -54,6 +54,7 @@ mod filter;
 mod jobs;
 mod journal;
 mod limits;
+mod observe;
 mod page;
 mod people;
 mod prescribe;
@@ -77,6 +78,7 @@ use tokio::task::JoinHandle;
 pub use jobs::JobDuration;
 pub use journal::{Received, Stats};
 pub use limits::{Tier, Tiers};
+pub use observe::{Arriving, Carrier, Effects, Ending, Observer, Ruling};
 pub use prescribe::{Disconnect, Effect, PrescribedAnswer, PrescribedImportError, Prescription};
 
 use connection::{BreakableListener, Switch};
@@ -103,6 +105,26 @@ pub struct Options {
     pub lists: Vec<(String, String)>,
     /// A file to which every request is appended as a line of JSON. Authorization headers are not recorded.
     pub persist: Option<PathBuf>,
+    pub memory: Memory,
+    /// Is told of every request that carries people or events, and may decide about it.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+/// How much is kept of what is over, for tests to ask. The oldest make room; the counts in the statistics go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Requests with their bodies.
+    pub requests_max: usize,
+    /// Accepted events. The repeat of one that was forgotten counts as new.
+    pub events_max: usize,
+    /// Bulk jobs. One that is not finished is kept in any case.
+    pub jobs_max: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { requests_max: 100_000, events_max: 1_000_000, jobs_max: 10_000 }
+    }
 }
 
 impl Default for Options {
@@ -115,6 +137,8 @@ impl Default for Options {
             job_duration: JobDuration::default(),
             lists: Vec::new(),
             persist: None,
+            memory: Memory::default(),
+            observer: None,
         }
     }
 }
@@ -312,7 +336,8 @@ impl Simulator {
         self.shared.clear_prescriptions();
     }
 
-    /// Changes options of the running simulator; `listen`, `lists` and `persist` take no effect any more.
+    /// Changes options of the running simulator; `listen`, `lists`, `persist` and
+    /// `memory` take no effect any more.
     pub fn change(&self, change: impl FnOnce(&mut Options)) {
         self.shared.change(change);
     }

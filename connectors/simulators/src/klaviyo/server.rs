@@ -13,6 +13,7 @@ use super::account::{BULK_BYTES_MAX, too_large};
 use super::answer::{Answer, Body};
 use super::connection::Switch;
 use super::control;
+use super::observe::Leaving;
 use super::state::{Reply, Request, Shared};
 
 /// Bytes of a body that are read at all: enough to tell a client that it has sent too much.
@@ -54,17 +55,27 @@ async fn vendor(
         base: format!("http://{}", text(header::HOST).unwrap_or_else(|| "localhost".into())),
     };
     match shared.reply(request) {
-        Reply::Answer { answer, delay_ms } => {
+        Reply::Answer { answer, delay_ms, leaving } => {
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             }
+            if let Some(leaving) = leaving {
+                switch.answering(leaving, answer.status);
+            }
             to_http(answer)
         }
-        Reply::HangUp => {
-            switch.throw();
-            StatusCode::NO_CONTENT.into_response()
+        Reply::HangUp { leaving } => hang_up(&switch, leaving),
+        Reply::Silence { time, leaving } => {
+            tokio::time::sleep(time).await;
+            hang_up(&switch, leaving)
         }
     }
+}
+
+fn hang_up(switch: &Switch, leaving: Option<Leaving>) -> Response {
+    switch.throw();
+    drop(leaving);
+    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn read(body: HttpBody) -> Result<Bytes, Answer> {

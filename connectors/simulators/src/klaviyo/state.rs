@@ -1,7 +1,8 @@
 //! All that the simulator remembers, behind one lock: every request sees the account as the one before it has left it.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use super::clock::{Clock, stamp};
 use super::endpoints::{Endpoint, Route, Variant};
 use super::journal::{Journal, Received, Stats, UNKNOWN};
 use super::limits::{Usage, Verdict};
+use super::observe::{Arriving, Carrier, Effects, Leaving, Ruling};
 use super::prescribe::{Disconnect, Effect, Prescription, Prescriptions, Seen};
 
 /// A request, read completely.
@@ -30,8 +32,26 @@ pub(super) struct Request {
 /// What the server has to do with a request.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Answer { answer: Answer, delay_ms: u64 },
+    Answer {
+        answer: Answer,
+        delay_ms: u64,
+        leaving: Option<Leaving>,
+    },
+    HangUp {
+        leaving: Option<Leaving>,
+    },
+    /// No answer, and after this time the end of the connection.
+    Silence {
+        time: Duration,
+        leaving: Option<Leaving>,
+    },
+}
+
+/// What was decided about a request.
+enum Fate {
+    Answer(Answer, u64),
     HangUp,
+    Silence(Duration),
 }
 
 #[derive(Debug)]
@@ -54,13 +74,13 @@ struct State {
 impl Shared {
     pub fn new(options: Options) -> std::io::Result<Self> {
         let clock = Clock::new();
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(options.memory.requests_max);
         if let Some(path) = &options.persist {
             journal.persist(Path::new(path))?;
         }
         let mut state = State {
+            account: Account::new(options.memory),
             options,
-            account: Account::default(),
             usage: Usage::default(),
             prescriptions: Prescriptions::default(),
             journal,
@@ -79,7 +99,12 @@ impl Shared {
         let now_us = self.clock.now_us();
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.account.advance(&mut state.prescriptions, now_us);
+        let settled = state.account.advance(&mut state.prescriptions, now_us);
+        if let Some(observer) = &state.options.observer {
+            for (request, effects) in settled {
+                observer.settled(request, effects);
+            }
+        }
         (guard, now_us)
     }
 
@@ -111,37 +136,32 @@ impl Shared {
     pub fn reply(&self, request: Request) -> Reply {
         let (mut guard, now_us) = self.current();
         let state = &mut *guard;
-        let seen = Seen {
-            method: &request.method,
-            path: &request.path,
-            query: &request.query,
-            body: Some(&request.body),
-            now_us,
-        };
-        let effect = state.prescriptions.take(&seen);
-        let prescribed = effect.is_some();
-        let reply = match effect {
-            Some(Effect::Answer(answer)) => Reply::Answer { answer: answer.to_answer(), delay_ms: answer.delay_ms },
-            Some(Effect::DelayMs(delay_ms)) => Reply::Answer { answer: state.answer(&request, now_us), delay_ms },
-            Some(Effect::Disconnect(Disconnect::BeforeReading | Disconnect::AfterReading)) => Reply::HangUp,
-            Some(Effect::Disconnect(Disconnect::AfterProcessing)) => {
-                state.answer(&request, now_us);
-                Reply::HangUp
+        let number = state.journal.next();
+        let carrier = Carrier::of(&request.method, &request.path);
+        let observer = state.options.observer.clone().zip(carrier);
+        let ruling = observer.as_ref().map_or(Ruling::Normal, |(observer, carrier)| {
+            observer.arrived(Arriving { request: number, carrier: *carrier, body: &request.body })
+        });
+        let (fate, effects, prescribed) = state.decide(ruling, carrier, number, &request, now_us);
+        let leaving = observer.map(|(observer, _)| {
+            if let Some(effects) = effects {
+                observer.settled(number, effects);
             }
-            // These two belong to jobs and are never taken by a request.
-            Some(Effect::ImportError(_) | Effect::CancelJob) | None => {
-                Reply::Answer { answer: state.answer(&request, now_us), delay_ms: 0 }
+            Leaving::new(Arc::clone(&observer), number)
+        });
+        let (reply, status) = match fate {
+            Fate::Answer(answer, delay_ms) => {
+                let status = answer.status;
+                (Reply::Answer { answer, delay_ms, leaving }, status)
             }
-        };
-        let status = match &reply {
-            Reply::Answer { answer, .. } => answer.status,
-            Reply::HangUp => 0,
+            Fate::HangUp => (Reply::HangUp { leaving }, 0),
+            Fate::Silence(time) => (Reply::Silence { time, leaving }, 0),
         };
         let endpoint = endpoint_name(&request.method, &request.path);
         state.journal.add(Received {
             number: 0,
             time: stamp(now_us),
-            body: body_value(&request.body),
+            body: if state.journal.keeps_bodies() { body_value(&request.body) } else { Value::Null },
             body_bytes: request.body.len(),
             method: request.method,
             path: request.path,
@@ -164,7 +184,7 @@ impl Shared {
         let (state, _) = self.current();
         Stats {
             profiles: state.account.people.len() as u64,
-            events: state.account.events.len() as u64,
+            events: state.account.events_accepted,
             events_repeated: state.account.events_repeated,
             ..state.journal.stats()
         }
@@ -240,7 +260,7 @@ impl Shared {
     pub fn reset(&self) {
         let now_us = self.clock.now_us();
         let mut state = self.lock();
-        state.account = Account::default();
+        state.account = Account::new(state.options.memory);
         state.usage = Usage::default();
         state.prescriptions.clear();
         state.journal.clear();
@@ -257,8 +277,76 @@ impl State {
         }
     }
 
+    /// What becomes of a request, what of it takes effect (`None` while that is open), and whether somebody prescribed it.
+    fn decide(
+        &mut self,
+        ruling: Ruling,
+        carrier: Option<Carrier>,
+        number: u64,
+        request: &Request,
+        now_us: i64,
+    ) -> (Fate, Option<Effects>, bool) {
+        let (fate, disconnect) = match ruling {
+            Ruling::Normal => return self.decide_unruled(carrier, number, request, now_us),
+            Ruling::Status(status) => {
+                let detail = "The answer was decided by an observer.";
+                (Fate::Answer(Problem::new(status, "error", "Error.", detail, "/data").into(), 0), None)
+            }
+            Ruling::Throttled { seconds } => (Fate::Answer(Answer::throttled(seconds), 0), None),
+            Ruling::Refused(places) => {
+                (Fate::Answer(carrier.map_or_else(|| Answer::empty(400), |carrier| carrier.refuse(&places)), 0), None)
+            }
+            Ruling::Silence(time) => (Fate::Silence(time), None),
+            Ruling::Disconnect(disconnect) => (Fate::HangUp, Some(disconnect)),
+        };
+        let effects = if disconnect == Some(Disconnect::AfterProcessing) {
+            let answer = self.answer(request, number, now_us);
+            effects_of(carrier, &answer)
+        } else {
+            Some(Effects::Nothing)
+        };
+        (fate, effects, true)
+    }
+
+    fn decide_unruled(
+        &mut self,
+        carrier: Option<Carrier>,
+        number: u64,
+        request: &Request,
+        now_us: i64,
+    ) -> (Fate, Option<Effects>, bool) {
+        let seen = Seen {
+            method: &request.method,
+            path: &request.path,
+            query: &request.query,
+            body: Some(&request.body),
+            now_us,
+        };
+        let effect = self.prescriptions.take(&seen);
+        let prescribed = effect.is_some();
+        let delay_ms = if let Some(Effect::DelayMs(delay_ms)) = effect { delay_ms } else { 0 };
+        match effect {
+            Some(Effect::Answer(answer)) => {
+                (Fate::Answer(answer.to_answer(), answer.delay_ms), Some(Effects::Nothing), prescribed)
+            }
+            Some(Effect::Disconnect(Disconnect::BeforeReading | Disconnect::AfterReading)) => {
+                (Fate::HangUp, Some(Effects::Nothing), prescribed)
+            }
+            Some(Effect::Disconnect(Disconnect::AfterProcessing)) => {
+                let answer = self.answer(request, number, now_us);
+                (Fate::HangUp, effects_of(carrier, &answer), prescribed)
+            }
+            // The last two belong to jobs and are never taken by a request.
+            Some(Effect::DelayMs(_) | Effect::ImportError(_) | Effect::CancelJob) | None => {
+                let answer = self.answer(request, number, now_us);
+                let effects = effects_of(carrier, &answer);
+                (Fate::Answer(answer, delay_ms), effects, prescribed)
+            }
+        }
+    }
+
     /// The vendor's own answer. The order of the checks is the vendor's: who asks, the limits, then what is asked.
-    fn answer(&mut self, request: &Request, now_us: i64) -> Answer {
+    fn answer(&mut self, request: &Request, number: u64, now_us: i64) -> Answer {
         let (endpoint, id) = match Endpoint::find(&request.method, &request.path) {
             Route::To { endpoint, id } => (endpoint, id),
             Route::WrongMethod => {
@@ -283,6 +371,7 @@ impl State {
             Vec::new()
         };
         let call = Call {
+            request: number,
             endpoint,
             id,
             path: &request.path,
@@ -311,6 +400,15 @@ impl State {
         }
         let text = "Incorrect authentication credentials.";
         Some(Problem::new(401, "authentication_failed", text, text, "/data/"))
+    }
+}
+
+/// What the vendor's own answer says about the items; `None` where a job will tell.
+fn effects_of(carrier: Option<Carrier>, answer: &Answer) -> Option<Effects> {
+    match carrier {
+        _ if !(200..300).contains(&answer.status) => Some(Effects::Nothing),
+        Some(Carrier::Job) => None,
+        Some(Carrier::Profile | Carrier::Event) | None => Some(Effects::All),
     }
 }
 

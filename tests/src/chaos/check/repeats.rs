@@ -1,0 +1,79 @@
+//! Repeats: which had a reason, and which had none.
+
+use std::time::Instant;
+
+use super::super::receiver::{Answer, Arrival};
+use super::{Case, Finding, Verdict};
+
+pub(super) fn find(case: &Case<'_>, verdict: &mut Verdict) {
+    let windows = Windows::new(case);
+    let mut repeated: Vec<_> = case.attempts.iter().filter(|(_, places)| places.len() > 1).collect();
+    repeated.sort_by_key(|(_, places)| places.first().copied());
+    for (item, places) in repeated {
+        for pair in places.windows(2) {
+            let [before, again] = pair else { continue };
+            let (Some(earlier), Some(later)) = (case.arrivals.get(*before), case.arrivals.get(*again)) else {
+                continue;
+            };
+            let found = if earlier.key != later.key {
+                Some("under another unique_id, so that the vendor takes it for another event")
+            } else if windows.excuse(earlier) {
+                None
+            } else {
+                Some(if earlier.refused { "though it had been refused" } else { "for no reason" })
+            };
+            let Some(why) = found else {
+                verdict.ambiguous += 1;
+                continue;
+            };
+            let text = format!(
+                "{}: it arrived {} and again {}, {why}",
+                case.name(*item),
+                case.tell(*before),
+                case.tell(*again)
+            );
+            verdict.duplicated.push(Finding { item: Some(*item), text });
+        }
+    }
+}
+
+/// When something was disturbed, with its consequences: spans that do not touch, in order.
+struct Windows<'a> {
+    case: &'a Case<'a>,
+    spans: Vec<(Instant, Instant)>,
+}
+
+impl<'a> Windows<'a> {
+    fn new(case: &'a Case<'a>) -> Self {
+        let mut all: Vec<(Instant, Instant)> = case
+            .disturbances
+            .iter()
+            .map(|disturbance| (disturbance.from, disturbance.until + case.settings.grace))
+            .collect();
+        all.sort();
+        let mut spans: Vec<(Instant, Instant)> = Vec::new();
+        for (from, until) in all {
+            match spans.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(until),
+                _ => spans.push((from, until)),
+            }
+        }
+        Self { case, spans }
+    }
+
+    /// Whether the sender of this attempt may not know what became of it.
+    fn excuse(&self, attempt: &Arrival) -> bool {
+        let told = match attempt.answer {
+            // A job that was taken and did nothing for this item is to be repeated.
+            Answer::Success => attempt.took_effect,
+            Answer::Failure(_) => attempt.refused,
+            Answer::None | Answer::Broken => false,
+        };
+        !told || self.is_disturbed(attempt.at, attempt.answered.unwrap_or(attempt.at) + self.case.settings.grace)
+    }
+
+    fn is_disturbed(&self, from: Instant, until: Instant) -> bool {
+        let next = self.spans.partition_point(|(_, end)| *end < from);
+        self.spans.get(next).is_some_and(|(begin, _)| *begin <= until)
+    }
+}
