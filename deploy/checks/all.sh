@@ -55,3 +55,4 @@ export TAILWATER_ROOT=$root
 printf '== Kafka: %s\n' "$TAILWATER_TEST_BROKERS"
 
 step tests cargo test --locked --workspace --no-fail-fast
+step fuzz deploy/checks/fuzz.sh 15

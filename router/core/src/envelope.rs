@@ -408,4 +408,6 @@ fn put_merge(out: &mut Vec<u8>, merge: &Merge) {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -221,6 +221,8 @@ impl<'de> serde::Deserialize<'de> for ProfileId {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::position::Coordinates;

@@ -137,7 +137,7 @@ struct Names {
 }
 
 /// A ledger record that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("a record of the ledger could not be read: {0}")]
 pub struct DecodeError(pub &'static str);
 
@@ -418,6 +418,8 @@ impl Names {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

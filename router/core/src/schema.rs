@@ -158,6 +158,8 @@ fn shared_letters(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -143,7 +143,7 @@ fn errors_say_which_field_is_wrong() {
 
 /// An envelope that owns what it consists of, for generated cases.
 #[derive(Debug, Clone)]
-struct Parts {
+pub(super) struct Parts {
     texts: [String; 4],
     optional: [Option<String>; 4],
     ids: [Option<[u8; 16]>; 5],
@@ -157,7 +157,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn envelope(&self) -> Envelope<'_> {
+    pub(super) fn envelope(&self) -> Envelope<'_> {
         let [workspace, source, event_type, topic] = self.texts.each_ref().map(String::as_str);
         let [backfill, only_destination, trace_context, replay] = self.optional.each_ref().map(Option::as_deref);
         let [event, schema, previous, profile, delivery] = self.ids;
@@ -199,7 +199,7 @@ impl Parts {
 }
 
 prop_compose! {
-    fn parts()(
+    pub(super) fn parts()(
         texts in any::<[String; 4]>(),
         optional in any::<[Option<String>; 4]>(),
         ids in any::<[Option<[u8; 16]>; 5]>(),
