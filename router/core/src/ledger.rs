@@ -24,6 +24,9 @@ use crate::wire::{put_bytes, take_bytes, text};
 /// Offsets in a block.
 pub const BLOCK: i64 = 1024;
 
+/// The block of the highest offset that Kafka can give.
+const BLOCK_LAST: i64 = i64::MAX / BLOCK;
+
 /// What became of a record at a destination, weakest first: where a record has several, the strongest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -243,7 +246,7 @@ impl Key {
     }
 
     /// # Errors
-    /// The bytes are no key of this format.
+    /// The bytes are no key of this format, or name a block whose offsets do not exist.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (stage, destination, lane, topic, partition, block, round, segment): (
             Stage,
@@ -257,6 +260,9 @@ impl Key {
         ) = serde_json::from_slice(bytes).map_err(|_| DecodeError("the key is not the documented array"))?;
         let segment =
             u64::from_str_radix(&segment, 16).map_err(|_| DecodeError("the segment is no hexadecimal number"))?;
+        if !(0..=BLOCK_LAST).contains(&block) {
+            return Err(DecodeError("the block lies outside of what a partition can hold"));
+        }
         Ok(Self { stage, destination, lane, topic, partition, block, round, segment })
     }
 }
@@ -570,7 +576,7 @@ mod tests {
         #[test]
         fn entries_and_keys_go_there_and_back(
             bits in prop::collection::vec((end(), "[a-z_]{0,12}", 0_i64..BLOCK), 0..60),
-            destination in ".*", topic in ".*", lane: i32, partition: i32, block: i64, round: u32, segment: u64,
+            destination in ".*", topic in ".*", lane: i32, partition: i32, block in 0..=BLOCK_LAST, round: u32, segment: u64,
         ) {
             let mut entries = Entries::new();
             for (end, reason, offset) in bits {
