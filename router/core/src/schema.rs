@@ -3,6 +3,8 @@
 //! The compacted topic `schemas` maps a fingerprint to a [`SchemaRecord`]. A route follows the predecessors to explain a
 //! column that a transform reads in vain.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::SchemaId;
@@ -124,17 +126,25 @@ pub fn explain_missing(column: &str, history: &[SchemaRecord]) -> MissingColumn 
     missing.known = true;
     let Some(successor) = last.checked_sub(1) else { return missing };
     missing.vanished_in = history[successor].version;
+    let mut seen = BTreeSet::new();
+    follow(column, history, last, &mut seen, &mut missing.candidates);
+    missing
+}
+
+/// Adds to `found` what took the place of a column that `history[last]` had and its successor has not. A name that was followed before is
+/// not followed again: when several columns are renamed in every version, the ways through them double each time.
+fn follow(column: &str, history: &[SchemaRecord], last: usize, seen: &mut BTreeSet<String>, found: &mut Vec<String>) {
+    let Some(successor) = last.checked_sub(1) else { return };
     for candidate in successors(column, &history[last], &history[successor]) {
+        if !seen.insert(candidate.clone()) {
+            continue;
+        }
         // A column of the successor was last seen there or later, so this ends.
-        let current =
-            if history[0].has(&candidate) { vec![candidate] } else { explain_missing(&candidate, history).candidates };
-        for name in current {
-            if !missing.candidates.contains(&name) {
-                missing.candidates.push(name);
-            }
+        match history.iter().position(|record| record.has(&candidate)) {
+            Some(0) | None => found.push(candidate),
+            Some(position) => follow(&candidate, history, position, seen, found),
         }
     }
-    missing
 }
 
 /// The columns that appeared when `column` vanished, best first.
@@ -215,6 +225,17 @@ mod tests {
         let missing = explain_missing("ltv_predicted", &[third, second, first]);
         assert_eq!(missing.candidates, ["ltv"]);
         assert_eq!(missing.vanished_in, Some(4));
+    }
+
+    #[test]
+    fn columns_that_are_all_renamed_again_and_again_are_followed_once() {
+        let version = |number: u64| {
+            let columns = (0..6).map(|place| column(&format!("c{place}_{number}"), "double", None)).collect();
+            record(columns, number)
+        };
+        // 6^99 ways lead from the oldest version to the newest.
+        let history: Vec<SchemaRecord> = (0..100).rev().map(version).collect();
+        assert_eq!(explain_missing("c0_0", &history).candidates.len(), 6);
     }
 
     #[test]
