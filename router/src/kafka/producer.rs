@@ -25,6 +25,13 @@ use crate::config::model::Kafka;
 /// How long one call to the transaction coordinator may take before it is tried again.
 const COORDINATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest rest of a thread that waits for acknowledgements, between two looks. The client's own wait is not used for it: with less
+/// than a millisecond left it asks without waiting, over and over, and holds a core until its time is up.
+const REST_MAX: Duration = Duration::from_millis(1);
+
+/// The first rest: an idle broker acknowledges within this.
+const REST_MIN: Duration = Duration::from_micros(100);
+
 /// Bytes that a batch adds to its only record, with room for a transactional one.
 const BATCH_OVERHEAD: usize = 256;
 
@@ -224,6 +231,7 @@ impl Producer {
             }
             record.headers = Some(headers);
         }
+        let mut rest = REST_MIN;
         loop {
             match self.inner.send(record) {
                 Ok(()) => {
@@ -234,7 +242,7 @@ impl Producer {
                     return Ok(());
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    self.inner.poll(Duration::from_millis(5));
+                    self.serve_or_rest(&mut rest);
                     record = back;
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
@@ -251,6 +259,19 @@ impl Producer {
         self.inner.poll(Duration::ZERO);
     }
 
+    /// Serves delivery reports; when there are none, rests until there may be. The rests grow while nothing comes.
+    fn serve_or_rest(&self, rest: &mut Duration) {
+        let done = &self.inner.context().done;
+        let before = done.load(Ordering::Acquire);
+        self.inner.poll(Duration::ZERO);
+        if done.load(Ordering::Acquire) == before {
+            std::thread::sleep(*rest);
+            *rest = (*rest * 2).min(REST_MAX);
+        } else {
+            *rest = REST_MIN;
+        }
+    }
+
     /// Waits until every record is acknowledged.
     ///
     /// # Errors
@@ -258,8 +279,9 @@ impl Producer {
     pub fn acknowledged(&mut self) -> Result<(), Error> {
         let started = Instant::now();
         let mut warned = false;
+        let mut rest = REST_MIN;
         while self.inner.context().done.load(Ordering::Acquire) < self.sent {
-            self.inner.poll(Duration::from_millis(1));
+            self.serve_or_rest(&mut rest);
             if self.is_fatal() {
                 return Err(Error::Fatal { during: "produce", detail: self.fatal_text() });
             }
