@@ -63,6 +63,12 @@ impl Book {
     pub fn rejected(&self) -> Vec<Item> {
         self.pages().rejected.clone()
     }
+
+    /// Requests about which something is still to be told.
+    #[cfg(test)]
+    pub fn open_requests(&self) -> usize {
+        self.pages().open.len()
+    }
 }
 
 impl Observer for Book {
