@@ -206,6 +206,16 @@ fn is_near(url: &Url) -> bool {
     }
 }
 
+/// Whether an address is this machine's own.
+pub fn is_this_machine(base_url: &str) -> bool {
+    match Url::parse(base_url).ok().as_ref().and_then(Url::host) {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 /// Reads a base address: `https`, or `http` where the host is this machine or a neighbour; no user, query or fragment.
 ///
 /// # Errors

@@ -60,6 +60,9 @@ pub struct Seat {
 /// The lowest part of a rate that is kept, so that a process which owns almost nothing can still ask.
 const PART_MIN: f64 = 0.001;
 
+/// The highest part that can be asked for. Above 1 is for simulators: benchmarks and crash tests want no limit.
+pub const PART_MAX: f64 = 10_000.0;
+
 /// The burst is this part of a window: with the usual nine tenths of the limit in use, a full window, and the burst of a restart
 /// within it, still stay below what is documented.
 const BURST_PART: f64 = 0.05;
@@ -129,14 +132,14 @@ struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl Limiter {
     /// `rates` are the documented limits, one per endpoint; callers name an endpoint by its index. `part` is the part of them that
-    /// is used, above 0 and up to 1.
+    /// is used, above 0 and up to 1; of a simulator, up to [`PART_MAX`].
     pub fn new(rates: &[Rate], part: f64) -> Arc<Self> {
         let start = Instant::now();
         Self::with_clock(rates, part, Clock(Arc::new(move || start.elapsed())))
     }
 
     fn with_clock(rates: &[Rate], part: f64, clock: Clock) -> Arc<Self> {
-        let part = if part.is_finite() { part.clamp(PART_MIN, 1.0) } else { PART_MIN };
+        let part = if part.is_finite() { part.clamp(PART_MIN, PART_MAX) } else { PART_MIN };
         let endpoints = rates
             .iter()
             .map(|&rate| Endpoint {

@@ -9,7 +9,7 @@ use tailwater_core::code;
 
 use super::requests::{Endpoint, Request};
 use crate::error::{Error, Problem};
-use crate::http::client::{self, check_base_url};
+use crate::http::client::{self, check_base_url, is_this_machine};
 use crate::http::{Client, Limiter, Rate};
 
 /// The vendor's host; there is one for all regions.
@@ -18,6 +18,9 @@ pub const BASE_URL: &str = "https://a.klaviyo.com";
 /// The part of the documented limits that is used unless the configuration says otherwise: the vendor's windows and ours
 /// never begin at the same moment, and other tools share the account.
 pub const RATE_SHARE: f64 = 0.9;
+
+/// The most that can be asked of a simulator: half a million events a second, more than any of them answers.
+const RATE_SHARE_MAX: f64 = crate::http::limit::PART_MAX;
 
 /// The revision of the API that every request asks for: <https://developers.klaviyo.com/en/docs/api_versioning_and_deprecation_policy>.
 /// It is the first with `backfill` on events.
@@ -32,7 +35,7 @@ pub struct AccountConfig {
     pub api_key: SecretString,
     /// [`BASE_URL`], unless a simulator is meant.
     pub base_url: String,
-    /// The part of the vendor's documented rate limits that is used, above 0 and up to 1.
+    /// The part of the vendor's documented rate limits that is used, above 0 and up to 1; more only of a simulator on this machine.
     pub rate_share: f64,
 }
 
@@ -55,9 +58,10 @@ impl AccountConfig {
         if let Err(message) = check_base_url(&self.base_url) {
             problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "base_url", message));
         }
-        if !(self.rate_share > 0.0 && self.rate_share <= 1.0) {
+        let most = if is_this_machine(&self.base_url) { RATE_SHARE_MAX } else { 1.0 };
+        if !(self.rate_share > 0.0 && self.rate_share <= most) {
             let message = format!(
-                "{} is no part of a limit; expected a number above 0 and up to 1, such as {RATE_SHARE}",
+                "{} is no part of a limit; expected a number above 0 and up to 1, such as {RATE_SHARE} (up to {RATE_SHARE_MAX} for a simulator, with a loopback address as `base_url`)",
                 self.rate_share
             );
             problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "rate_share", message));
@@ -175,6 +179,21 @@ mod tests {
         assert_eq!(Account::new(&config()).unwrap().target(), "pk_…4f2a at a.klaviyo.com");
         assert_eq!(mask("pk_short"), "pk_…");
         assert_eq!(mask("0123456789abcdef"), "…cdef");
+    }
+
+    #[test]
+    fn more_than_the_documented_limits_is_for_this_machine_only() {
+        let problems = |base_url: &str, rate_share| {
+            let wanted = AccountConfig { base_url: base_url.to_owned(), rate_share, ..config() };
+            wanted.check().iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
+        };
+        for near in ["http://127.0.0.1:8080", "http://localhost:9", "http://[::1]:1"] {
+            assert!(problems(near, 10_000.0).is_empty(), "{near}");
+            assert_eq!(problems(near, 10_001.0).len(), 1);
+        }
+        for far in ["https://a.klaviyo.com", "http://simulator:8080"] {
+            assert!(problems(far, 1.1).concat().contains("loopback"), "{far}");
+        }
     }
 
     #[test]

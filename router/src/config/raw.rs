@@ -390,9 +390,10 @@ pub struct RawKlaviyoAccount {
     /// Where the API answers. Another address than the default is for the simulator (`tailwater simulate klaviyo`).
     #[serde(default = "default::klaviyo_url")]
     pub base_url: String,
-    /// Which part of the vendor's documented rate limits is used; the rest is left to other programs with the same account.
+    /// Which part of the vendor's documented rate limits is used, up to 1; the rest is left to other programs with the same account. More
+    /// than 1 is for a simulator on this machine: a `base_url` with a loopback address.
     #[serde(default = "default::rate_share")]
-    #[schemars(range(min = 0.01, max = 1.0))]
+    #[schemars(range(min = 0.01, max = 10_000.0))]
     pub rate_share: f64,
 }
 

@@ -63,6 +63,19 @@ impl Builder<'_> {
                 self.error(code::CONFIG_INVALID_VALUE, &url, "expected an URL such as https://a.klaviyo.com");
             }
         }
+        if raw.rate_share > 1.0 && !url::Url::parse(&raw.base_url).is_ok_and(|url| is_near(&url)) {
+            let share = path.key("rate_share");
+            let problem = Problem::error(
+                code::CONFIG_INVALID_VALUE,
+                &share,
+                format!("{} is more than the vendor's documented limits", raw.rate_share),
+            );
+            self.report(
+                problem
+                    .hint("keep it between 0.01 and 1; more is for a simulator, with a loopback address as `base_url`"),
+                &share,
+            );
+        }
         Account::Klaviyo(KlaviyoAccount {
             api_key: raw.api_key.into_inner(),
             base_url: raw.base_url.trim_end_matches('/').to_owned(),
