@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tailwater_core::{ProfileId, Timestamp};
 
 use crate::kafka::Record;
-use crate::state::{self, Store};
+use crate::state::{self, Map};
 
 const HELD: u8 = b'h';
 const SINCE: u8 = b't';
@@ -55,7 +55,7 @@ impl Waiting {
     ///
     /// # Errors
     /// The state could not be read.
-    pub fn load(&mut self, store: &Store, lanes: &[i32]) -> Result<(), state::Error> {
+    pub fn load(&mut self, store: &impl Map, lanes: &[i32]) -> Result<(), state::Error> {
         for lane in lanes {
             let index = self.by_lane.entry(*lane).or_default();
             index.clear();
@@ -131,7 +131,7 @@ impl Waiting {
     /// The lane is not restored.
     pub fn hold(
         &mut self,
-        store: &mut Store,
+        store: &mut impl Map,
         lane: i32,
         profile: ProfileId,
         record: &Record,
@@ -156,7 +156,7 @@ impl Waiting {
     /// The state could not be read.
     pub fn queue(
         &self,
-        store: &Store,
+        store: &impl Map,
         lane: i32,
         profile: ProfileId,
         topic: &Arc<str>,
@@ -169,7 +169,13 @@ impl Waiting {
     ///
     /// # Errors
     /// The lane is not restored.
-    pub fn take(&mut self, store: &mut Store, lane: i32, profile: ProfileId, held: &Held) -> Result<(), state::Error> {
+    pub fn take(
+        &mut self,
+        store: &mut impl Map,
+        lane: i32,
+        profile: ProfileId,
+        held: &Held,
+    ) -> Result<(), state::Error> {
         if store.get(lane, &held.key)?.is_none() {
             return Ok(());
         }
@@ -188,7 +194,7 @@ impl Waiting {
     /// The lane is not restored.
     pub fn wait_for(
         &mut self,
-        store: &mut Store,
+        store: &mut impl Map,
         lane: i32,
         profile: ProfileId,
         merge: u64,
@@ -207,7 +213,7 @@ impl Waiting {
     /// The lane is not restored.
     pub fn released(
         &mut self,
-        store: &mut Store,
+        store: &mut impl Map,
         lane: i32,
         profile: ProfileId,
         merge: u64,
@@ -230,7 +236,7 @@ impl Waiting {
     /// The state could not be read.
     pub fn expired(
         &self,
-        store: &Store,
+        store: &impl Map,
         lane: i32,
         topic: &Arc<str>,
         limit: Timestamp,
@@ -262,7 +268,7 @@ impl Waiting {
 ///
 /// # Errors
 /// The state could not be read.
-pub fn is_held(store: &Store, lane: i32, profile: ProfileId, offset: i64) -> Result<bool, state::Error> {
+pub fn is_held(store: &impl Map, lane: i32, profile: ProfileId, offset: i64) -> Result<bool, state::Error> {
     Ok(store.get(lane, &held_key(profile, false, offset))?.is_some())
 }
 
@@ -271,7 +277,7 @@ pub fn is_held(store: &Store, lane: i32, profile: ProfileId, offset: i64) -> Res
 /// # Errors
 /// The lane is not restored.
 pub fn remember_identifiers(
-    store: &mut Store,
+    store: &mut impl Map,
     lane: i32,
     profile: ProfileId,
     identifiers: &[(String, String)],
@@ -286,7 +292,7 @@ pub fn remember_identifiers(
 /// # Errors
 /// The state could not be read.
 pub fn identifiers(
-    store: &Store,
+    store: &impl Map,
     lane: i32,
     profile: ProfileId,
 ) -> Result<Option<Vec<(String, String)>>, state::Error> {
@@ -298,7 +304,7 @@ pub fn identifiers(
 ///
 /// # Errors
 /// The lane is not restored.
-pub fn set_pause(store: &mut Store, lane: i32, reason: Option<&serde_json::Value>) -> Result<(), state::Error> {
+pub fn set_pause(store: &mut impl Map, lane: i32, reason: Option<&serde_json::Value>) -> Result<(), state::Error> {
     let value = reason.map(|reason| reason.to_string().into_bytes());
     if store.get(lane, PAUSE)? == value {
         return Ok(());
@@ -427,6 +433,7 @@ fn part<'b>(rest: &mut &'b [u8]) -> Option<Option<&'b [u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Store;
 
     #[test]
     fn a_held_record_comes_back_as_it_was() {

@@ -8,9 +8,11 @@
 //! Used by route and send (one partition a lane), by resolve (one partition) and by the sources (their cursor).
 
 mod cache;
+mod map;
 pub mod store;
 
 pub use cache::Cache;
+pub use map::Map;
 pub use store::Store;
 
 use tailwater_core::{Code, code};

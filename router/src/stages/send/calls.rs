@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use tailwater_connectors::Context;
 use tailwater_core::delivery::{Delivery, Outcome, Scope, Ticket};
 use tailwater_core::gate::{Started, Turn};
 use tailwater_core::{ProfileId, code};
@@ -13,8 +11,9 @@ use tailwater_core::{ProfileId, code};
 use super::Session;
 use super::memory::{self, JobMember};
 use super::open::{Item, Open};
+use super::outside::{Answer, Outside};
 use crate::failpoint;
-use crate::stages::{Error, steady};
+use crate::stages::Error;
 
 /// The first wait before a job is asked for, and the longest one between two questions.
 const JOB_WAIT_MIN: Duration = Duration::from_millis(500);
@@ -49,38 +48,33 @@ pub(super) struct Job {
     pub asked: bool,
 }
 
-/// What comes back from a call.
-pub(super) enum Answer {
-    Delivered { call: u64, outcomes: Option<Vec<Outcome>> },
-    Confirmed { ticket: Ticket, places: Vec<usize>, outcomes: Option<Vec<Outcome>> },
-    Probed { works: bool },
-}
-
 impl Waiting {
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 }
 
-impl Session<'_> {
+impl<O: Outside> Session<O> {
     /// Starts everything whose turn has come.
     pub(super) fn start(&mut self) -> Result<(), Error> {
         if self.paused.is_some() {
             return Ok(());
         }
-        let limits = self.connector.spec().limits;
-        let time = steady();
+        let limits = self.outside.limits();
+        let time = self.outside.steady();
         if self.not_before <= time {
             let room = limits.batch_deliveries_max.saturating_sub(self.ready.items.len());
             for started in self.gate.ready(time, room) {
                 self.begin(started)?;
             }
-            let waited = self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max);
+            let instant = self.outside.instant();
+            let age = self.ready.since.map(|since| instant.saturating_duration_since(since));
+            let waited = age.is_some_and(|age| age >= limits.batch_age_max);
             let full = self.ready.items.len() >= limits.batch_deliveries_max;
             // Nothing else is on its way: a fuller batch would only come from records that are not read yet.
             let quiet = self.gate.waiting() == 0
                 && self.backlog.is_empty()
-                && self.ready.since.is_some_and(|since| since.elapsed() >= limits.batch_age_max / 4);
+                && age.is_some_and(|age| age >= limits.batch_age_max / 4);
             if waited || full || quiet {
                 while !self.ready.items.is_empty() && self.calls_running < limits.calls_max {
                     self.call(limits.batch_deliveries_max);
@@ -99,7 +93,8 @@ impl Session<'_> {
         let Started { key: profile, item, turn } = started;
         match item {
             Item::Fence { merge, record, parked } => {
-                self.pass_fence(merge)?;
+                self.outside.pass_fence(merge)?;
+                self.dirty = true;
                 self.gate.finish(&profile, turn);
                 match &parked {
                     Some(held) => self.leave(record.partition, merge.absorbed, held),
@@ -116,21 +111,23 @@ impl Session<'_> {
     /// Takes up the next operation of a record that needs a call, or finishes the record.
     pub(super) fn advance(&mut self, profile: ProfileId, turn: Turn, mut open: Box<Open>) -> Result<(), Error> {
         let lane = open.record.partition;
-        while let Some(delivery) = open.delivery(self.name) {
+        while let Some(delivery) = open.delivery(&self.setup.name) {
             let record = Arc::clone(&open.record);
             let envelope = record.envelope().unwrap_or_default();
             let subject = Open::subject(lane, &envelope);
-            if let Some(reason) = memory::needless(&self.store, &subject, &delivery, self.config.skip_unchanged)? {
+            if let Some(reason) =
+                memory::needless(self.outside.state(), &subject, &delivery, self.setup.settings.skip_unchanged)?
+            {
                 self.skipped(&mut open, &delivery, reason)?;
                 continue;
             }
             let in_flight = |open| InFlight { profile, turn, open, delivery: delivery.clone() };
-            if let Some(member) = memory::job_of(&self.store, lane, delivery.key)? {
+            if let Some(member) = memory::job_of(self.outside.state(), lane, delivery.key)? {
                 open.attempts = member.attempt;
                 self.join_job(member, in_flight(open));
                 return Ok(());
             }
-            self.ready.since.get_or_insert_with(Instant::now);
+            self.ready.since.get_or_insert(self.outside.instant());
             self.ready.items.push(in_flight(open));
             return Ok(());
         }
@@ -138,10 +135,11 @@ impl Session<'_> {
     }
 
     fn join_job(&mut self, member: JobMember, in_flight: InFlight) {
+        let due = self.outside.instant() + JOB_WAIT_MIN;
         let job = self.jobs.entry(member.ticket).or_insert_with(|| Job {
             members: BTreeMap::new(),
             wait: JOB_WAIT_MIN,
-            due: Instant::now() + JOB_WAIT_MIN,
+            due,
             asked: false,
         });
         job.members.insert(member.place, in_flight);
@@ -151,7 +149,7 @@ impl Session<'_> {
     pub(super) fn accepted(&mut self, ticket: Ticket, place: usize, in_flight: InFlight) -> Result<(), Error> {
         let lane = in_flight.open.record.partition;
         let member = JobMember { ticket, place, attempt: in_flight.open.attempts };
-        memory::set_job(&mut self.store, lane, in_flight.delivery.key, Some(&member))?;
+        memory::set_job(self.outside.state_mut(), lane, in_flight.delivery.key, Some(&member))?;
         self.dirty = true;
         self.join_job(member, in_flight);
         Ok(())
@@ -173,26 +171,12 @@ impl Session<'_> {
         lanes.dedup();
         self.ready.running.insert(call, items.into_iter().map(Some).collect());
         self.calls_running += 1;
-        let connector = Arc::clone(&self.connector);
-        let ownership = Arc::clone(&self.ownership);
-        let answers = self.answers.0.clone();
-        let work = self.shared.runtime.spawn(async move {
-            let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
-            failpoint::hit("send.asked");
-            let outcomes = connector.deliver(&deliveries, &Context { still_owned: &still_owned }).await;
-            failpoint::hit("send.answered");
-            outcomes
-        });
-        // A call that panics must not leave its deliveries in flight for ever: no outcome is an answer too.
-        self.shared.runtime.spawn(async move {
-            let outcomes = work.await.ok();
-            answers.send(Answer::Delivered { call, outcomes }).ok();
-        });
+        self.outside.deliver(call, deliveries, lanes);
     }
 
     /// Only for `bug.gate_removed`: another key in the lane of the profile.
     pub(super) fn key_of_its_own(&self, profile: ProfileId) -> ProfileId {
-        let lanes = self.shared.config.kafka.lanes;
+        let lanes = self.setup.lanes;
         let mut keys = std::iter::repeat_with(|| ProfileId::from_bytes(rand::random()));
         keys.find(|key| key.lane(lanes) == profile.lane(lanes)).unwrap_or(profile)
     }
@@ -209,14 +193,15 @@ impl Session<'_> {
     }
 
     fn ask_jobs(&mut self) {
+        let now = self.outside.instant();
         let due: Vec<Ticket> = self
             .jobs
             .iter()
-            .filter(|(_, job)| !job.asked && job.due <= Instant::now() && !job.members.is_empty())
+            .filter(|(_, job)| !job.asked && job.due <= now && !job.members.is_empty())
             .map(|(ticket, _)| ticket.clone())
             .collect();
         for ticket in due {
-            if self.calls_running >= self.connector.spec().limits.calls_max {
+            if self.calls_running >= self.outside.limits().calls_max {
                 return;
             }
             let Some(job) = self.jobs.get_mut(&ticket) else { continue };
@@ -227,38 +212,19 @@ impl Session<'_> {
             lanes.sort_unstable();
             lanes.dedup();
             self.calls_running += 1;
-            let connector = Arc::clone(&self.connector);
-            let ownership = Arc::clone(&self.ownership);
-            let answers = self.answers.0.clone();
-            let asked = ticket.clone();
-            let work = self.shared.runtime.spawn(async move {
-                let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
-                connector.confirm(&asked, &members, &Context { still_owned: &still_owned }).await
-            });
-            self.shared.runtime.spawn(async move {
-                let outcomes = work.await.ok();
-                answers.send(Answer::Confirmed { ticket, places, outcomes }).ok();
-            });
+            self.outside.confirm(&ticket, places, members, lanes);
         }
     }
 
     /// Takes in every answer that is there.
     pub(super) fn answered(&mut self) -> Result<(), Error> {
-        while let Ok(answer) = self.answers.1.try_recv() {
+        while let Some(answer) = self.outside.answer(Duration::ZERO) {
             self.answer(answer)?;
         }
         Ok(())
     }
 
-    /// Waits for one answer.
-    pub(super) fn wait_answer(&mut self, wait: Duration) -> Result<(), Error> {
-        match self.answers.1.recv_timeout(wait) {
-            Ok(answer) => self.answer(answer),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
-        }
-    }
-
-    fn answer(&mut self, answer: Answer) -> Result<(), Error> {
+    pub(super) fn answer(&mut self, answer: Answer) -> Result<(), Error> {
         match answer {
             Answer::Probed { works } => {
                 if works {
@@ -289,10 +255,11 @@ impl Session<'_> {
             Answer::Confirmed { ticket, places, outcomes } => {
                 self.calls_running = self.calls_running.saturating_sub(1);
                 let outcomes = complete(outcomes, places.len())?;
+                let now = self.outside.instant();
                 let Some(job) = self.jobs.get_mut(&ticket) else { return Ok(()) };
                 job.asked = false;
                 job.wait = (job.wait * 2).min(JOB_WAIT_MAX);
-                job.due = Instant::now() + job.wait;
+                job.due = now + job.wait;
                 let mut finished = Vec::new();
                 let mut unlearned = None;
                 for (place, outcome) in places.into_iter().zip(outcomes) {
@@ -322,7 +289,7 @@ impl Session<'_> {
                 }
                 for (place, member, outcome) in finished {
                     let lane = member.open.record.partition;
-                    memory::set_job(&mut self.store, lane, member.delivery.key, None)?;
+                    memory::set_job(self.outside.state_mut(), lane, member.delivery.key, None)?;
                     self.outcome(member, outcome, place)?;
                 }
                 Ok(())
@@ -333,8 +300,9 @@ impl Session<'_> {
     /// What is gathered but not sent goes back to its place.
     pub(super) fn give_back_ready(&mut self) {
         self.ready.since = None;
+        let now = self.outside.steady();
         for item in std::mem::take(&mut self.ready.items) {
-            self.give_back(item, steady());
+            self.give_back(item, now);
         }
     }
 

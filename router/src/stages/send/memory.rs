@@ -16,7 +16,7 @@ use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code};
 
 use crate::failpoint;
 use crate::stages::held::{self, Held};
-use crate::state::{self, Store};
+use crate::state::{self, Map};
 
 const LAST: u8 = b'l';
 const JOB: u8 = b'j';
@@ -57,7 +57,7 @@ pub struct Subject<'a> {
 /// # Errors
 /// The state could not be read.
 pub fn needless(
-    store: &Store,
+    store: &impl Map,
     subject: &Subject<'_>,
     delivery: &Delivery,
     skip_unchanged: bool,
@@ -89,7 +89,7 @@ pub fn needless(
     Ok(None)
 }
 
-fn last(store: &Store, subject: &Subject<'_>, delivery: &Delivery) -> Result<Option<Last>, state::Error> {
+fn last(store: &impl Map, subject: &Subject<'_>, delivery: &Delivery) -> Result<Option<Last>, state::Error> {
     let found = store.get(subject.lane, &last_key(subject, delivery))?;
     Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
@@ -98,7 +98,7 @@ fn last(store: &Store, subject: &Subject<'_>, delivery: &Delivery) -> Result<Opt
 ///
 /// # Errors
 /// The lane is not restored.
-pub fn remember(store: &mut Store, subject: &Subject<'_>, delivery: &Delivery) -> Result<(), state::Error> {
+pub fn remember(store: &mut impl Map, subject: &Subject<'_>, delivery: &Delivery) -> Result<(), state::Error> {
     let (table, log) = match &subject.position {
         Some(SourcePosition::Table { generation, version, ordinal }) => (Some((*generation, *version, *ordinal)), None),
         Some(SourcePosition::Log(at)) => (None, Some((at.topic.to_owned(), at.partition, at.offset))),
@@ -147,7 +147,7 @@ fn job_key(key: DeliveryKey) -> Vec<u8> {
 ///
 /// # Errors
 /// The state could not be read.
-pub fn job_of(store: &Store, lane: i32, key: DeliveryKey) -> Result<Option<JobMember>, state::Error> {
+pub fn job_of(store: &impl Map, lane: i32, key: DeliveryKey) -> Result<Option<JobMember>, state::Error> {
     Ok(store.get(lane, &job_key(key))?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
@@ -155,7 +155,12 @@ pub fn job_of(store: &Store, lane: i32, key: DeliveryKey) -> Result<Option<JobMe
 ///
 /// # Errors
 /// The lane is not restored.
-pub fn set_job(store: &mut Store, lane: i32, key: DeliveryKey, member: Option<&JobMember>) -> Result<(), state::Error> {
+pub fn set_job(
+    store: &mut impl Map,
+    lane: i32,
+    key: DeliveryKey,
+    member: Option<&JobMember>,
+) -> Result<(), state::Error> {
     let value = member.map(|member| serde_json::to_vec(member).unwrap_or_default());
     store.put(lane, job_key(key), value)
 }
@@ -170,7 +175,7 @@ fn passed_key(merge: u64) -> Vec<u8> {
 ///
 /// # Errors
 /// The lane is not restored.
-pub fn set_passed(store: &mut Store, lane: i32, merge: u64) -> Result<(), state::Error> {
+pub fn set_passed(store: &mut impl Map, lane: i32, merge: u64) -> Result<(), state::Error> {
     if is_passed(store, lane, merge)? {
         return Ok(());
     }
@@ -179,7 +184,7 @@ pub fn set_passed(store: &mut Store, lane: i32, merge: u64) -> Result<(), state:
 
 /// # Errors
 /// The state could not be read.
-pub fn is_passed(store: &Store, lane: i32, merge: u64) -> Result<bool, state::Error> {
+pub fn is_passed(store: &impl Map, lane: i32, merge: u64) -> Result<bool, state::Error> {
     Ok(store.get(lane, &passed_key(merge))?.is_some())
 }
 
@@ -203,6 +208,7 @@ mod tests {
     use tailwater_core::{Coordinates, EventId};
 
     use super::*;
+    use crate::state::Store;
 
     fn delivery(event: &str, kind: OperationKind, place: &str, body: &str) -> Delivery {
         let event = EventId::of_fact("w", "ltv", event);

@@ -1,6 +1,5 @@
 //! What becomes of a delivery: remembered, written to the history and the ledger, tried again, or dead-lettered.
 
-use serde::Serialize;
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope};
 use tailwater_core::gate::Turn;
 use tailwater_core::ledger::End;
@@ -12,69 +11,41 @@ use super::Session;
 use super::calls::InFlight;
 use super::memory;
 use super::open::Open;
-use crate::kafka::{Outgoing, Record};
-use crate::stages::{Error, now, steady};
+use super::outside::Outside;
+use crate::stages::Error;
 
-/// A record of the topic `deliveries`: one attempt, or the decision not to make one.
-#[derive(Serialize)]
-struct History<'a> {
-    at: String,
-    destination: &'a str,
-    event: String,
-    source: &'a str,
-    profile: String,
-    route: &'a str,
-    kind: &'a str,
-    place: &'a str,
-    delivery: String,
-    attempt: u32,
-    outcome: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ticket: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    lists: &'a [String],
-    /// Numbers that are not finite and were left out.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    non_finite: &'a [String],
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    backfill: bool,
-}
-
-impl Session<'_> {
+impl<O: Outside> Session<O> {
     /// Acts on one outcome. `place` is the delivery's among the members of a job.
     pub(super) fn outcome(&mut self, mut item: InFlight, outcome: Outcome, place: usize) -> Result<(), Error> {
         let not_sent = matches!(&outcome, Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED);
         if not_sent {
             // The lane is on its way to another process; nothing was attempted.
-            self.give_back(item, steady());
+            let now = self.outside.steady();
+            self.give_back(item, now);
             return Ok(());
         }
         item.open.attempts = item.delivery.attempt;
         item.open.sent = true;
-        self.history(&item.open.record, &item.delivery, &outcome)?;
+        self.outside.history(&item.open.record, &item.delivery, &outcome)?;
+        self.dirty = true;
         match outcome {
             Outcome::Delivered => {
                 let record = std::sync::Arc::clone(&item.open.record);
                 let envelope = record.envelope().unwrap_or_default();
                 let subject = Open::subject(record.partition, &envelope);
-                memory::remember(&mut self.store, &subject, &item.delivery)?;
+                memory::remember(self.outside.state_mut(), &subject, &item.delivery)?;
                 item.open.delivered = true;
                 item.open.non_finite |= !item.delivery.operation.non_finite.is_empty();
                 if !item.delivery.backfill {
-                    self.shared.telemetry.metrics().event_age(self.name, now().since(envelope.time));
+                    let age = self.outside.now().since(envelope.time);
+                    self.setup.telemetry.metrics().event_age(&self.setup.name, age);
                 }
                 self.next_operation(item)
             }
             Outcome::Accepted(ticket) => self.accepted(ticket, place, item),
             Outcome::Skipped(reason) => {
                 item.open.skipped = Some(reason.code.as_str());
-                self.shared.telemetry.metrics().skipped("send", self.name, reason.code.as_str());
+                self.setup.telemetry.metrics().skipped("send", &self.setup.name, reason.code.as_str());
                 self.next_operation(item)
             }
             Outcome::Rejected(reason) => self.rejected(item, &reason),
@@ -105,9 +76,9 @@ impl Session<'_> {
         scope: Scope,
         reason: Reason,
     ) -> Result<(), Error> {
-        let time = steady();
-        let metrics = self.shared.telemetry.metrics();
-        metrics.retries.with_label_values(&[self.name, reason.code.as_str()]).inc();
+        let time = self.outside.steady();
+        let metrics = self.setup.telemetry.metrics();
+        metrics.retries.with_label_values(&[&self.setup.name, reason.code.as_str()]).inc();
         let attempt = match scope {
             Scope::Delivery => {
                 item.open.failures += 1;
@@ -115,7 +86,8 @@ impl Session<'_> {
             }
             Scope::Account | Scope::Credentials => item.open.attempts,
         };
-        match self.retry.decide(attempt, after, scope, time, rand::random()) {
+        let chance = self.outside.chance();
+        match self.setup.settings.retry.decide(attempt, after, scope, time, chance) {
             Decision::GiveUp => {
                 let last = exhausted(item.open.attempts, &reason);
                 self.rejected(item, &last)
@@ -123,11 +95,11 @@ impl Session<'_> {
             Decision::At(due) => {
                 match scope {
                     Scope::Delivery => {
-                        debug!(destination = self.name, code = %reason.code, attempt = item.open.attempts, "will be tried again: {}", reason.message);
+                        debug!(destination = %self.setup.name, code = %reason.code, attempt = item.open.attempts, "will be tried again: {}", reason.message);
                     }
                     Scope::Account => {
                         if self.not_before < time {
-                            warn!(destination = self.name, code = %reason.code, wait_ms = due.since(time).as_millis(), "the vendor cannot take deliveries now, all of them wait: {}", reason.message);
+                            warn!(destination = %self.setup.name, code = %reason.code, wait_ms = due.since(time).as_millis(), "the vendor cannot take deliveries now, all of them wait: {}", reason.message);
                         }
                         self.not_before = self.not_before.max(due);
                     }
@@ -143,8 +115,8 @@ impl Session<'_> {
     pub(super) fn skipped(&mut self, open: &mut Open, delivery: &Delivery, reason: Code) -> Result<(), Error> {
         let outcome = Outcome::Skipped(Reason::new(reason, reason.summary()));
         let record = std::sync::Arc::clone(&open.record);
-        self.history(&record, delivery, &outcome)?;
-        self.shared.telemetry.metrics().skipped("send", self.name, reason.as_str());
+        self.outside.history(&record, delivery, &outcome)?;
+        self.setup.telemetry.metrics().skipped("send", &self.setup.name, reason.as_str());
         open.skipped = Some(reason.as_str());
         open.current += 1;
         open.attempts = 0;
@@ -174,48 +146,7 @@ impl Session<'_> {
         } else {
             self.gate.finish(&profile, turn);
         }
-        self.shared.telemetry.metrics().stage_flow_records("send", self.name, 1);
-        Ok(())
-    }
-
-    /// Writes an attempt to the history.
-    fn history(&mut self, record: &Record, delivery: &Delivery, outcome: &Outcome) -> Result<(), Error> {
-        let (name, reason, ticket) = match outcome {
-            Outcome::Delivered => ("delivered", None, None),
-            Outcome::Accepted(ticket) => ("accepted", None, Some(ticket.0.as_str())),
-            Outcome::Retry { reason, .. } => ("retry", Some(reason), None),
-            Outcome::Rejected(reason) => ("rejected", Some(reason), None),
-            Outcome::Skipped(reason) => ("skipped", Some(reason), None),
-        };
-        self.shared.telemetry.metrics().attempted(self.name, name, 1);
-        let envelope = record.envelope().unwrap_or_default();
-        let entry = History {
-            at: now().to_string(),
-            destination: self.name,
-            event: delivery.event.to_string(),
-            source: envelope.source,
-            profile: delivery.profile.to_string(),
-            route: &delivery.operation.route,
-            kind: delivery.operation.kind.as_str(),
-            place: &delivery.operation.place,
-            delivery: delivery.key.to_string(),
-            attempt: delivery.attempt,
-            outcome: name,
-            code: reason.map(|reason| reason.code.as_str()),
-            message: reason.map(|reason| reason.message.as_str()),
-            status: reason.and_then(|reason| reason.status),
-            ticket,
-            lists: &delivery.operation.lists,
-            non_finite: &delivery.operation.non_finite,
-            backfill: delivery.backfill,
-        };
-        // Strings and numbers into memory: serialising them has no way to fail.
-        let value = serde_json::to_vec(&entry).unwrap_or_default();
-        let topic = self.shared.names.deliveries();
-        let key = delivery.profile.to_string();
-        let lane = memory::lane_of(delivery.profile, self.shared.config.kafka.lanes);
-        self.producer.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(Some(&value)))?;
-        self.dirty = true;
+        self.setup.telemetry.metrics().stage_flow_records("send", &self.setup.name, 1);
         Ok(())
     }
 }

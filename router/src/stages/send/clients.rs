@@ -1,0 +1,318 @@
+//! The world of send: Kafka, the local state and the vendor's connector.
+//!
+//! Calls run elsewhere and come back through a channel; right before a request the connector asks whether this process still owns the
+//! lanes, so that one that was stopped and woke up again sends nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tailwater_connectors::{Context, Destination as Connector, Limits};
+use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
+use tailwater_core::envelope::{Envelope, Merge, Role};
+use tailwater_core::ledger::{End, Stage};
+use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERIES_OPEN_MAX};
+use tailwater_core::retry::RetryPolicy;
+use tailwater_core::tracker::Bounds;
+use tailwater_core::{Coordinates, Timestamp};
+
+use super::outside::{Answer, Outside, Settings};
+use super::{Setup, history, memory};
+use crate::app::Shared;
+use crate::config::model::Destination;
+use crate::failpoint;
+use crate::kafka::consumer::{Ownership, Partition, Polled, Start};
+use crate::kafka::{self, Consumer, Outgoing, Producer, Record, client};
+use crate::stages::dead_letter::{self, Failure};
+use crate::stages::ledger::Ledger;
+use crate::stages::{Error, now, steady};
+use crate::state::Store;
+use crate::telemetry::Heartbeat;
+
+/// Answers that wait to be taken in: one for each call that may run, and for a probe; more than that cannot be on their way.
+const ANSWERS_MAX: usize = 256;
+
+pub(super) struct Clients<'a> {
+    pub shared: &'a Arc<Shared>,
+    name: &'a str,
+    connector: Arc<dyn Connector>,
+    generation: u64,
+    consumer: Consumer,
+    ownership: Arc<Ownership>,
+    producer: Producer,
+    store: Store,
+    ledger: Ledger,
+    answers: (SyncSender<Answer>, Receiver<Answer>),
+    topic: Arc<str>,
+    heartbeat: Heartbeat,
+}
+
+impl<'a> Clients<'a> {
+    /// Joins the destination's group and takes over what an earlier process of the same id left open.
+    pub fn connect(shared: &'a Arc<Shared>, name: &'a str) -> Result<(Self, Setup), Error> {
+        let kafka = &shared.config.kafka;
+        let names = &shared.names;
+        let id = names.transactional_id("send", Some(name), shared.cache.instance());
+        let topic = names.outbound(name);
+        let outputs =
+            [names.deliveries(), names.ledger(), names.state_send(name), names.dlq_destination(name), topic.clone()];
+        let consumer = Consumer::subscribe(kafka, &names.group("send", Some(name)), std::slice::from_ref(&topic))?;
+        let routes = shared.live.routes(name)?;
+        let topic: Arc<str> = Arc::from(topic);
+        let setup = Setup {
+            name: name.to_owned(),
+            topic: Arc::clone(&topic),
+            lanes: kafka.lanes,
+            settings: settings(&routes.destination),
+            commit_interval: client::commit_interval(kafka.latency),
+            retention: kafka.retention,
+            open_max: DELIVERIES_OPEN_MAX,
+            bounds: Bounds::default(),
+            telemetry: shared.telemetry.clone(),
+        };
+        let clients = Self {
+            shared,
+            name,
+            connector: Arc::clone(&routes.connector),
+            generation: routes.generation,
+            ownership: consumer.ownership(),
+            consumer,
+            producer: Producer::connect(kafka, Some(&id), &outputs)?,
+            store: Store::new(kafka, &shared.cache, &names.state_send(name)),
+            ledger: Ledger::new(names.ledger(), Stage::Send, kafka.lanes),
+            answers: sync_channel(ANSWERS_MAX),
+            topic,
+            heartbeat: shared.telemetry.heartbeat(&format!("send.{name}")),
+        };
+        Ok((clients, setup))
+    }
+
+    /// Whether any lane is served here.
+    pub fn is_serving(&self) -> bool {
+        !self.consumer.assignment().is_empty()
+    }
+
+    fn lane_of(&self, profile: tailwater_core::ProfileId) -> i32 {
+        memory::lane_of(profile, self.shared.config.kafka.lanes)
+    }
+}
+
+impl Outside for Clients<'_> {
+    type State = Store;
+
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn steady(&self) -> Timestamp {
+        steady()
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn chance(&mut self) -> f64 {
+        rand::random()
+    }
+
+    fn alive(&self) {
+        self.heartbeat.tick();
+    }
+
+    fn reload(&mut self) -> Result<Option<Settings>, Error> {
+        let routes = self.shared.live.routes(self.name)?;
+        if routes.generation == self.generation {
+            return Ok(None);
+        }
+        self.generation = routes.generation;
+        self.connector = Arc::clone(&routes.connector);
+        Ok(Some(settings(&routes.destination)))
+    }
+
+    fn poll(&mut self, wait: Duration) -> Result<Polled, Error> {
+        Ok(self.consumer.poll(BATCH_RECORDS_MAX, BATCH_BYTES_MAX, wait)?)
+    }
+
+    fn assignment(&self) -> Vec<Partition> {
+        self.consumer.assignment().iter().cloned().collect()
+    }
+
+    fn pause(&mut self, partitions: &[Partition], pause: bool) -> Result<(), Error> {
+        Ok(self.consumer.pause(partitions, pause)?)
+    }
+
+    fn starts(&mut self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
+        Ok(self.consumer.starts(partitions, |_| self.producer.is_transactional())?)
+    }
+
+    fn assigned(&mut self, starts: &[Start]) -> Result<(), Error> {
+        Ok(self.consumer.assigned(starts)?)
+    }
+
+    fn renounce(&mut self, partitions: &[Partition]) {
+        self.consumer.renounce(partitions);
+    }
+
+    fn revoked(&mut self, partitions: &[Partition]) -> Result<(), Error> {
+        Ok(self.consumer.revoked(partitions)?)
+    }
+
+    /// The account's limit is shared by the lanes that this process owns.
+    fn share(&mut self) {
+        let lanes = self.shared.config.kafka.lanes.max(1);
+        let owned = u32::try_from(self.consumer.assignment().len()).unwrap_or(lanes);
+        self.connector.set_share(f64::from(owned) / f64::from(lanes));
+    }
+
+    fn state(&self) -> &Store {
+        &self.store
+    }
+
+    fn state_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    fn restore(&mut self, lanes: &[i32]) -> Result<(), Error> {
+        Ok(self.store.restore(lanes, &|| self.heartbeat.tick())?)
+    }
+
+    fn release(&mut self, lanes: &[i32]) {
+        self.store.release(lanes);
+    }
+
+    fn end(&mut self, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
+        self.ledger.note(self.name, lane, place, round, end, reason);
+    }
+
+    fn forget_ends(&mut self) {
+        self.ledger.reset();
+    }
+
+    fn history(&mut self, record: &Record, delivery: &Delivery, outcome: &Outcome) -> Result<(), Error> {
+        self.shared.telemetry.metrics().attempted(self.name, history::word(outcome), 1);
+        let value = history::encode(now(), self.name, record, delivery, outcome);
+        let topic = self.shared.names.deliveries();
+        let key = delivery.profile.to_string();
+        let lane = self.lane_of(delivery.profile);
+        Ok(self.producer.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(Some(&value)))?)
+    }
+
+    fn dead_letter(&mut self, record: &Record, reason: &Reason, attempts: u32) -> Result<(), Error> {
+        let failure = Failure {
+            stage: "send",
+            connector: self.name,
+            destination: Some(self.name),
+            transform: None,
+            attempts,
+            reason,
+            stack: None,
+        };
+        let topic = self.shared.names.dlq_destination(self.name);
+        Ok(dead_letter::produce(&mut self.producer, &topic, record, &failure)?)
+    }
+
+    fn pass_fence(&mut self, merge: Merge) -> Result<(), Error> {
+        let envelope = Envelope {
+            workspace: &self.shared.config.workspace,
+            profile: Some(merge.survivor),
+            role: Role::Release(merge),
+            ..Default::default()
+        };
+        let header = envelope.to_bytes();
+        let key = merge.survivor.to_string();
+        let lane = self.lane_of(merge.survivor);
+        self.producer.send(&Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
+        Ok(failpoint::hit_after("merge.passed", || self.producer.acknowledged())?)
+    }
+
+    fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
+        self.store.produce(&mut self.producer)?;
+        if !failpoint::bug("bug.ledger_skipped") {
+            self.ledger.produce(&mut self.producer)?;
+        }
+        failpoint::hit_after("send.produced", || self.producer.acknowledged())?;
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (lane, offset) in offsets {
+            list.add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
+                .map_err(|source| kafka::Error::Client { during: "name an offset", source })?;
+        }
+        if self.producer.is_transactional() {
+            self.producer.commit(&list, &self.consumer.group_metadata()?)?;
+        } else {
+            self.producer.commit_without_offsets()?;
+            self.consumer.commit(&list)?;
+        }
+        failpoint::hit("send.committed");
+        Ok(self.store.committed(&self.producer)?)
+    }
+
+    fn limits(&self) -> Limits {
+        self.connector.spec().limits
+    }
+
+    fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
+        let connector = Arc::clone(&self.connector);
+        let ownership = Arc::clone(&self.ownership);
+        let answers = self.answers.0.clone();
+        let work = self.shared.runtime.spawn(async move {
+            let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
+            failpoint::hit("send.asked");
+            let outcomes = connector.deliver(&deliveries, &Context { still_owned: &still_owned }).await;
+            failpoint::hit("send.answered");
+            outcomes
+        });
+        // A call that panics must not leave its deliveries in flight for ever: no outcome is an answer too.
+        self.shared.runtime.spawn(async move {
+            let outcomes = work.await.ok();
+            // The stage may have ended meanwhile; then nobody needs the answer.
+            answers.send(Answer::Delivered { call, outcomes }).ok();
+        });
+    }
+
+    fn confirm(&mut self, ticket: &Ticket, places: Vec<usize>, members: Vec<Delivery>, lanes: Vec<i32>) {
+        let connector = Arc::clone(&self.connector);
+        let ownership = Arc::clone(&self.ownership);
+        let answers = self.answers.0.clone();
+        let asked = ticket.clone();
+        let ticket = ticket.clone();
+        let work = self.shared.runtime.spawn(async move {
+            let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
+            connector.confirm(&asked, &members, &Context { still_owned: &still_owned }).await
+        });
+        self.shared.runtime.spawn(async move {
+            let outcomes = work.await.ok();
+            answers.send(Answer::Confirmed { ticket, places, outcomes }).ok();
+        });
+    }
+
+    fn probe(&mut self) {
+        let connector = Arc::clone(&self.connector);
+        let answers = self.answers.0.clone();
+        self.shared.runtime.spawn(async move {
+            let works = connector.probe().await.is_ok();
+            answers.send(Answer::Probed { works }).ok();
+        });
+    }
+
+    fn answer(&mut self, wait: Duration) -> Option<Answer> {
+        if wait.is_zero() {
+            return self.answers.1.try_recv().ok();
+        }
+        self.answers.1.recv_timeout(wait).ok()
+    }
+}
+
+fn settings(config: &Destination) -> Settings {
+    Settings {
+        retry: RetryPolicy {
+            attempts_max: config.retry.attempts_max,
+            backoff_min: config.retry.backoff_min,
+            backoff_max: config.retry.backoff_max,
+        },
+        skip_unchanged: config.skip_unchanged,
+    }
+}

@@ -1,0 +1,57 @@
+//! Makes what has been decided safe: state, ledger, history, dead letters and offsets, in one transaction.
+
+use tailwater_core::Timestamp;
+use tailwater_core::tracker::OffsetTracker;
+
+use super::Session;
+use super::outside::Outside;
+use crate::stages::Error;
+
+impl<O: Outside> Session<O> {
+    /// Commits what has been decided. Every lane's offset travels, moved or not: it is what makes the broker refuse a process
+    /// whose lanes have moved on.
+    pub(super) fn commit(&mut self) -> Result<(), Error> {
+        let started = self.outside.instant();
+        let mut next = self.committed.clone();
+        for (lane, tracker) in &self.trackers {
+            if let Some(watermark) = tracker.watermark() {
+                next.insert(*lane, watermark);
+            }
+        }
+        let oldest = self.oldest_open();
+        self.age.observe(oldest, self.outside.now());
+        debug_assert!(self.dirty || self.settling.is_empty(), "a person waits for a commit that nobody makes");
+        self.committed_at = started;
+        if next == self.committed && !self.dirty {
+            return Ok(());
+        }
+        self.outside.commit(&next)?;
+        self.waiting.accept();
+        for (profile, turn) in self.settling.drain(..) {
+            // A lane that was given up meanwhile has taken its turns along.
+            self.gate.finish(&profile, turn);
+        }
+        self.committed = next;
+        self.dirty = false;
+        self.committed_at = self.outside.instant();
+        let metrics = self.setup.telemetry.metrics();
+        metrics.transaction_seconds("send", self.committed_at.saturating_duration_since(started));
+        let open = self.trackers.values().map(OffsetTracker::open).sum();
+        metrics.deliveries(&self.setup.name, open, self.gate.in_flight());
+        metrics.queue(&format!("send.{}", self.setup.name), self.gate.len(), self.setup.open_max);
+        Ok(())
+    }
+
+    /// The append time of the oldest record that is open.
+    fn oldest_open(&mut self) -> Option<Timestamp> {
+        for (lane, tracker) in &self.trackers {
+            let (Some(watermark), Some(appended)) = (tracker.watermark(), self.appended.get_mut(lane)) else {
+                continue;
+            };
+            while appended.front().is_some_and(|(offset, _)| *offset < watermark) {
+                appended.pop_front();
+            }
+        }
+        self.appended.values().filter_map(|appended| appended.front()).map(|(_, time)| *time).min()
+    }
+}

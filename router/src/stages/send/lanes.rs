@@ -1,0 +1,122 @@
+//! Lanes that come and go: what is done before one is served, and before it is given back.
+
+use std::time::Duration;
+
+use tailwater_core::ProfileId;
+
+use super::outside::{Answer, Outside};
+use super::{Session, memory};
+use crate::failpoint;
+use crate::kafka;
+use crate::kafka::consumer::{Event, Partition};
+use crate::stages::Error;
+use crate::telemetry::events::{Ownership as Change, Rebalanced};
+
+/// How long calls may take to end when lanes are given back or the process stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+impl<O: Outside> Session<O> {
+    pub(super) fn rebalance(&mut self, event: Event) -> Result<(), Error> {
+        let (lanes, change) = match event {
+            Event::Assign(partitions) => (self.assign(&partitions)?, Change::Assigned),
+            Event::Revoke { partitions, lost } => (self.revoke(&partitions, lost)?, Change::Revoked),
+        };
+        self.outside.share();
+        self.setup.telemetry.emit(&Rebalanced {
+            stage: "send",
+            flow: &self.setup.name,
+            change,
+            partitions: &lanes,
+            owned: self.outside.assignment().len(),
+        });
+        Ok(())
+    }
+
+    fn assign(&mut self, partitions: &[Partition]) -> Result<Vec<i32>, Error> {
+        let lanes = lanes_of(partitions);
+        // What is decided must be safe before the ledger begins anew, and no transaction may be open while state is restored: that
+        // can take longer than a transaction may.
+        self.commit()?;
+        let starts = self.outside.starts(partitions)?;
+        self.outside.restore(&lanes)?;
+        self.waiting.load(self.outside.state(), &lanes)?;
+        self.outside.forget_ends();
+        failpoint::hit("rebalance.send");
+        self.outside.assigned(&starts)?;
+        self.committed.extend(starts.iter().map(|start| (start.partition, start.offset)));
+        if !self.reading {
+            self.outside.pause(partitions, true)?;
+        }
+        for (profile, lane) in self.waiting.profiles(&lanes) {
+            self.unpark(lane, profile)?;
+        }
+        Ok(lanes)
+    }
+
+    fn revoke(&mut self, partitions: &[Partition], lost: bool) -> Result<Vec<i32>, Error> {
+        let lanes = lanes_of(partitions);
+        self.outside.renounce(partitions);
+        if lost {
+            // Others own the lanes already; whatever is open here must not be committed. Everything is read again.
+            return Err(kafka::Error::Aborted {
+                during: "keep the lanes",
+                detail: "they were lost to another process".into(),
+            }
+            .into());
+        }
+        self.drain(|lane| lanes.contains(&lane))?;
+        failpoint::hit("rebalance.revoke.send");
+        self.commit()?;
+        self.forget(&lanes);
+        self.outside.revoked(partitions)?;
+        Ok(lanes)
+    }
+
+    /// Waits for the calls that carry deliveries of these lanes; what does not end in time has no outcome and is made again by the next owner.
+    pub(super) fn drain(&mut self, concerns: impl Fn(i32) -> bool) -> Result<(), Error> {
+        let until = self.outside.instant() + DRAIN_MAX;
+        self.give_back_ready();
+        while self.calls_concern(&concerns) && self.outside.instant() < until {
+            if let Some(answer) = self.outside.answer(Duration::from_millis(20)) {
+                self.answer(answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stage has failed and will start anew: what is on its way to the vendor must not arrive after what is sent then. Nothing
+    /// new is sent meanwhile, and the answers count for nothing.
+    pub(super) fn let_calls_end(&mut self) {
+        let partitions = self.outside.assignment();
+        self.outside.renounce(&partitions);
+        let until = self.outside.instant() + DRAIN_MAX;
+        while self.calls_running > 0 && self.outside.instant() < until {
+            self.outside.alive();
+            if let Some(Answer::Delivered { .. } | Answer::Confirmed { .. }) =
+                self.outside.answer(Duration::from_millis(50))
+            {
+                self.calls_running = self.calls_running.saturating_sub(1);
+            }
+        }
+    }
+
+    fn forget(&mut self, lanes: &[i32]) {
+        let all = self.setup.lanes;
+        let gone = |profile: &ProfileId| lanes.contains(&memory::lane_of(*profile, all));
+        self.gate.remove(|profile| gone(profile));
+        self.backlog.retain(|(record, _)| !lanes.contains(&record.partition));
+        self.unparked.retain(|(lane, _)| !lanes.contains(lane));
+        self.forget_calls(gone);
+        for lane in lanes {
+            self.trackers.remove(lane);
+            self.appended.remove(lane);
+            self.committed.remove(lane);
+        }
+        self.waiting.forget(lanes);
+        self.outside.release(lanes);
+    }
+}
+
+fn lanes_of(partitions: &[Partition]) -> Vec<i32> {
+    partitions.iter().map(|(_, lane)| *lane).collect()
+}
