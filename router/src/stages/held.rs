@@ -83,6 +83,11 @@ impl Waiting {
         self.by_lane.get(&lane)?.get(&profile).copied()
     }
 
+    /// Whether nobody of the lane has anything waiting.
+    pub fn is_empty(&self, lane: i32) -> bool {
+        self.by_lane.get(&lane).is_none_or(BTreeMap::is_empty)
+    }
+
     /// The profiles of these lanes that have something waiting, with their lane.
     pub fn profiles(&self, lanes: &[i32]) -> Vec<(ProfileId, i32)> {
         lanes
@@ -264,12 +269,19 @@ impl Waiting {
     }
 }
 
-/// Whether the record of this offset waits for its own sake (not handed over).
+/// The place in its queue of a record that waits for its own sake (not handed over), if it does.
 ///
 /// # Errors
 /// The state could not be read.
-pub fn is_held(store: &impl Map, lane: i32, profile: ProfileId, offset: i64) -> Result<bool, state::Error> {
-    Ok(store.get(lane, &held_key(profile, false, offset))?.is_some())
+pub fn find(
+    store: &impl Map,
+    lane: i32,
+    profile: ProfileId,
+    record: &Arc<Record>,
+) -> Result<Option<Held>, state::Error> {
+    let key = held_key(profile, false, record.offset);
+    let Some(value) = store.get(lane, &key)? else { return Ok(None) };
+    Ok(decode(&record.topic, lane, key, &value))
 }
 
 /// Remembers the identifiers in use of a profile that waits.
@@ -515,7 +527,8 @@ mod tests {
         store.keep();
         waiting.hold(&mut store, 0, profile, &record_at(5), false, Timestamp::from_millis(9)).unwrap();
         assert_eq!(waiting.records(), 1);
-        assert!(is_held(&store, 0, profile, 5).unwrap() && !is_held(&store, 0, profile, 6).unwrap());
+        let found = |offset| find(&store, 0, profile, &Arc::new(record_at(offset))).unwrap();
+        assert!(found(5).is_some() && found(6).is_none());
         let held = waiting.queue(&store, 0, profile, &Arc::from("t")).unwrap().remove(0);
         assert_eq!(held.since.as_millis(), 1);
         // Taken twice, it is gone once, and no other record's count goes with it.

@@ -25,6 +25,11 @@ impl<O: Outside> Session<O> {
         if next == self.committed && !self.dirty {
             return Ok(());
         }
+        for (lane, appended) in &self.appended {
+            if let Some(watermark) = next.get(lane) {
+                self.finished.write(self.outside.state_mut(), *lane, *watermark, appended.front().copied())?;
+            }
+        }
         self.outside.commit(&next)?;
         self.waiting.accept();
         for (profile, turn) in self.settling.drain(..) {

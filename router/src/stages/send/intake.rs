@@ -20,6 +20,14 @@ use crate::kafka::consumer::Polled;
 use crate::stages::Error;
 use crate::stages::held::{self, Held};
 
+/// Where a record belongs that may have to wait behind a merge.
+enum Place {
+    /// In state, for now.
+    Parked,
+    /// Behind what was offered before, and out of its queue if it has waited.
+    Next(Option<Held>),
+}
+
 impl<O: Outside> Session<O> {
     pub(super) fn intake(&mut self, wait: Duration) -> Result<(), Error> {
         while let Some((record, parked)) = self.backlog.pop_front() {
@@ -57,10 +65,20 @@ impl<O: Outside> Session<O> {
             message: format!("{} of {}[{}]", error, record.topic, record.partition),
         })?;
         self.appended.entry(record.partition).or_default().push_back((record.offset, record.timestamp));
-        if self.backlog.is_empty() && !self.gate.is_full() {
-            return self.take(Arc::new(record), None);
+        let (lane, offset) = (record.partition, record.offset);
+        let record = Arc::new(record);
+        let mut parked = None;
+        if self.finished.contains(self.outside.state_mut(), lane, offset, record.timestamp)? {
+            self.done(lane, offset);
+            parked = self.goes_on(&record)?;
+            if parked.is_none() {
+                return Ok(());
+            }
         }
-        self.backlog.push_back((Arc::new(record), None));
+        if self.backlog.is_empty() && !self.gate.is_full() {
+            return self.take(record, parked);
+        }
+        self.backlog.push_back((record, parked));
         Ok(())
     }
 
@@ -75,9 +93,10 @@ impl<O: Outside> Session<O> {
             Role::Event => {}
             Role::Fence(merge) => {
                 // In a chain of merges the absorbed profile may wait for an earlier one: the fence queues behind what is parked.
-                if parked.is_none() && self.parks(lane, merge.absorbed, &record)? {
-                    return Ok(());
-                }
+                let parked = match self.parks(lane, merge.absorbed, &record, parked)? {
+                    Place::Parked => return Ok(()),
+                    Place::Next(parked) => parked,
+                };
                 return self.offer(merge.absorbed, Item::Fence { merge, record, parked });
             }
             Role::Hold(merge) => {
@@ -90,8 +109,8 @@ impl<O: Outside> Session<O> {
             }
             Role::Release(merge) => return self.release(lane, record.offset, merge),
         }
-        let open = match Open::read(&record) {
-            Ok(open) => Box::new(Open { parked, ..open }),
+        let mut open = match Open::read(&record) {
+            Ok(open) => Box::new(open),
             Err(reason) => {
                 self.dead_letter(&record, &reason, 0)?;
                 let profile = record.envelope().ok().and_then(|envelope| envelope.profile);
@@ -104,25 +123,57 @@ impl<O: Outside> Session<O> {
                 };
             }
         };
-        if open.parked.is_none() && self.parks(lane, open.profile, &record)? {
-            self.note(lane, &record, End::Parked, "merge");
-            return Ok(());
+        match self.parks(lane, open.profile, &record, parked)? {
+            Place::Parked => {
+                self.note(lane, &record, End::Parked, "merge");
+                Ok(())
+            }
+            Place::Next(parked) => {
+                open.parked = parked;
+                self.offer(open.profile, Item::Record(open))
+            }
         }
-        self.offer(open.profile, Item::Record(open))
     }
 
-    /// Whether a record that was read has to wait behind a merge, or waits already because it is read for the second time. It waits
-    /// in state, so that the release behind it in the lane can be read.
-    fn parks(&mut self, lane: i32, profile: ProfileId, record: &Record) -> Result<bool, Error> {
-        let Some(wait) = self.waiting.get(lane, profile) else { return Ok(false) };
+    /// Whether a record that was read has to wait behind a merge. It waits in state, so that the release behind it in the lane can be
+    /// read. One that waits already, because it is read for the second time, takes its place now if the wait is over.
+    fn parks(
+        &mut self,
+        lane: i32,
+        profile: ProfileId,
+        record: &Arc<Record>,
+        parked: Option<Held>,
+    ) -> Result<Place, Error> {
+        if parked.is_some() {
+            return Ok(Place::Next(parked));
+        }
+        let Some(wait) = self.waiting.get(lane, profile) else { return Ok(Place::Next(None)) };
         if wait.merges > 0 {
             let now = self.outside.now();
             self.waiting.hold(self.outside.state_mut(), lane, profile, record, false, now)?;
-        } else if !held::is_held(self.outside.state(), lane, profile, record.offset)? {
-            return Ok(false);
+            self.done(lane, record.offset);
+            return Ok(Place::Parked);
         }
-        self.done(lane, record.offset);
-        Ok(true)
+        let parked = self.goes_on(record)?;
+        if parked.is_some() {
+            self.done(lane, record.offset);
+        }
+        Ok(Place::Next(parked))
+    }
+
+    /// The place in its queue of a record that was parked, is read again and need not wait any longer.
+    fn goes_on(&mut self, record: &Arc<Record>) -> Result<Option<Held>, Error> {
+        let lane = record.partition;
+        if self.waiting.is_empty(lane) {
+            return Ok(None);
+        }
+        let Ok(envelope) = record.envelope() else { return Ok(None) };
+        let Some(profile) = envelope.profile else { return Ok(None) };
+        if self.waiting.get(lane, profile).is_none_or(|wait| wait.merges > 0) {
+            return Ok(None);
+        }
+        let held = held::find(self.outside.state(), lane, profile, record)?;
+        Ok(held.filter(|_| self.unparked.insert((lane, record.offset))))
     }
 
     /// A parked record is through.
@@ -147,16 +198,17 @@ impl<O: Outside> Session<O> {
         memory::set_passed(self.outside.state_mut(), lane, merge.number)?;
         self.waiting.released(self.outside.state_mut(), lane, merge.survivor, merge.number)?;
         self.done(lane, offset);
-        self.unpark(lane, merge.survivor)
+        self.unpark(lane, merge.survivor, offset)
     }
 
-    pub(super) fn unpark(&mut self, lane: i32, profile: ProfileId) -> Result<(), Error> {
+    /// Parked records go on: those that lie before `end` in the lane.
+    pub(super) fn unpark(&mut self, lane: i32, profile: ProfileId, end: i64) -> Result<(), Error> {
         if self.waiting.get(lane, profile).is_none_or(|wait| wait.merges > 0) {
             return Ok(());
         }
         let queue = self.waiting.queue(self.outside.state(), lane, profile, &self.setup.topic)?;
         // In front of what was read since: that may hold later records of the same person.
-        for held in queue.into_iter().rev() {
+        for held in queue.into_iter().rev().filter(|held| held.record.offset < end) {
             if self.unparked.insert((lane, held.record.offset)) {
                 self.backlog.push_front((Arc::clone(&held.record), Some(held)));
             }
@@ -169,6 +221,7 @@ impl<O: Outside> Session<O> {
         self.dirty = true;
         if let Some(tracker) = self.trackers.get_mut(&lane) {
             tracker.complete(offset);
+            self.finished.note(lane, offset);
         }
     }
 

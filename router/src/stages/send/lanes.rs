@@ -40,6 +40,9 @@ impl<O: Outside> Session<O> {
         let starts = self.outside.starts(partitions)?;
         self.outside.restore(&lanes)?;
         self.waiting.load(self.outside.state(), &lanes)?;
+        for start in &starts {
+            self.dirty |= self.finished.load(self.outside.state_mut(), start)?;
+        }
         self.outside.forget_ends();
         failpoint::hit("rebalance.send");
         self.outside.assigned(&starts)?;
@@ -47,8 +50,12 @@ impl<O: Outside> Session<O> {
         if !self.reading {
             self.outside.pause(partitions, true)?;
         }
-        for (profile, lane) in self.waiting.profiles(&lanes) {
-            self.unpark(lane, profile)?;
+        // What was parked before the committed offset goes first. The others go on where they are read again: before them there may be
+        // records of the same person that were never parked.
+        for start in &starts {
+            for (profile, lane) in self.waiting.profiles(&[start.partition]) {
+                self.unpark(lane, profile, start.offset)?;
+            }
         }
         Ok(lanes)
     }
@@ -112,6 +119,7 @@ impl<O: Outside> Session<O> {
             self.appended.remove(lane);
             self.committed.remove(lane);
         }
+        self.finished.forget(lanes);
         self.waiting.forget(lanes);
         self.outside.release(lanes);
     }

@@ -5,7 +5,7 @@
 //! 'j' delivery key      the job that the delivery runs in, and its place among the job's members
 //! 'd' merge             the fence of this merge was passed; nine bytes for each merge of two people, kept for good
 //! ```
-//! Beside them lie the keys of `stages::held`, for records that wait behind a merge.
+//! Beside them lie the keys of `stages::held`, for records that wait behind a merge, and those of `finished`.
 
 use std::sync::Arc;
 

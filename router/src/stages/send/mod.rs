@@ -5,14 +5,16 @@
 //! committed together; the calls to the vendor are outside, so they are made at least once, with keys that let a repeat be recognised.
 //!
 //! A record that was sent keeps its turn until what became of it is committed. What a crash makes repeat is therefore at most the last
-//! record of a person that the vendor has seen: never an older one after a newer one.
+//! record of a person that the vendor has seen: never an older one after a newer one. What is finished behind an open record is
+//! remembered ([`finished`]), so that nothing is repeated whose end is committed, however far the offset lags behind.
 //!
 //! All state belongs to one thread. [`Session`] is the state machine: it decides, and asks through [`outside::Outside`] for everything
-//! that is not a decision. [`clients`] is the world that it runs in; [`simulation`] is another one, with faults at every step.
+//! that is not a decision. [`clients`] is the world that it runs in; `simulation` is another one, with faults at every step.
 
 mod calls;
 mod clients;
 mod commit;
+mod finished;
 mod history;
 mod intake;
 mod lanes;
@@ -35,6 +37,7 @@ use tailwater_core::{ProfileId, Timestamp};
 
 use self::calls::{Job, Waiting as Ready};
 use self::clients::Clients;
+use self::finished::Finished;
 use self::open::Item;
 use self::outside::{Outside, Settings};
 use self::pause::Pause;
@@ -102,6 +105,7 @@ struct Session<O: Outside> {
     waiting: Waiting,
     gate: Gate<ProfileId, Item>,
     trackers: BTreeMap<i32, OffsetTracker>,
+    finished: Finished,
     /// When the open records of each lane were appended, in their order.
     appended: BTreeMap<i32, VecDeque<(i64, Timestamp)>>,
     age: Age,
@@ -132,6 +136,7 @@ impl<O: Outside> Session<O> {
             waiting: Waiting::default(),
             gate: Gate::new(setup.open_max),
             trackers: BTreeMap::new(),
+            finished: Finished::default(),
             appended: BTreeMap::new(),
             age: Age::new("send", &setup.name, setup.retention, gauge),
             committed: BTreeMap::new(),

@@ -44,7 +44,8 @@ pub struct Open {
     pub delivered: bool,
     pub non_finite: bool,
     pub skipped: Option<&'static str>,
-    pub dead: Option<&'static str>,
+    /// Why it ends as a dead letter, and after how many attempts.
+    pub dead: Option<(Reason, u32)>,
 }
 
 impl Open {

@@ -48,7 +48,7 @@ impl<O: Outside> Session<O> {
                 self.setup.telemetry.metrics().skipped("send", &self.setup.name, reason.code.as_str());
                 self.next_operation(item)
             }
-            Outcome::Rejected(reason) => self.rejected(item, &reason),
+            Outcome::Rejected(reason) => self.rejected(item, reason),
             Outcome::Retry { after, scope, reason } => self.again(item, after, scope, reason),
         }
     }
@@ -62,10 +62,11 @@ impl<O: Outside> Session<O> {
         self.advance(profile, turn, open)
     }
 
-    fn rejected(&mut self, mut item: InFlight, reason: &Reason) -> Result<(), Error> {
-        item.open.dead = Some(reason.code.as_str());
-        let record = std::sync::Arc::clone(&item.open.record);
-        self.dead_letter(&record, reason, item.open.attempts)?;
+    /// The record ends as a dead letter, one for all of its operations, together with its end: what a crash makes repeat before that
+    /// must not leave a second one.
+    fn rejected(&mut self, mut item: InFlight, reason: Reason) -> Result<(), Error> {
+        let attempts = item.open.attempts;
+        item.open.dead.get_or_insert((reason, attempts));
         self.next_operation(item)
     }
 
@@ -90,7 +91,7 @@ impl<O: Outside> Session<O> {
         match self.setup.settings.retry.decide(attempt, after, scope, time, chance) {
             Decision::GiveUp => {
                 let last = exhausted(item.open.attempts, &reason);
-                self.rejected(item, &last)
+                self.rejected(item, last)
             }
             Decision::At(due) => {
                 match scope {
@@ -129,14 +130,15 @@ impl<O: Outside> Session<O> {
     /// has seen nothing of this one; else when its end is committed, because a crash before that makes it repeat.
     pub(super) fn finish(&mut self, profile: ProfileId, turn: Turn, open: &Open) -> Result<(), Error> {
         let lane = open.record.partition;
-        let (end, reason) = if let Some(reason) = open.dead {
-            (End::DeadLettered, reason)
+        if let Some((reason, attempts)) = &open.dead {
+            self.dead_letter(&open.record, reason, *attempts)?;
         } else if open.delivered {
-            (End::Delivered, if open.non_finite { code::NON_FINITE_NUMBER.as_str() } else { "" })
+            let reason = if open.non_finite { code::NON_FINITE_NUMBER.as_str() } else { "" };
+            self.note(lane, &open.record, End::Delivered, reason);
         } else {
-            (End::Skipped, open.skipped.unwrap_or(code::TRANSFORM_SKIPPED.as_str()))
-        };
-        self.note(lane, &open.record, end, reason);
+            let reason = open.skipped.unwrap_or(code::TRANSFORM_SKIPPED.as_str());
+            self.note(lane, &open.record, End::Skipped, reason);
+        }
         match &open.parked {
             Some(held) => self.leave(lane, open.profile, held)?,
             None => self.done(lane, open.record.offset),
