@@ -23,6 +23,8 @@ mod open;
 mod outcome;
 mod outside;
 mod pause;
+#[cfg(test)]
+mod simulation;
 
 pub use self::memory::read_parked;
 

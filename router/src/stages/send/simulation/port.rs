@@ -1,0 +1,347 @@
+//! The world as one session sees it.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tailwater_connectors::Limits;
+use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
+use tailwater_core::envelope::{Merge, Role};
+use tailwater_core::ledger::End;
+use tailwater_core::retry::RetryPolicy;
+use tailwater_core::{Coordinates, Timestamp};
+
+use super::broker::{Kind, Member, place};
+use super::state::{self, State};
+use super::vendor;
+use super::world::{Plant, World, control};
+use crate::kafka::consumer::{Partition, Polled, Start};
+use crate::kafka::{self, Record};
+use crate::stages::Error;
+use crate::stages::send::outside::{Answer, Outside, Settings};
+
+pub struct Port {
+    world: Rc<RefCell<World>>,
+    pub member: Member,
+    state: State,
+    /// Where each lane that is read stands.
+    positions: BTreeMap<i32, i64>,
+    paused: BTreeSet<i32>,
+    open: Transaction,
+}
+
+/// What the next commit carries, besides state.
+#[derive(Default)]
+struct Transaction {
+    ends: Vec<(usize, End)>,
+    /// Operations that were delivered.
+    delivered: Vec<(usize, usize)>,
+    /// Operations that a job has taken.
+    accepted: Vec<(usize, usize)>,
+    dead: Vec<usize>,
+    releases: Vec<Merge>,
+}
+
+impl Port {
+    pub fn new(world: &Rc<RefCell<World>>, member: Member) -> Self {
+        Self {
+            world: Rc::clone(world),
+            member,
+            state: State::default(),
+            positions: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            open: Transaction::default(),
+        }
+    }
+
+    fn world(&self) -> RefMut<'_, World> {
+        self.world.borrow_mut()
+    }
+
+    fn write(&mut self, offsets: &BTreeMap<i32, i64>) {
+        let mut world = self.world.borrow_mut();
+        let world = &mut *world;
+        let transaction = std::mem::take(&mut self.open);
+        let member = self.member;
+        world.truth.tell(|| format!("member {member} commits {offsets:?}"));
+        for (lane, writes) in self.state.writes() {
+            state::apply(&mut world.broker.lanes[place(lane)].state, writes.clone());
+        }
+        self.state.keep();
+        for (event, operation) in transaction.delivered {
+            world.truth.delivered(event, operation);
+        }
+        for (event, operation) in transaction.accepted {
+            world.truth.in_job(event, operation, true);
+        }
+        for event in transaction.dead {
+            world.truth.dead_lettered(event);
+        }
+        for (event, end) in transaction.ends {
+            world.truth.ended(event, end);
+        }
+        for merge in transaction.releases {
+            world.truth.tell(|| format!("merge {} is released", merge.number));
+            let lane = world.broker.lane_of(merge.survivor);
+            let header = control(merge.survivor, Role::Release(merge));
+            world.broker.append(lane, Kind::Control, world.now(), vec![], header);
+            world.broker.mark(lane);
+        }
+        for (lane, offset) in offsets {
+            let early = world.plant == Some(Plant::CommitBeforeOutcome);
+            let offset = if early { self.positions.get(lane).copied().unwrap_or(*offset) } else { *offset };
+            for kind in world.broker.pass(*lane, offset) {
+                if let Kind::Event(event) = kind {
+                    world.truth.passed(event);
+                }
+            }
+        }
+    }
+}
+
+fn aborted(detail: &str) -> Error {
+    kafka::Error::Aborted { during: "commit", detail: detail.into() }.into()
+}
+
+pub fn settings(attempts_max: u32) -> Settings {
+    let (backoff_min, backoff_max) = (Duration::from_millis(100), Duration::from_secs(5));
+    Settings { retry: RetryPolicy { attempts_max, backoff_min, backoff_max }, skip_unchanged: false }
+}
+
+impl Outside for Port {
+    type State = State;
+
+    fn now(&self) -> Timestamp {
+        self.world().now()
+    }
+
+    fn steady(&self) -> Timestamp {
+        self.world().steady()
+    }
+
+    fn instant(&self) -> Instant {
+        self.world().instant()
+    }
+
+    fn chance(&mut self) -> f64 {
+        self.world().chance.share()
+    }
+
+    fn alive(&self) {}
+
+    fn reload(&mut self) -> Result<Option<Settings>, Error> {
+        let mut world = self.world();
+        let attempts_max = world.plan.attempts_max;
+        let process = world.processes.get_mut(&self.member).expect("a session has a process");
+        Ok(std::mem::take(&mut process.reload).then(|| settings(attempts_max)))
+    }
+
+    fn poll(&mut self, wait: Duration) -> Result<Polled, Error> {
+        let mut world = self.world.borrow_mut();
+        let now = world.time();
+        world.processes.get_mut(&self.member).expect("a session has a process").polled = now;
+        if let Some(event) = world.broker.event(self.member) {
+            return Ok(Polled::Event(event));
+        }
+        let max = world.plan.poll_max;
+        let mut left = 1 + world.chance.below(max);
+        let mut records = vec![];
+        for (lane, position) in &mut self.positions {
+            if self.paused.contains(lane) {
+                continue;
+            }
+            let read = world.broker.read(*lane, *position, left);
+            left -= read.len();
+            if let Some(last) = read.last() {
+                *position = last.offset + 1;
+            }
+            records.extend(read);
+        }
+        if records.is_empty() {
+            let wait = u64::try_from(wait.as_millis()).expect("a short time");
+            let waited = world.chance.between(0, wait);
+            world.advance(waited);
+        }
+        Ok(Polled::Records(records))
+    }
+
+    fn assignment(&self) -> Vec<Partition> {
+        let topic = self.world().broker.topic();
+        self.positions.keys().map(|lane| (Arc::clone(&topic), *lane)).collect()
+    }
+
+    fn pause(&mut self, partitions: &[Partition], pause: bool) -> Result<(), Error> {
+        for (_, lane) in partitions {
+            assert!(self.positions.contains_key(lane), "lane {lane} is not assigned");
+            if pause {
+                self.paused.insert(*lane)
+            } else {
+                self.paused.remove(lane)
+            };
+        }
+        Ok(())
+    }
+
+    fn starts(&mut self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
+        let world = self.world();
+        let start = |(topic, lane): &Partition| {
+            let committed = world.broker.lanes[place(*lane)].committed;
+            let offset = committed.unwrap_or(0);
+            Start { topic: Arc::clone(topic), partition: *lane, offset, committed: committed.is_some() }
+        };
+        Ok(partitions.iter().map(start).collect())
+    }
+
+    fn assigned(&mut self, starts: &[Start]) -> Result<(), Error> {
+        let mut world = self.world.borrow_mut();
+        for start in starts {
+            self.positions.insert(start.partition, start.offset);
+            self.paused.remove(&start.partition);
+            world.broker.taken(self.member, start.partition);
+            world.truth.tell(|| format!("member {} takes {start:?}", self.member));
+            let process = world.processes.get_mut(&self.member).expect("a session has a process");
+            process.owned.insert(start.partition);
+        }
+        Ok(())
+    }
+
+    fn renounce(&mut self, partitions: &[Partition]) {
+        let member = self.member;
+        let mut world = self.world();
+        let process = world.processes.get_mut(&member).expect("a session has a process");
+        for (_, lane) in partitions {
+            process.owned.remove(lane);
+        }
+    }
+
+    fn revoked(&mut self, partitions: &[Partition]) -> Result<(), Error> {
+        self.renounce(partitions);
+        let mut world = self.world.borrow_mut();
+        for (_, lane) in partitions {
+            self.positions.remove(lane);
+            self.paused.remove(lane);
+            world.broker.given_back(self.member, *lane);
+        }
+        Ok(())
+    }
+
+    fn share(&mut self) {}
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    fn restore(&mut self, lanes: &[i32]) -> Result<(), Error> {
+        let world = self.world.borrow();
+        for lane in lanes {
+            let lost = world.plant == Some(Plant::StateLost);
+            let committed = if lost { state::Entries::new() } else { world.broker.lanes[place(*lane)].state.clone() };
+            self.state.restore(*lane, committed);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, lanes: &[i32]) {
+        for lane in lanes {
+            self.state.release(*lane);
+        }
+    }
+
+    fn end(&mut self, _lane: i32, place: &Coordinates<'_>, _round: u32, end: End, _reason: &str) {
+        let skipped = self.world().plant == Some(Plant::EndSkipped) && self.world().chance.in_thousand(5);
+        if !skipped {
+            self.open.ends.push((usize::try_from(place.offset).expect("an event"), end));
+        }
+    }
+
+    fn forget_ends(&mut self) {
+        assert!(self.open.ends.is_empty(), "ends are forgotten that no commit has carried");
+    }
+
+    fn history(&mut self, _record: &Record, delivery: &Delivery, outcome: &Outcome) -> Result<(), Error> {
+        let (event, operation) = vendor::read(delivery);
+        if matches!(outcome, Outcome::Accepted(_)) {
+            self.open.accepted.push((event, operation));
+            return Ok(());
+        }
+        if *outcome == Outcome::Delivered {
+            self.open.delivered.push((event, operation));
+        }
+        self.open.accepted.retain(|taken| *taken != (event, operation));
+        self.world().truth.in_job(event, operation, false);
+        Ok(())
+    }
+
+    fn dead_letter(&mut self, record: &Record, _reason: &Reason, _attempts: u32) -> Result<(), Error> {
+        let envelope = record.envelope().expect("an envelope of the simulation");
+        let ingest = envelope.ingest.expect("only events are dead-lettered");
+        self.open.dead.push(usize::try_from(ingest.offset).expect("an event"));
+        Ok(())
+    }
+
+    fn pass_fence(&mut self, merge: Merge) -> Result<(), Error> {
+        self.open.releases.push(merge);
+        Ok(())
+    }
+
+    fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
+        if !self.world().broker.takes(self.member, offsets.keys().copied()) {
+            return Err(aborted("the group has moved on"));
+        }
+        let fails = self.world().plan.commits_fail;
+        if self.world().chance.in_thousand(fails / 2) {
+            return Err(aborted("the broker is away"));
+        }
+        self.write(offsets);
+        if self.world().chance.in_thousand(fails / 2) {
+            return Err(aborted("the answer to a commit that has happened was lost"));
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> Limits {
+        let plan = &self.world().plan;
+        Limits {
+            batch_deliveries_max: plan.batch_max,
+            batch_age_max: Duration::from_millis(20),
+            calls_max: plan.calls_max,
+        }
+    }
+
+    fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
+        let member = self.member;
+        let world = &mut *self.world();
+        assert!(deliveries.len() <= world.plan.batch_max, "a batch is too large");
+        world.vendor.deliver(member, call, deliveries, lanes, &mut world.chance);
+    }
+
+    fn confirm(&mut self, ticket: &Ticket, places: Vec<usize>, members: Vec<Delivery>, lanes: Vec<i32>) {
+        let member = self.member;
+        self.world().vendor.confirm(member, ticket, places, members, lanes);
+    }
+
+    fn probe(&mut self) {
+        let member = self.member;
+        self.world().vendor.probe(member);
+    }
+
+    fn answer(&mut self, wait: Duration) -> Option<Answer> {
+        let member = self.member;
+        let mut world = self.world();
+        if let Some(answer) = world.vendor.answer(member) {
+            return Some(answer);
+        }
+        if wait.is_zero() {
+            return None;
+        }
+        world.advance(u64::try_from(wait.as_millis()).expect("a short time"));
+        world.vendor_step();
+        world.vendor.answer(member)
+    }
+}

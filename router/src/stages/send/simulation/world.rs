@@ -1,0 +1,305 @@
+//! Everything that is not send: time, broker, vendor, and the stages before, which write events and merges into the lanes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use tailwater_core::envelope::{Envelope, Merge, Role};
+use tailwater_core::{Coordinates, EventId, ProfileId, SourcePosition, Timestamp};
+
+use super::broker::{Broker, Kind, Member, SESSION_TIMEOUT};
+use super::chance::Chance;
+use super::truth::Truth;
+use super::vendor::{Caller, Vendor};
+
+/// What an episode is made of, drawn from its seed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub lanes: usize,
+    pub members: usize,
+    /// People at a time.
+    pub people: usize,
+    pub open_max: usize,
+    pub tracked_max: usize,
+    pub poll_max: usize,
+    pub batch_max: usize,
+    pub calls_max: usize,
+    pub attempts_max: u32,
+    pub commit_interval: u64,
+    /// Events that may be open at once, so that an episode also sees idle times.
+    pub open_events: usize,
+    /// Commits that fail, in a thousand: half of them after all.
+    pub commits_fail: u64,
+    /// Faults of processes, the group and the clock, in a thousand steps.
+    pub faults: u64,
+    /// Merges, in a thousand events.
+    pub merges: u64,
+}
+
+/// A bug that is put into the world on purpose, to see that it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// A person's next record starts while the one before is in flight.
+    GateRemoved,
+    /// Offsets are committed up to what was read.
+    CommitBeforeOutcome,
+    /// A person's next record starts before what became of the one before is committed.
+    FinishBeforeCommit,
+    /// The release of a merge is written together with its fence.
+    ReleaseBeforeFence,
+    /// A lane's state is not restored.
+    StateLost,
+    /// An end is not written to the ledger.
+    EndSkipped,
+    /// Nobody asks whether the lanes are still owned.
+    OwnershipIgnored,
+}
+
+/// A process as the network sees it.
+#[derive(Debug, Default)]
+pub struct Process {
+    pub frozen: bool,
+    pub polled: u64,
+    /// The lanes that it may send for.
+    pub owned: BTreeSet<i32>,
+    pub reload: bool,
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub plant: Option<Plant>,
+    pub chance: Chance,
+    pub broker: Broker,
+    pub vendor: Vendor,
+    pub truth: Truth,
+    pub processes: BTreeMap<Member, Process>,
+    base: Instant,
+    passed: u64,
+    wall: i64,
+    people: Vec<ProfileId>,
+    /// Profiles that nobody has absorbed.
+    live: Vec<usize>,
+    merges: u64,
+    /// What the stage before has not written into the lanes yet.
+    upstream: Vec<VecDeque<Upcoming>>,
+}
+
+struct Upcoming {
+    kind: Kind,
+    value: Vec<u8>,
+    header: Vec<u8>,
+}
+
+impl World {
+    pub fn new(plan: Plan, plant: Option<Plant>, chance: Chance) -> Self {
+        let lanes = plan.lanes;
+        let mut world = Self {
+            broker: Broker::new(lanes),
+            vendor: Vendor::default(),
+            truth: Truth::default(),
+            processes: BTreeMap::new(),
+            base: Instant::now(),
+            passed: 0,
+            wall: 1_700_000_000_000,
+            people: vec![],
+            live: vec![],
+            merges: 0,
+            upstream: (0..lanes).map(|_| VecDeque::new()).collect(),
+            plan,
+            plant,
+            chance,
+        };
+        for _ in 0..world.plan.people {
+            world.person();
+        }
+        world
+    }
+
+    // === Time ===
+
+    /// Milliseconds since the beginning.
+    pub const fn time(&self) -> u64 {
+        self.passed
+    }
+
+    pub fn instant(&self) -> Instant {
+        self.base + Duration::from_millis(self.passed)
+    }
+
+    pub const fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.wall)
+    }
+
+    /// The clock that nobody steps.
+    pub fn steady(&self) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000).saturating_add(Duration::from_millis(self.passed))
+    }
+
+    /// Sets the wall clock forward or back.
+    pub const fn step_clock(&mut self, ms: i64) {
+        self.wall += ms;
+    }
+
+    pub fn advance(&mut self, ms: u64) {
+        // In small pieces, so that whatever is due in between happens in its order.
+        let end = self.passed + ms;
+        while self.passed < end {
+            let piece = (end - self.passed).min(500);
+            self.passed += piece;
+            self.wall += i64::try_from(piece).expect("half a second");
+            for (member, process) in &self.processes {
+                if !process.frozen {
+                    self.broker.heartbeat(*member, self.passed);
+                }
+            }
+            self.broker.expire(self.passed);
+            self.with_vendor(Vendor::arrive);
+        }
+    }
+
+    // === The vendor ===
+
+    pub fn vendor_step(&mut self) {
+        self.with_vendor(Vendor::step);
+    }
+
+    fn with_vendor(&mut self, act: impl FnOnce(&mut Vendor, &Caller<'_>, &mut Truth, &mut Chance)) {
+        let (now, processes, plant) = (self.passed, &self.processes, self.plant);
+        let owns = |member: Member, lanes: &[i32]| {
+            plant == Some(Plant::OwnershipIgnored)
+                || processes.get(&member).is_some_and(|process| {
+                    let fresh = now - process.polled < SESSION_TIMEOUT * 8 / 10;
+                    fresh && lanes.iter().all(|lane| process.owned.contains(lane))
+                })
+        };
+        let runs = |member: Member| processes.get(&member).is_some_and(|process| !process.frozen);
+        act(&mut self.vendor, &Caller { now, owns: &owns, runs: &runs }, &mut self.truth, &mut self.chance);
+    }
+
+    /// Does something that draws from the world's chance.
+    pub fn with(&mut self, act: impl FnOnce(&mut Self, &mut Chance)) {
+        let mut chance = self.chance.clone();
+        act(self, &mut chance);
+        self.chance = chance;
+    }
+
+    // === Processes ===
+
+    pub fn join(&mut self) -> Member {
+        let member = self.broker.join(self.passed);
+        self.processes.insert(member, Process { polled: self.passed, ..Process::default() });
+        member
+    }
+
+    /// Killed: the group learns of it when the session is over.
+    pub fn killed(&mut self, member: Member) {
+        self.processes.remove(&member);
+        self.vendor.forget(member);
+    }
+
+    pub fn left(&mut self, member: Member) {
+        self.killed(member);
+        self.broker.leave(member);
+    }
+
+    // === The stages before ===
+
+    fn person(&mut self) {
+        let number = self.truth.profile();
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&u64::try_from(number).expect("a few").to_be_bytes()[2..]);
+        self.people.push(ProfileId::from_bytes(bytes));
+        self.live.push(number);
+    }
+
+    /// An event of somebody, or a merge of two people.
+    pub fn traffic(&mut self) {
+        if self.truth.unended() >= self.plan.open_events {
+            return;
+        }
+        if self.live.len() > 1 && self.chance.in_thousand(self.plan.merges) {
+            self.merge();
+            return;
+        }
+        let person = self.live[self.chance.below(self.live.len())];
+        let broken = self.chance.in_thousand(10);
+        let operations = 1 + usize::from(self.chance.in_thousand(200));
+        let event = self.truth.event(person, operations, broken);
+        let offset = i64::try_from(event).expect("not that many");
+        let row = [b'r', b'0' + u8::try_from(self.chance.below(2)).expect("a digit")];
+        let envelope = Envelope {
+            workspace: "w",
+            event_id: Some(EventId::of_fact("w", "s", &event.to_string())),
+            source: "s",
+            position: Some(SourcePosition::Log(Coordinates { topic: "app", partition: 0, offset })),
+            ingest: Some(Coordinates { topic: "ingest", partition: 0, offset }),
+            profile: Some(self.people[person]),
+            row_key: Some(&row),
+            ..Envelope::default()
+        };
+        let kinds = ["upsert_profile", "track_event"];
+        let operations: Vec<String> = (0..operations)
+            .map(|place| {
+                let kind = kinds[self.chance.below(2)];
+                format!(r#"{{"kind":"{kind}","route":"r","place":"{place}","body":[{event},{place}]}}"#)
+            })
+            .collect();
+        let value =
+            if broken { "nonsense".to_owned() } else { format!(r#"{{"operations":[{}]}}"#, operations.join(",")) };
+        let lane = self.broker.lane_of(self.people[person]);
+        self.upstream[lane].push_back(Upcoming {
+            kind: Kind::Event(event),
+            value: value.into_bytes(),
+            header: envelope.to_bytes(),
+        });
+    }
+
+    /// As resolve tells of it: the fence to the absorbed profile's lane, the hold to the survivor's.
+    fn merge(&mut self) {
+        let absorbed = self.live.swap_remove(self.chance.below(self.live.len()));
+        let survivor = self.live[self.chance.below(self.live.len())];
+        self.merges += 1;
+        let merge = Merge { number: self.merges, survivor: self.people[survivor], absorbed: self.people[absorbed] };
+        self.truth.merged(survivor, absorbed);
+        self.control(merge.absorbed, Role::Fence(merge));
+        self.control(merge.survivor, Role::Hold(merge));
+        if self.plant == Some(Plant::ReleaseBeforeFence) {
+            self.control(merge.survivor, Role::Release(merge));
+        }
+        self.person();
+    }
+
+    fn control(&mut self, profile: ProfileId, role: Role) {
+        let header = control(profile, role);
+        let lane = self.broker.lane_of(profile);
+        self.truth.tell(|| format!("merge: {role:?} for lane {lane}"));
+        self.upstream[lane].push_back(Upcoming { kind: Kind::Control, value: vec![], header });
+    }
+
+    /// The stage before writes some records into one lane.
+    pub fn flow(&mut self) {
+        let lane = self.chance.below(self.upstream.len());
+        for _ in 0..=self.chance.below(4) {
+            let Some(next) = self.upstream[lane].pop_front() else { break };
+            self.truth.tell(|| format!("lane {lane} gets {:?}", next.kind));
+            self.broker.append(lane, next.kind, Timestamp::from_millis(self.wall), next.value, next.header);
+        }
+        if self.chance.in_thousand(300) {
+            self.broker.mark(lane);
+        }
+    }
+
+    /// A key in some lane's state that says that something waits, runs or is not passed.
+    pub fn left_in_state(&self) -> Option<(usize, Vec<u8>)> {
+        let waits = |key: &&Vec<u8>| matches!(key.first(), Some(b'h' | b't' | b'w' | b'j' | b'o'));
+        let mut lanes = self.broker.lanes.iter().enumerate();
+        lanes.find_map(|(lane, of)| Some((lane, of.state.keys().find(waits)?.clone())))
+    }
+
+    pub fn is_dry(&self) -> bool {
+        self.upstream.iter().all(VecDeque::is_empty)
+    }
+}
+
+pub fn control(profile: ProfileId, role: Role) -> Vec<u8> {
+    Envelope { workspace: "w", profile: Some(profile), role, ..Envelope::default() }.to_bytes()
+}
