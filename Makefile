@@ -7,7 +7,7 @@ SHELL := bash
 # Features are resolved over the whole workspace, so that the binary and the tests share one build (docs/adr/0002).
 BUILD := cargo build --locked --workspace --bin tailwater
 
-.PHONY: help demo test build fmt lint fuzz docs-check chart deny clean
+.PHONY: help demo test chaos chaos-proof build fmt lint docs-check chart deny clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,14 @@ demo: ## install what is missing, build, play the winback story, end by itself; 
 test: ## install what is missing, run every check and every test against real parts
 	@deploy/checks/all.sh
 
+chaos: ## faults against the real program, and what the vendor saw; SEED=… MINUTES=… (2), RATE=… rows a second, BUG=…
+	@deploy/setup.sh --tests
+	@SEED='$(SEED)' MINUTES='$(MINUTES)' RATE='$(RATE)' BUG='$(BUG)' deploy/checks/chaos.sh
+
+chaos-proof: ## the same with each of five planted defects: does the run notice?
+	@deploy/setup.sh --tests
+	@SEED='$(SEED)' MINUTES='$(MINUTES)' RATE='$(RATE)' deploy/checks/chaos.sh --proof
+
 build: ## build the binary (target/debug/tailwater)
 	@deploy/setup.sh
 	$(BUILD)
@@ -28,10 +36,6 @@ fmt: ## format the code
 
 lint: ## clippy over everything, warnings are errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-
-fuzz: ## throw inputs at every reader of foreign bytes; MINUTES=5 for each, TARGET=part of a name for some
-	@deploy/setup.sh
-	@deploy/checks/fuzz.sh $$(($(or $(MINUTES),5) * 60)) '$(TARGET)'
 
 docs-check: ## are the pages true: links, error codes, generated reference
 	@deploy/checks/docs.sh

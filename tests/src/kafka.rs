@@ -72,6 +72,23 @@ impl Broker {
         script(&["start", path(self.folder.path()), &self.port.to_string(), "--while", &keeper]);
     }
 
+    /// Kills it as a crash does; its data stay.
+    pub fn kill(&self) {
+        let file = self.folder.path().join("pid");
+        let pid = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let status = Command::new("kill").arg("-KILL").arg(pid.trim()).status();
+        let status = status.unwrap_or_else(|error| panic!("kill cannot be run: {error}"));
+        assert!(status.success(), "the broker could not be killed");
+        crate::wait::eventually("the broker is gone", crate::wait::PATIENCE, || {
+            if Path::new("/proc").join(pid.trim()).join("exe").exists() { Err("it is there".into()) } else { Ok(()) }
+        });
+        // Its watcher would otherwise tidy up after it, and might meet the next one.
+        for name in ["pid", "bootstrap"] {
+            let file = self.folder.path().join(name);
+            fs::remove_file(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+    }
+
     /// Stops it in order; its data stay.
     pub fn stop(&self) {
         script(&["stop", path(self.folder.path())]);

@@ -226,6 +226,14 @@ impl Topics {
 
     /// Everything that a topic holds now, partition by partition in order; only what was committed. Empty if there is no such topic.
     pub fn read(&self, name: &str) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        self.each(name, |record| seen.push(record));
+        seen.sort_by_key(|record| (record.partition, record.offset));
+        seen
+    }
+
+    /// Looks at everything that a topic holds now, without keeping it; in order within a partition, and only what was committed.
+    pub fn each(&self, name: &str, mut look: impl FnMut(Seen)) {
         let consumer = self.consumer();
         let mut assignment = TopicPartitionList::new();
         let mut open = 0;
@@ -238,19 +246,19 @@ impl Topics {
             }
         }
         consumer.assign(&assignment).unwrap_or_else(|error| panic!("{name} cannot be assigned: {error}"));
-        let deadline = Instant::now() + TIMEOUT;
-        let mut seen = Vec::new();
+        let mut deadline = Instant::now() + TIMEOUT;
         while open > 0 {
-            assert!(Instant::now() < deadline, "{name} could not be read to its end; {} records so far", seen.len());
+            assert!(Instant::now() < deadline, "{name} could not be read to its end");
             match consumer.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => seen.push(Seen::from(&message)),
+                Some(Ok(message)) => {
+                    deadline = Instant::now() + TIMEOUT;
+                    look(Seen::from(&message));
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
                 Some(Err(error)) => panic!("{name} cannot be read: {error}"),
                 None => {}
             }
         }
-        seen.sort_by_key(|record| (record.partition, record.offset));
-        seen
     }
 
     /// How many committed records a topic holds.
