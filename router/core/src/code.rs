@@ -126,6 +126,8 @@ codes! {
 
     // Process
     STATE_UNREADABLE = "state_unreadable", "the local state could not be read or written";
+    STATE_DAMAGED = "state_damaged", "an entry of a stage's state cannot be read";
+    STATE_LOST = "state_lost", "a state topic has lost what it held";
     INIT_REFUSED = "init_refused", "the files of a new project could not be laid out";
     LOG_FILTER_INVALID = "log_filter_invalid", "the log filter cannot be read";
     ADMIN_LISTEN_FAILED = "admin_listen_failed", "the admin server could not listen on its address";

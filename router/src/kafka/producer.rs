@@ -64,6 +64,7 @@ struct Reports {
     done: AtomicU64,
     failed: Mutex<Option<(KafkaError, String, usize)>>,
     ends: Mutex<HashMap<(String, i32), i64>>,
+    noted: Mutex<HashMap<(String, i32), i64>>,
 }
 
 impl ClientContext for Reports {
@@ -79,12 +80,19 @@ impl ClientContext for Reports {
 /// Marks a record whose end offset is remembered.
 const TRACKED: usize = 1;
 
+/// Marks a record whose own offset is remembered too.
+const NOTED: usize = 2;
+
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
         match result {
-            Ok(message) if opaque == TRACKED => {
+            Ok(message) if opaque == TRACKED || opaque == NOTED => {
+                if opaque == NOTED {
+                    let mut noted = self.noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    noted.insert((message.topic().to_owned(), message.partition()), message.offset());
+                }
                 let mut ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 let end = ends.entry((message.topic().to_owned(), message.partition())).or_insert(0);
                 *end = (*end).max(message.offset() + 1);
@@ -159,6 +167,7 @@ impl Producer {
             done: AtomicU64::new(0),
             failed: Mutex::new(None),
             ends: Mutex::new(HashMap::new()),
+            noted: Mutex::new(HashMap::new()),
         };
         let id = transactional_id.filter(|_| kafka.transactions);
         let mut config = client::producer(kafka, id);
@@ -214,6 +223,14 @@ impl Producer {
         self.queue(outgoing, TRACKED)
     }
 
+    /// Queues a record whose own offset [`Self::offset_of`] tells later: the last one of its partition that was sent so.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_noted(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
+        self.queue(outgoing, NOTED)
+    }
+
     fn queue(&mut self, outgoing: &Outgoing<'_>, opaque: usize) -> Result<(), Error> {
         self.begin()?;
         let mut record = BaseRecord::with_opaque_to(outgoing.topic, opaque);
@@ -249,6 +266,12 @@ impl Producer {
                     let bytes = outgoing.value.map_or(0, <[u8]>::len);
                     return Err(Error::TooLarge { topic: outgoing.topic.to_owned(), bytes });
                 }
+                Err((
+                    KafkaError::MessageProduction(
+                        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+                    ),
+                    _,
+                )) => return Err(Error::TopicMissing { topic: outgoing.topic.to_owned() }),
                 Err((error, _)) => return Err(self.classify("produce a record", error)),
             }
         }
@@ -296,9 +319,13 @@ impl Producer {
             Some((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), topic, bytes)) => {
                 Err(Error::TooLarge { topic, bytes })
             }
-            Some((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopicOrPartition), topic, _)) => {
-                Err(Error::TopicMissing { topic })
-            }
+            Some((
+                KafkaError::MessageProduction(
+                    RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+                ),
+                topic,
+                _,
+            )) => Err(Error::TopicMissing { topic }),
             Some((
                 KafkaError::MessageProduction(
                     RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::TransactionalIdAuthorizationFailed,
@@ -316,6 +343,12 @@ impl Producer {
     pub fn end_of(&self, topic: &str, partition: i32) -> Option<i64> {
         let ends = self.inner.context().ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ends.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    /// The offset of the last record that was written to a partition through [`Self::send_noted`].
+    pub fn offset_of(&self, topic: &str, partition: i32) -> Option<i64> {
+        let noted = self.inner.context().noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        noted.get(&(topic.to_owned(), partition)).copied()
     }
 
     /// Adds consumed offsets to the open transaction and commits it. `offsets` are the next ones to read.

@@ -167,7 +167,7 @@ impl Waiting {
         topic: &Arc<str>,
     ) -> Result<Vec<Held>, state::Error> {
         let entries = store.scan(lane, &profile_key(HELD, profile))?;
-        Ok(entries.into_iter().filter_map(|(key, value)| decode(topic, lane, key, &value)).collect())
+        entries.into_iter().map(|(key, value)| waiting(store, topic, lane, key, &value)).collect()
     }
 
     /// Takes a record out of its queue.
@@ -259,10 +259,8 @@ impl Waiting {
             if self.get(lane, profile).is_some_and(|wait| wait.merges > 0) {
                 continue;
             }
-            if let Some(value) = store.get(lane, &held_key)?
-                && let Some(held) = decode(topic, lane, held_key, &value)
-            {
-                found.push((profile, held));
+            if let Some(value) = store.get(lane, &held_key)? {
+                found.push((profile, waiting(store, topic, lane, held_key, &value)?));
             }
         }
         Ok(found)
@@ -308,8 +306,7 @@ pub fn identifiers(
     lane: i32,
     profile: ProfileId,
 ) -> Result<Option<Vec<(String, String)>>, state::Error> {
-    let found = store.get(lane, &profile_key(IDENTIFIERS, profile))?;
-    Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    store.get_json(lane, &profile_key(IDENTIFIERS, profile), "the identifiers of a profile that waits")
 }
 
 /// Writes down why the route is paused, or that it is not any more.
@@ -399,6 +396,14 @@ fn encode(record: &Record, since: Timestamp) -> Vec<u8> {
         put(value.as_deref());
     }
     out
+}
+
+/// A waiting record of the state; one that cannot be read is never taken for none.
+fn waiting(store: &impl Map, topic: &Arc<str>, lane: i32, key: Vec<u8>, value: &[u8]) -> Result<Held, state::Error> {
+    let shown = key.clone();
+    decode(topic, lane, key, value).ok_or_else(|| {
+        store.damaged(lane, &shown, "a waiting record", &format!("{} bytes of an unknown form", value.len()))
+    })
 }
 
 fn decode(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8]) -> Option<Held> {
@@ -516,6 +521,24 @@ mod tests {
             waiting.hold(&mut store, 0, profile, &record_at(offset), handed_over, Timestamp::from_millis(1)).unwrap();
         }
         assert_eq!(offsets(&waiting, &store, profile), [800, 900, 7, 300]);
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_and_not_passed_over() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let mut waiting = Waiting::default();
+        let profile = ProfileId::of("w", "email", "a@b.c", 0);
+        let topic: Arc<str> = Arc::from("t.resolved");
+        for offset in [1, 2] {
+            waiting.hold(&mut store, 0, profile, &record_at(offset), false, Timestamp::from_millis(1)).unwrap();
+        }
+        store.put(0, held_key(profile, false, 2), Some(vec![9])).unwrap();
+        let code = |error: state::Error| error.code();
+        assert_eq!(waiting.queue(&store, 0, profile, &topic).map_err(code).unwrap_err().as_str(), "state_damaged");
+        let expired = waiting.expired(&store, 0, &topic, Timestamp::from_millis(50), 10);
+        assert_eq!(expired.map_err(code).unwrap_err().as_str(), "state_damaged");
+        store.put(0, profile_key(IDENTIFIERS, profile), Some(b"[".to_vec())).unwrap();
+        assert_eq!(identifiers(&store, 0, profile).map_err(code).unwrap_err().as_str(), "state_damaged");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use super::Error;
 /// The key under which a keyspace keeps how far it has followed its topic. State keys never begin with a zero byte.
 pub(super) const APPLIED: &[u8] = b"\0applied";
 
+/// The key of a partition's marker in its changelog. Frozen: state topics hold it.
+pub(super) const MARKER: &[u8] = b"\0generation";
+
 /// The process's share of the disk. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {

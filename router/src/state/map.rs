@@ -3,11 +3,21 @@
 //! [`super::Store`] is this for a changelog topic. Decisions ask for no more than this, so that the same code can be run over a
 //! state that is not in Kafka: the simulation of send does that.
 
+use std::fmt::Display;
+
+use serde::de::DeserializeOwned;
+
 use super::Error;
 use super::store::{Entry, Store};
 
+/// Bytes of a key that an error shows.
+const KEY_SHOWN_MAX: usize = 64;
+
 /// State as decisions read and write it.
 pub trait Map {
+    /// The topic that holds it, for errors.
+    fn topic(&self) -> &str;
+
     /// The value of a key.
     ///
     /// # Errors
@@ -39,9 +49,34 @@ pub trait Map {
     fn scan(&self, partition: i32, prefix: &[u8]) -> Result<Vec<Entry>, Error> {
         self.scan_first(partition, prefix, usize::MAX)
     }
+
+    /// As [`Self::get`], for an entry in JSON; `what` names it to people.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; or the entry cannot be read, which is never taken for an absent one.
+    fn get_json<T: DeserializeOwned>(
+        &self,
+        partition: i32,
+        key: &[u8],
+        what: &'static str,
+    ) -> Result<Option<T>, Error> {
+        let Some(bytes) = self.get(partition, key)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| self.damaged(partition, key, what, &error))
+    }
+
+    /// The error of an entry that cannot be read.
+    fn damaged(&self, partition: i32, key: &[u8], what: &'static str, detail: &dyn Display) -> Error {
+        // Keys hold ids and hashes, no personal data.
+        let key = key.iter().take(KEY_SHOWN_MAX).map(|byte| format!("{byte:02x}")).collect();
+        Error::Damaged { topic: self.topic().to_owned(), partition, key, what, detail: detail.to_string() }
+    }
 }
 
 impl Map for Store {
+    fn topic(&self) -> &str {
+        Self::topic(self)
+    }
+
     fn get(&self, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         Self::get(self, partition, key)
     }

@@ -5,6 +5,11 @@
 //! cache is never ahead of what was committed, and a process with an empty disk, or another process, restores the same state from the
 //! topic. A partition is served only when it has caught up.
 //!
+//! A topic can be deleted and made anew, and the client's safe interface tells no topic id. Therefore each partition that holds state
+//! carries a record with a random name, its *marker*, written with the first state and at the same offset for as long as the topic
+//! lives, because compaction moves nothing. A cache remembers marker and offset, and is followed only if it finds it there;
+//! else what the topic has lost is told, and nothing is served.
+//!
 //! Used by route and send (one partition a lane), by resolve (one partition) and by the sources (their cursor).
 
 mod cache;
@@ -32,6 +37,14 @@ pub enum Error {
     Disk(#[from] fjall::Error),
     #[error(transparent)]
     Kafka(#[from] crate::kafka::Error),
+    #[error(
+        "{what} in {topic}[{partition}] under the key {key} cannot be read: {detail}; run the version that wrote it if that is a newer one, else remove the entry as the page of this code says"
+    )]
+    Damaged { topic: String, partition: i32, key: String, what: &'static str, detail: String },
+    #[error(
+        "{topic}[{partition}] has lost state: {detail}; it was deleted and made anew, or its end is gone. Bring the topic back, or accept the loss: stop the process, delete its `state_dir` and start it"
+    )]
+    Lost { topic: String, partition: i32, detail: String },
     #[error("state of {topic}[{partition}] was asked for before it was restored")]
     NotOpen { topic: String, partition: i32 },
 }
@@ -40,6 +53,8 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Open { .. } | Self::Disk(_) | Self::NotOpen { .. } => code::STATE_UNREADABLE,
+            Self::Damaged { .. } => code::STATE_DAMAGED,
+            Self::Lost { .. } => code::STATE_LOST,
             Self::Kafka(error) => error.code(),
         }
     }

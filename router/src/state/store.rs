@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fjall::{Keyspace, PersistMode};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Error;
-use super::cache::{APPLIED, Cache};
+use super::cache::{APPLIED, Cache, MARKER};
 use crate::config::model::Kafka;
 use crate::failpoint;
 use crate::kafka::read::{Range, Reader};
-use crate::kafka::{Outgoing, Producer};
+use crate::kafka::{Outgoing, Producer, Record};
 
 /// Entries that are written to disk at once during a restore.
 const RESTORE_BATCH: usize = 10_000;
@@ -20,6 +20,9 @@ const RESTORE_BATCH: usize = 10_000;
 /// How long a cache may have been left behind and still be caught up. The broker keeps deletions for a week (`delete.retention.ms` of the
 /// state topics); a cache that has missed one would bring back what was deleted.
 const CACHE_AGE_MAX: Duration = Duration::from_secs(3 * 86_400);
+
+/// How far ahead of now a cache may have been written before its age counts as unknown.
+const CLOCK_SKEW_MAX_MS: i64 = 300_000;
 
 /// Writes to a partition that are not committed yet; `None` deletes.
 type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -37,21 +40,45 @@ pub struct Store {
 
 struct Partition {
     keyspace: Keyspace,
+    cluster: Arc<str>,
     /// The offset of the changelog up to which the cache has followed it.
     applied: i64,
+    /// `None` until the partition holds state.
+    marker: Option<Marker>,
+    /// The marker that the open transaction writes.
+    announced: Option<String>,
     overlay: Overlay,
-    /// How many keys of the overlay have been produced in the open transaction.
+    /// The keys of the overlay that have not been produced in the open transaction.
     unproduced: Vec<Vec<u8>>,
 }
 
 /// Where a cache stands; it belongs to one cluster and one life of the topic.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 struct Applied {
     cluster: String,
     offset: i64,
     /// When it stood there, in milliseconds since the epoch.
     #[serde(default)]
     at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    marker: Option<Marker>,
+}
+
+/// The record that names one life of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Marker {
+    offset: i64,
+    name: String,
+}
+
+/// A partition that is about to be restored.
+struct Found {
+    number: i32,
+    keyspace: Keyspace,
+    low: i64,
+    high: i64,
+    /// What the cache says about itself, if it belongs to this cluster.
+    applied: Option<Applied>,
 }
 
 // === impl Store ===
@@ -69,53 +96,118 @@ impl Store {
     /// calls `alive` now and then. What was followed is kept: a process that is killed meanwhile goes on where it stopped.
     ///
     /// # Errors
-    /// No broker answers, or the disk refuses.
+    /// No broker answers, the disk refuses, or the topic is not the one any more that the cache has followed.
     pub fn restore(&mut self, partitions: &[i32], alive: &dyn Fn()) -> Result<(), Error> {
         let reader = Reader::connect(&self.kafka)?;
-        let cluster = reader.cluster_id().unwrap_or_default();
+        let cluster: Arc<str> = Arc::from(reader.cluster_id().unwrap_or_default());
+        let mut all = Vec::with_capacity(partitions.len());
         for &number in partitions {
-            let started = Instant::now();
             let (low, high) = reader.settled_watermarks(&self.topic, number)?;
             let keyspace = self.cache.keyspace(&self.keyspace_name(number))?;
-            let cached = keyspace
-                .get(APPLIED)?
-                .and_then(|bytes| serde_json::from_slice::<Applied>(&bytes).ok())
-                .filter(|applied| applied.is_usable(&cluster, high, now_ms()))
-                .filter(|_| !failpoint::bug("bug.state_not_restored"))
-                .map(|applied| applied.offset);
-            if cached.is_none() && !keyspace.is_empty()? {
-                keyspace.clear()?;
-            }
-            let from = cached.unwrap_or(low).max(low);
-            let from = if failpoint::bug("bug.state_not_restored") { high } else { from };
-            let range = Range { topic: self.topic.to_string(), partition: number, start: from, end: high };
-            let mut restored = 0_usize;
-            let mut batch = self.cache.database().batch();
-            reader.read::<Error>(&[range], |record| {
-                if let Some(key) = record.key() {
-                    match record.value() {
-                        Some(value) => batch.insert(&keyspace, key, value),
-                        None => batch.remove(&keyspace, key),
+            let applied =
+                keyspace.get(APPLIED)?.and_then(|bytes| serde_json::from_slice::<Applied>(&bytes).ok()).filter(|applied| {
+                    let same = applied.cluster == *cluster;
+                    if !same {
+                        warn!(topic = %self.topic, partition = number, "the local state belongs to another Kafka cluster; it is dropped, and what the topic holds counts");
                     }
-                    restored += 1;
-                    if restored.is_multiple_of(RESTORE_BATCH) || failpoint::is_armed("restore.half") {
-                        alive();
-                        batch.insert(&keyspace, APPLIED, applied_bytes(&cluster, record.offset + 1));
-                        std::mem::replace(&mut batch, self.cache.database().batch()).commit()?;
-                        failpoint::hit("restore.half");
-                    }
-                }
-                Ok(true)
-            })?;
-            batch.insert(&keyspace, APPLIED, applied_bytes(&cluster, high));
-            batch.commit()?;
-            debug!(topic = %self.topic, partition = number, from, to = high, restored, ms = started.elapsed().as_millis(), "state restored");
-            if started.elapsed().as_secs() >= 5 {
-                info!(topic = %self.topic, partition = number, restored, seconds = started.elapsed().as_secs(), "state restored");
-            }
-            self.partitions
-                .insert(number, Partition { keyspace, applied: high, overlay: Overlay::new(), unproduced: Vec::new() });
+                    same
+                });
+            all.push(Found { number, keyspace, low, high, applied });
         }
+        self.check_lives(&reader, &all)?;
+        for found in all {
+            self.follow(&reader, found, &cluster, alive)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the topic is still the one that the caches have followed.
+    fn check_lives(&self, reader: &Reader, all: &[Found]) -> Result<(), Error> {
+        let lost = |partition: i32, detail: String| Error::Lost { topic: self.topic.to_string(), partition, detail };
+        let mut missing: BTreeMap<i32, &Marker> = BTreeMap::new();
+        for found in all {
+            let Some(applied) = &found.applied else { continue };
+            if applied.offset > found.high {
+                let detail =
+                    format!("this process has followed it to offset {}, and it ends at {}", applied.offset, found.high);
+                return Err(lost(found.number, detail));
+            }
+            if let Some(marker) = &applied.marker {
+                missing.insert(found.number, marker);
+            }
+        }
+        let ranges: Vec<Range> = missing
+            .iter()
+            .map(|(&partition, marker)| Range {
+                topic: self.topic.to_string(),
+                partition,
+                start: marker.offset,
+                end: marker.offset + 1,
+            })
+            .collect();
+        reader.read::<Error>(&ranges, |record| {
+            if missing.get(&record.partition).is_some_and(|marker| marker.is(&record)) {
+                missing.remove(&record.partition);
+            }
+            Ok(true)
+        })?;
+        match missing.first_key_value() {
+            None => Ok(()),
+            Some((partition, marker)) => Err(lost(
+                *partition,
+                format!("the marker {} that this process knows at offset {} is not there", marker.name, marker.offset),
+            )),
+        }
+    }
+
+    fn follow(&mut self, reader: &Reader, found: Found, cluster: &Arc<str>, alive: &dyn Fn()) -> Result<(), Error> {
+        let Found { number, keyspace, low, high, applied } = found;
+        let started = Instant::now();
+        let applied = applied
+            .filter(|applied| applied.is_usable(high, now_ms()))
+            .filter(|_| !failpoint::bug("bug.state_not_restored"));
+        if applied.is_none() && !keyspace.is_empty()? {
+            keyspace.clear()?;
+        }
+        let from = applied.as_ref().map_or(low, |applied| applied.offset).max(low);
+        let from = if failpoint::bug("bug.state_not_restored") { high } else { from };
+        let mut partition = Partition {
+            keyspace,
+            cluster: Arc::clone(cluster),
+            applied: from,
+            marker: applied.and_then(|applied| applied.marker),
+            announced: None,
+            overlay: Overlay::new(),
+            unproduced: Vec::new(),
+        };
+        let range = Range { topic: self.topic.to_string(), partition: number, start: from, end: high };
+        let mut restored = 0_usize;
+        let mut batch = self.cache.database().batch();
+        reader.read::<Error>(&[range], |record| {
+            let Some(key) = record.key() else { return Ok(true) };
+            match record.value() {
+                Some(value) if key == MARKER => partition.marker = Some(Marker::at(record.offset, value)),
+                Some(value) => batch.insert(&partition.keyspace, key, value),
+                None => batch.remove(&partition.keyspace, key),
+            }
+            restored += 1;
+            if restored.is_multiple_of(RESTORE_BATCH) || failpoint::is_armed("restore.half") {
+                alive();
+                partition.applied = record.offset + 1;
+                batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
+                std::mem::replace(&mut batch, self.cache.database().batch()).commit()?;
+                failpoint::hit("restore.half");
+            }
+            Ok(true)
+        })?;
+        partition.applied = high;
+        batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
+        batch.commit()?;
+        debug!(topic = %self.topic, partition = number, from, to = high, restored, ms = started.elapsed().as_millis(), "state restored");
+        if started.elapsed().as_secs() >= 5 {
+            info!(topic = %self.topic, partition = number, restored, seconds = started.elapsed().as_secs(), "state restored");
+        }
+        self.partitions.insert(number, partition);
         Ok(())
     }
 
@@ -245,8 +337,15 @@ impl Store {
     pub fn produce(&mut self, producer: &mut Producer) -> Result<(), Error> {
         for (number, partition) in &mut self.partitions {
             let mut keys = std::mem::take(&mut partition.unproduced);
-            if !keys.is_empty() {
-                failpoint::hit("state.changelog");
+            if keys.is_empty() {
+                continue;
+            }
+            failpoint::hit("state.changelog");
+            if partition.marker.is_none() && partition.announced.is_none() {
+                let name = uuid::Uuid::new_v4().simple().to_string();
+                let marker = Outgoing::to(&self.topic).partition(*number).key(MARKER).value(Some(name.as_bytes()));
+                producer.send_noted(&marker)?;
+                partition.announced = Some(name);
             }
             keys.sort_unstable();
             keys.dedup();
@@ -275,14 +374,14 @@ impl Store {
                     None => batch.remove(&partition.keyspace, key),
                 }
             }
+            if let Some(name) = partition.announced.take()
+                && let Some(offset) = producer.offset_of(&self.topic, *number)
+            {
+                partition.marker = Some(Marker { offset, name });
+            }
             if let Some(end) = producer.end_of(&self.topic, *number) {
                 partition.applied = end;
-                let cluster = partition
-                    .keyspace
-                    .get(APPLIED)?
-                    .and_then(|bytes| serde_json::from_slice::<Applied>(&bytes).ok())
-                    .map_or_else(String::new, |applied| applied.cluster);
-                batch.insert(&partition.keyspace, APPLIED, applied_bytes(&cluster, end));
+                batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
             }
         }
         batch.durability(Some(PersistMode::Buffer)).commit()?;
@@ -294,6 +393,7 @@ impl Store {
         for partition in self.partitions.values_mut() {
             partition.overlay.clear();
             partition.unproduced.clear();
+            partition.announced = None;
         }
     }
 }
@@ -320,7 +420,15 @@ impl Store {
         let mut store = Self::new(&kafka, &cache, "t.state");
         for &number in partitions {
             let keyspace = cache.keyspace(&store.keyspace_name(number)).expect("an empty keyspace");
-            let partition = Partition { keyspace, applied: 0, overlay: Overlay::new(), unproduced: Vec::new() };
+            let partition = Partition {
+                keyspace,
+                cluster: Arc::from("test"),
+                applied: 0,
+                marker: None,
+                announced: None,
+                overlay: Overlay::new(),
+                unproduced: Vec::new(),
+            };
             store.partitions.insert(number, partition);
         }
         (store, folder)
@@ -340,12 +448,39 @@ impl Store {
     }
 }
 
+impl Partition {
+    fn applied_bytes(&self) -> Vec<u8> {
+        let applied = Applied {
+            cluster: self.cluster.to_string(),
+            offset: self.applied,
+            at: now_ms(),
+            marker: self.marker.clone(),
+        };
+        // Strings and numbers into memory: serialising them has no way to fail.
+        serde_json::to_vec(&applied).unwrap_or_default()
+    }
+}
+
 impl Applied {
-    /// Whether the changelog, whose end is `high`, can be followed from here.
-    fn is_usable(&self, cluster: &str, high: i64, now_ms: i64) -> bool {
-        let age = u64::try_from(now_ms.saturating_sub(self.at)).unwrap_or(0);
-        let missed_nothing = self.offset == high || Duration::from_millis(age) < CACHE_AGE_MAX;
-        self.cluster == cluster && self.offset <= high && missed_nothing
+    /// Whether the changelog, whose end is `high`, can be followed from here without having missed a deletion.
+    fn is_usable(&self, high: i64, now_ms: i64) -> bool {
+        if self.offset == high {
+            return true;
+        }
+        let age = now_ms.saturating_sub(self.at);
+        // A cache from the future was written, or is read, under a wrong clock: nobody knows how old it is.
+        let max = i64::try_from(CACHE_AGE_MAX.as_millis()).unwrap_or(i64::MAX);
+        self.offset < high && age > -CLOCK_SKEW_MAX_MS && age < max
+    }
+}
+
+impl Marker {
+    fn at(offset: i64, name: &[u8]) -> Self {
+        Self { offset, name: String::from_utf8_lossy(name).into_owned() }
+    }
+
+    fn is(&self, record: &Record) -> bool {
+        record.key() == Some(MARKER) && record.value() == Some(self.name.as_bytes()) && record.offset == self.offset
     }
 }
 
@@ -353,14 +488,10 @@ fn now_ms() -> i64 {
     crate::clock::now().as_millis()
 }
 
-fn applied_bytes(cluster: &str, offset: i64) -> Vec<u8> {
-    // A string and numbers into memory: serialising them has no way to fail.
-    serde_json::to_vec(&Applied { cluster: cluster.to_owned(), offset, at: now_ms() }).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Map as _;
 
     fn keys(store: &Store, prefix: &[u8]) -> Vec<Vec<u8>> {
         let mut keys = Vec::new();
@@ -390,20 +521,43 @@ mod tests {
     #[test]
     fn a_cache_is_followed_only_where_it_can_have_missed_no_deletion() {
         let day = 86_400_000;
-        let applied = Applied { cluster: "c".into(), offset: 50, at: 10 * day };
-        assert!(applied.is_usable("c", 80, 12 * day));
-        assert!(!applied.is_usable("c", 80, 14 * day), "a deletion may have been compacted away");
-        assert!(applied.is_usable("c", 50, 400 * day), "nothing was written since");
-        assert!(!applied.is_usable("c", 49, 10 * day), "the topic was made anew");
-        assert!(!applied.is_usable("other", 80, 10 * day));
+        let applied = Applied { cluster: "c".into(), offset: 50, at: 10 * day, marker: None };
+        assert!(applied.is_usable(80, 12 * day));
+        assert!(!applied.is_usable(80, 14 * day), "a deletion may have been compacted away");
+        assert!(applied.is_usable(50, 400 * day), "nothing was written since");
+        assert!(!applied.is_usable(80, 9 * day), "written under a clock that was ahead: its age is not known");
+        assert!(applied.is_usable(80, 10 * day - 1_000), "clocks differ by a little");
         let old: Applied = serde_json::from_str(r#"{"cluster":"c","offset":50}"#).unwrap();
-        assert!(!old.is_usable("c", 80, 10 * day));
+        assert!(!old.is_usable(80, 10 * day));
+    }
+
+    #[test]
+    fn a_marker_is_known_by_its_key_name_and_offset() {
+        let record = |offset, key: &[u8], name: &[u8]| {
+            let at = tailwater_core::Timestamp::from_millis(0);
+            Record::new(Arc::from("t"), 0, offset, at, Some(key), Some(name), None, vec![])
+        };
+        let marker = Marker::at(7, b"abc");
+        assert!(marker.is(&record(7, MARKER, b"abc")));
+        for other in [record(8, MARKER, b"abc"), record(7, MARKER, b"abd"), record(7, b"k", b"abc")] {
+            assert!(!marker.is(&other));
+        }
+    }
+
+    #[test]
+    fn a_damaged_entry_is_an_error_and_not_an_absent_one() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        store.put(0, b"k1".to_vec(), Some(b"{".to_vec())).unwrap();
+        let error = store.get_json::<u32>(0, b"k1", "a number").unwrap_err();
+        assert_eq!(error.code(), tailwater_core::code::STATE_DAMAGED);
+        assert!(error.to_string().contains("a number in t.state[0] under the key 6b31"), "{error}");
+        assert_eq!(store.get_json::<u32>(0, b"k2", "a number").unwrap(), None);
     }
 
     #[test]
     fn the_caches_own_keys_are_nobodys_state() {
         let (mut store, _folder) = Store::without_broker(&[0]);
-        store.partitions[&0].keyspace.insert(APPLIED, applied_bytes("c", 5)).unwrap();
+        store.partitions[&0].keyspace.insert(APPLIED, store.partitions[&0].applied_bytes()).unwrap();
         store.put(0, b"a".to_vec(), Some(vec![])).unwrap();
         assert_eq!(keys(&store, b""), [b"a".to_vec()]);
     }

@@ -35,7 +35,7 @@ use crate::kafka::consumer::{Partition, Polled};
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::read::Reader;
 use crate::kafka::{Consumer, Outgoing, Producer, Record, client, topics};
-use crate::state::Store;
+use crate::state::{Map as _, Store};
 
 /// How often the sources' topics are looked at for new partitions.
 const METADATA_INTERVAL: Duration = Duration::from_secs(60);
@@ -386,7 +386,7 @@ impl<'a> Session<'a> {
         }
         let key = position_key(&record.coordinates());
         let position = (generation, version, ordinal);
-        let last = self.store.get(0, &key)?.and_then(|bytes| serde_json::from_slice::<(u32, u64, u64)>(&bytes).ok());
+        let last: Option<(u32, u64, u64)> = self.store.get_json(0, &key, "the position that was applied last")?;
         if last.is_some_and(|last| position <= last) {
             return Ok(true);
         }

@@ -90,8 +90,7 @@ pub fn needless(
 }
 
 fn last(store: &impl Map, subject: &Subject<'_>, delivery: &Delivery) -> Result<Option<Last>, state::Error> {
-    let found = store.get(subject.lane, &last_key(subject, delivery))?;
-    Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    store.get_json(subject.lane, &last_key(subject, delivery), "what was delivered last")
 }
 
 /// Remembers that a delivery was made.
@@ -148,7 +147,7 @@ fn job_key(key: DeliveryKey) -> Vec<u8> {
 /// # Errors
 /// The state could not be read.
 pub fn job_of(store: &impl Map, lane: i32, key: DeliveryKey) -> Result<Option<JobMember>, state::Error> {
-    Ok(store.get(lane, &job_key(key))?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    store.get_json(lane, &job_key(key), "a delivery's job")
 }
 
 /// Writes down, or forgets, that a delivery runs in a job.
@@ -287,6 +286,17 @@ mod tests {
         assert_eq!(job_of(&store, 0, key).unwrap(), Some(member));
         set_job(&mut store, 0, key, None).unwrap();
         assert_eq!(job_of(&store, 0, key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_memory_stops_the_stage_instead_of_sending_again() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let delivery = delivery("a", OperationKind::UpsertProfile, "0", "{}");
+        for key in [last_key(&at(1), &delivery), job_key(delivery.key)] {
+            store.put(0, key, Some(b"not json".to_vec())).unwrap();
+        }
+        assert_eq!(needless(&store, &at(1), &delivery, false).unwrap_err().code(), code::STATE_DAMAGED);
+        assert_eq!(job_of(&store, 0, delivery.key).unwrap_err().code(), code::STATE_DAMAGED);
     }
 
     #[test]

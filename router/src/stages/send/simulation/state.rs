@@ -51,6 +51,10 @@ pub fn apply(entries: &mut Entries, writes: Writes) {
 }
 
 impl Map for State {
+    fn topic(&self) -> &'static str {
+        "simulated.state"
+    }
+
     fn get(&self, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, state::Error> {
         let (entries, writes) = self.lane(partition)?;
         Ok(writes.get(key).cloned().unwrap_or_else(|| entries.get(key).cloned()))
