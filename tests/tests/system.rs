@@ -9,8 +9,12 @@ mod audit;
 mod bad_input;
 #[path = "system/commands.rs"]
 mod commands;
+#[path = "system/deleted.rs"]
+mod deleted;
 #[path = "system/delta.rs"]
 mod delta;
+#[path = "system/failpoints.rs"]
+mod failpoints;
 #[path = "system/flow.rs"]
 mod flow;
 #[path = "system/harness.rs"]

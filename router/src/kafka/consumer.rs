@@ -29,6 +29,12 @@ use crate::config::model::Kafka;
 /// How long a question to the broker (committed offsets, watermarks) may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a topic that was not found may take to be known everywhere before it counts as missing.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the look for it may take.
+const TOPIC_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A partition of a topic.
 pub type Partition = (Arc<str>, i32);
 
@@ -75,6 +81,7 @@ pub struct Consumer {
     ownership: Arc<Ownership>,
     assigned: BTreeSet<Partition>,
     brokers: String,
+    /// Since when a topic is not found. The client reports that once and never again.
     waiting_since: Option<Instant>,
     /// The rebalance that a stage has taken and not answered yet.
     unanswered: Option<Note>,
@@ -255,6 +262,7 @@ impl Consumer {
     /// A fatal error, a missing right or topic, or offsets outside of the log. While no broker answers it returns no
     /// records and goes on.
     pub fn poll(&mut self, records_max: usize, bytes_max: usize, wait: Duration) -> Result<Polled, Error> {
+        self.look_for_topics()?;
         if let Some(event) = self.next_event() {
             return Ok(Polled::Event(event));
         }
@@ -266,7 +274,6 @@ impl Consumer {
             self.ownership.polled();
             match polled {
                 Some(Ok(message)) => {
-                    self.waiting_since = None;
                     let topic = intern(&mut self.topics, message.topic());
                     let record = Record::from_message(&message, topic);
                     bytes += record.size();
@@ -319,15 +326,7 @@ impl Consumer {
             KafkaError::MessageConsumption(code) => match code {
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                     // A topic that was just made may need a moment to be known everywhere.
-                    let since = *self.waiting_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > Duration::from_secs(30) {
-                        let topic = self
-                            .inner
-                            .subscription()
-                            .ok()
-                            .and_then(|list| list.elements().first().map(|element| element.topic().to_owned()));
-                        return Err(Error::TopicMissing { topic: topic.unwrap_or_default() });
-                    }
+                    self.waiting_since.get_or_insert_with(Instant::now);
                     debug!(group = %self.group, "a topic is not known yet");
                     Ok(())
                 }
@@ -355,6 +354,36 @@ impl Consumer {
                 Ok(())
             }
         }
+    }
+
+    /// A topic that was not found for a while is looked for: it may have become known, or it was deleted, and then its records are
+    /// gone and nothing would ever come again.
+    fn look_for_topics(&mut self) -> Result<(), Error> {
+        if self.waiting_since.is_none_or(|since| since.elapsed() < TOPIC_PATIENCE) {
+            return Ok(());
+        }
+        let mut topics: BTreeSet<String> = self.assigned.iter().map(|(topic, _)| topic.to_string()).collect();
+        let subscription = self.inner.subscription().unwrap_or_default();
+        topics.extend(subscription.elements().iter().map(|element| element.topic().to_owned()));
+        for topic in topics {
+            match self.inner.fetch_metadata(Some(&topic), TOPIC_LOOK_TIMEOUT) {
+                Ok(metadata) => {
+                    let known = metadata.topics().iter().any(|found| {
+                        found.name() == topic && found.error().is_none() && !found.partitions().is_empty()
+                    });
+                    if !known {
+                        return Err(Error::TopicMissing { topic });
+                    }
+                }
+                Err(error) => {
+                    debug!(group = %self.group, %topic, "no broker answers the question for a topic: {error}");
+                    self.waiting_since = Some(Instant::now());
+                    return Ok(());
+                }
+            }
+        }
+        self.waiting_since = None;
+        Ok(())
     }
 
     /// Names the partition whose offset the broker refused.
