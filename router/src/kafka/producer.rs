@@ -94,8 +94,9 @@ impl ProducerContext for Reports {
                     noted.insert((message.topic().to_owned(), message.partition()), message.offset());
                 }
                 let mut ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let end = ends.entry((message.topic().to_owned(), message.partition())).or_insert(0);
-                *end = (*end).max(message.offset() + 1);
+                // Reports of one partition come in the order of its records. An end that lies before an earlier one is kept too: it says
+                // that the topic was made anew.
+                ends.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
             }
             Ok(_) => {}
             Err((error, message)) => {

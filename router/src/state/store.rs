@@ -360,7 +360,7 @@ impl Store {
     /// The transaction is committed: what was written reaches the disk.
     ///
     /// # Errors
-    /// The disk refuses. The state in Kafka is right all the same; the stage starts again and follows it.
+    /// The disk refuses: the state in Kafka is right all the same. Or the topic was made anew since the partition was restored.
     pub fn committed(&mut self, producer: &Producer) -> Result<(), Error> {
         let mut batch = self.cache.database().batch();
         for (number, partition) in &mut self.partitions {
@@ -380,6 +380,14 @@ impl Store {
                 partition.marker = Some(Marker { offset, name });
             }
             if let Some(end) = producer.end_of(&self.topic, *number) {
+                if end <= partition.applied {
+                    // What this transaction wrote is in the new topic, what was remembered before is in the cache alone.
+                    let detail = format!(
+                        "this process has followed it to offset {}, and what was written now ends at {end}",
+                        partition.applied
+                    );
+                    return Err(Error::Lost { topic: self.topic.to_string(), partition: *number, detail });
+                }
                 partition.applied = end;
                 batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
             }
