@@ -7,7 +7,7 @@ use tailwater_tests::audit::Counts;
 use tailwater_tests::process::Process;
 use tailwater_tests::scene::{SCORE_TRANSFORM, Scene};
 use tailwater_tests::topics::New;
-use tailwater_tests::wait::PATIENCE;
+use tailwater_tests::wait::{PATIENCE, eventually};
 
 use crate::flow::TWO_SOURCES;
 
@@ -78,9 +78,11 @@ fn a_state_topic_that_was_made_anew_and_filled_is_not_taken_for_the_old_one() {
     std::fs::remove_dir_all(scene.folder().join("state")).unwrap();
     let process = scene.run();
     scene.topics().produce_json(&scene.topic("ingest.scores"), [("c100", json!({"customer_id": "c100", "score": 1}))]);
-    tailwater_tests::wait::eventually("a new row is held", PATIENCE, || {
-        let held = scene.counts("scores", "klaviyo").held;
-        if held == 21 { Ok(()) } else { Err(format!("{held} held")) }
+    // What was held is gone, and the audit says so.
+    eventually("the new row is held and the old ones are missed", PATIENCE, || {
+        let seen = scene.counts("scores", "klaviyo");
+        let expected = Counts { total: 21, held: 1, unaccounted: 20, ..Counts::default() };
+        if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     process.stop();
 }

@@ -55,7 +55,7 @@ fn spawn(scene: &Scene, failpoints: &str) -> Process {
     )
 }
 
-/// A score that is held, an email on its own, and the row that joins the two.
+/// A score, and three rows of one partition: the customer, an email on its own, and what joins the two.
 fn produce(scene: &Scene, person: usize) {
     let (key, email) = (format!("c{person}"), format!("c{person}@example.com"));
     scene
@@ -64,6 +64,7 @@ fn produce(scene: &Scene, person: usize) {
     scene.topics().produce_json(
         &scene.topic("ingest.links"),
         [
+            (email.as_str(), json!({"id": format!("c{person}"), "customer_id": key})),
             (email.as_str(), json!({"id": format!("e{person}"), "email": email})),
             (email.as_str(), json!({"id": format!("l{person}"), "customer_id": key, "email": email})),
         ],
