@@ -93,7 +93,11 @@ pub const PLACES: &[Place] = &[
     place("bug.gate_removed", &["stages/send/mod.rs"], "deliveries of one person are in flight at once"),
     place("bug.ledger_skipped", &["stages/send/mod.rs"], "send writes no ends to the ledger"),
     place("bug.state_not_restored", &["state/store.rs"], "a partition's state begins empty"),
-    place("bug.dedupe_off", &["stages/resolve/mod.rs", "stages/send/memory.rs"], "nothing counts as done before"),
+    place(
+        "bug.dedupe_off",
+        &["stages/resolve/mod.rs", "stages/send/intake.rs", "stages/send/memory.rs"],
+        "nothing counts as done before",
+    ),
 ];
 
 #[cfg(any(feature = "failpoints", test))]

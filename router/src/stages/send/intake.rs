@@ -68,7 +68,8 @@ impl<O: Outside> Session<O> {
         let (lane, offset) = (record.partition, record.offset);
         let record = Arc::new(record);
         let mut parked = None;
-        if self.finished.contains(self.outside.state_mut(), lane, offset, record.timestamp)? {
+        let finished = self.finished.contains(self.outside.state_mut(), lane, offset, record.timestamp)?;
+        if finished && !failpoint::bug("bug.dedupe_off") {
             self.done(lane, offset);
             parked = self.goes_on(&record)?;
             if parked.is_none() {
