@@ -8,8 +8,10 @@
 //! written. Where the route has to pause, the plan is thrown away and made anew for the records before the failing one; those and
 //! all behind them stay where they are, uncommitted, and are run again first when something was reloaded.
 
-mod plan;
+// Plans are seen from elsewhere by the simulation of send, which runs them before it.
+pub(in crate::stages) mod plan;
 mod routes;
+pub(in crate::stages) mod subscribed;
 mod transform;
 mod verdict;
 mod write;
@@ -27,6 +29,7 @@ use tracing::debug;
 pub use self::routes::{CompileError, Routes};
 
 use self::plan::Planner;
+use self::subscribed::Compiled;
 use self::transform::Results;
 use self::verdict::{Cut, Pause, Windows};
 use super::age::Age;
@@ -240,7 +243,8 @@ impl<'a> Session<'a> {
         let records: Vec<Arc<Record>> = self.pending.iter().take(BATCH_RECORDS_MAX).cloned().collect();
         let mut cut = Cut::default();
         let (actions, pause, dead) = loop {
-            let mut planner = Planner::new(routes, &mut self.store, &mut self.waiting, &self.shared.schemas, now());
+            let wants = Compiled { routes, schemas: &self.shared.schemas };
+            let mut planner = Planner::new(wants, &mut self.store, &mut self.waiting, now());
             if expiry_due {
                 let lanes: Vec<i32> = self.consumer.assignment().iter().map(|(_, lane)| *lane).collect();
                 planner.expired(&lanes, &self.topic, surely())?;

@@ -8,16 +8,14 @@ use std::sync::Arc;
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::End;
-use tailwater_core::{ChangeKind, Code, ProfileId, Timestamp, code};
+use tailwater_core::{Code, ProfileId, Timestamp, code};
 
-use super::routes::Routes;
-use crate::config::EventFields;
-use crate::config::model::{OnDelete, OnMissingKey};
+use super::subscribed::{Subscribed, Subscriptions};
+use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
 use crate::stages::held::{self, Held, Waiting};
-use crate::stages::schemas::Schemas;
 use crate::stages::{Error, dead_letter};
-use crate::state::Store;
+use crate::state::Map;
 
 /// Held records that may end by their time limit in one batch.
 const EXPIRED_MAX: usize = 1000;
@@ -69,25 +67,18 @@ pub struct Work {
 }
 
 /// What a plan needs to know.
-pub struct Planner<'a> {
-    pub routes: &'a Routes,
-    pub store: &'a mut Store,
+pub struct Planner<'a, W, S> {
+    pub wants: W,
+    pub store: &'a mut S,
     pub waiting: &'a mut Waiting,
-    pub schemas: &'a Schemas,
     pub now: Timestamp,
     pub actions: Vec<Action>,
     trigger: Option<usize>,
 }
 
-impl<'a> Planner<'a> {
-    pub const fn new(
-        routes: &'a Routes,
-        store: &'a mut Store,
-        waiting: &'a mut Waiting,
-        schemas: &'a Schemas,
-        now: Timestamp,
-    ) -> Self {
-        Self { routes, store, waiting, schemas, now, actions: Vec::new(), trigger: None }
+impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
+    pub const fn new(wants: W, store: &'a mut S, waiting: &'a mut Waiting, now: Timestamp) -> Self {
+        Self { wants, store, waiting, now, actions: Vec::new(), trigger: None }
     }
 
     fn act(&mut self, lane: i32, kind: ActionKind) {
@@ -110,7 +101,7 @@ impl<'a> Planner<'a> {
                 return Ok(());
             }
         };
-        if envelope.only_destination.is_some_and(|only| only != self.routes.destination.name) {
+        if envelope.only_destination.is_some_and(|only| only != self.wants.destination()) {
             return Ok(());
         }
         match envelope.role {
@@ -142,7 +133,7 @@ impl<'a> Planner<'a> {
             // The newest event knows the person best; what waits goes on with what it says. A replay is no news.
             held::remember_identifiers(self.store, lane, profile, &owned(&envelope.identifiers))?;
         }
-        let routes = match self.subscribed(record, envelope)? {
+        let routes = match self.wants.subscribed(record, envelope)? {
             Subscribed::None => {
                 if wait.is_some() {
                     self.drain(lane, profile, &record.topic)?;
@@ -163,7 +154,7 @@ impl<'a> Planner<'a> {
             Subscribed::Routes(routes) => routes,
         };
         let identifiers = owned(&envelope.identifiers);
-        let has_key = identifiers.iter().any(|(kind, _)| *kind == self.routes.destination.key);
+        let has_key = identifiers.iter().any(|(kind, _)| *kind == self.wants.key());
         if wait.is_some_and(|wait| wait.merges > 0)
             || wait.is_some_and(|wait| wait.records > 0 && !has_key)
             || handed_over && wait.is_some()
@@ -179,7 +170,7 @@ impl<'a> Planner<'a> {
             self.act(lane, ActionKind::Transform(Work { record: Arc::clone(record), routes, identifiers }));
             return Ok(());
         }
-        match self.routes.destination.on_missing_key {
+        match self.wants.on_missing_key() {
             OnMissingKey::Hold => {
                 self.hold(record, profile, handed_over)?;
                 held::remember_identifiers(self.store, lane, profile, &identifiers)?;
@@ -200,7 +191,8 @@ impl<'a> Planner<'a> {
     fn no_key(&self) -> Reason {
         let message = format!(
             "expected an identifier of type {} (destination {}, `key`), the profile has none",
-            self.routes.destination.key, self.routes.destination.name
+            self.wants.key(),
+            self.wants.destination()
         );
         Reason::new(code::NO_KEY, message)
     }
@@ -219,13 +211,13 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let Some(identifiers) = held::identifiers(self.store, lane, profile)? else { return Ok(()) };
-        if !identifiers.iter().any(|(kind, _)| *kind == self.routes.destination.key) {
+        if !identifiers.iter().any(|(kind, _)| *kind == self.wants.key()) {
             return Ok(());
         }
         for held in self.waiting.queue(self.store, lane, profile, topic)? {
             self.waiting.take(self.store, lane, profile, &held)?;
             let Ok(envelope) = held.record.envelope() else { continue };
-            match self.subscribed(&held.record, &envelope)? {
+            match self.wants.subscribed(&held.record, &envelope)? {
                 // The configuration has changed meanwhile and does not want the event any more.
                 Subscribed::None => self.act(
                     lane,
@@ -296,7 +288,7 @@ impl<'a> Planner<'a> {
     /// The state could not be read or written.
     pub fn expired(&mut self, lanes: &[i32], topic: &Arc<str>, surely: Timestamp) -> Result<(), Error> {
         self.trigger = None;
-        let age = i64::try_from(self.routes.destination.hold_for.as_millis()).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.wants.hold_for().as_millis()).unwrap_or(i64::MAX);
         let limit = Timestamp::from_millis(surely.as_millis().saturating_sub(age));
         for &lane in lanes {
             for (profile, held) in self.waiting.expired(self.store, lane, topic, limit, EXPIRED_MAX)? {
@@ -310,62 +302,13 @@ impl<'a> Planner<'a> {
     fn dead_letter_expired(&mut self, lane: i32, held: Held) {
         let message = format!(
             "waited since {} for an identifier of type {}, longer than `hold_for` of destination {} allows",
-            held.since, self.routes.destination.key, self.routes.destination.name
+            held.since,
+            self.wants.key(),
+            self.wants.destination()
         );
         let reason = Reason::new(code::HOLD_EXPIRED, message);
         self.act(lane, ActionKind::DeadLetter { record: held.record, reason });
     }
-
-    /// Which routes want the event.
-    fn subscribed(&self, record: &Record, envelope: &Envelope<'_>) -> Result<Subscribed, Error> {
-        let mut routes = self.routes.of(envelope.source).peekable();
-        if routes.peek().is_none() {
-            return Ok(Subscribed::None);
-        }
-        let skips_deletes =
-            self.routes.sources.get(envelope.source).is_none_or(|source| source.on_delete == OnDelete::Skip);
-        if envelope.change == ChangeKind::Delete && skips_deletes {
-            return Ok(Subscribed::Ends(End::Skipped, code::DELETE_SKIPPED));
-        }
-        let mut wanted = Vec::new();
-        for (place, route) in routes {
-            let matches = match &route.when {
-                None => Ok(true),
-                Some(when) => {
-                    let schema = self.routes.schema(envelope.source, envelope.schema, self.schemas)?;
-                    let identifiers: Vec<(&str, &str)> =
-                        envelope.identifiers.iter().map(|identifier| (identifier.kind, identifier.value)).collect();
-                    let fields = EventFields {
-                        source: envelope.source,
-                        event_type: envelope.event_type,
-                        time: envelope.time,
-                        change: envelope.change,
-                        identifiers: &identifiers,
-                        schema: schema.as_ref().map(|schema| &schema.schema),
-                        aliases: Some(self.routes.aliases(envelope.source)),
-                    };
-                    when.matches(record.value().unwrap_or_default(), &fields)
-                }
-            };
-            match matches {
-                Ok(true) => wanted.push(place),
-                Ok(false) => {}
-                Err(error) => {
-                    let message = format!("the condition of route {} could not be evaluated: {error}", route.name);
-                    return Ok(Subscribed::Fails(Reason::new(error.code(), message)));
-                }
-            }
-        }
-        Ok(if wanted.is_empty() { Subscribed::Ends(End::Skipped, code::FILTERED) } else { Subscribed::Routes(wanted) })
-    }
-}
-
-enum Subscribed {
-    /// No route takes events of this source.
-    None,
-    Ends(End, Code),
-    Fails(Reason),
-    Routes(Vec<usize>),
 }
 
 fn owned(identifiers: &[Identifier<'_>]) -> Vec<(String, String)> {

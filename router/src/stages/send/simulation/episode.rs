@@ -325,6 +325,7 @@ impl Episode {
             world.vendor.temper = Temper::default();
             world.vendor.credentials_fail = false;
             world.plan.commits_fail = 0;
+            world.link();
         }
         for turn in 0..CALM_MAX {
             self.thaw();

@@ -1,6 +1,7 @@
 //! The state machine of send in a world of its own: a broker, a vendor, processes and a clock that fail in every way and at every
-//! moment, drawn from a seed. The machine is the product's ([`super::Session`], with gate, tracker, retry, fence and hold); only the
-//! world behind [`super::outside::Outside`] is made up here.
+//! moment, drawn from a seed. The machine is the product's ([`super::Session`], with gate, tracker, retry, fence and hold), and so are
+//! the plans of route before it, which hold, hand over and release; only the world behind [`super::outside::Outside`] is made up
+//! here.
 //!
 //! An *episode* is one world: some thousand steps in which faults happen, then a calm in which everything has to come to its end.
 //! [`truth`] watches all the time. What it finds is told with the episode's seed: `TAILWATER_SIM_SEED=<seed>`
@@ -13,6 +14,7 @@ mod episode;
 mod port;
 mod state;
 mod truth;
+mod upstream;
 mod vendor;
 mod world;
 
@@ -24,7 +26,7 @@ use self::episode::{Report, run};
 use self::world::Plant;
 
 /// Steps of one ordinary test run, over all its episodes.
-const STEPS: u64 = 4_000_000;
+const STEPS: u64 = 2_000_000;
 
 /// Steps of one episode before its calm.
 const EPISODE_STEPS: u64 = 4_000;

@@ -11,12 +11,13 @@ use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
 use tailwater_core::envelope::{Merge, Role};
 use tailwater_core::ledger::End;
 use tailwater_core::retry::RetryPolicy;
-use tailwater_core::{Coordinates, Timestamp};
+use tailwater_core::{Coordinates, Timestamp, code};
 
 use super::broker::{Kind, Member, place};
 use super::state::{self, State};
+use super::upstream::control;
 use super::vendor;
-use super::world::{Plant, World, control};
+use super::world::{Plant, World};
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::{self, Record};
 use crate::stages::Error;
@@ -85,7 +86,7 @@ impl Port {
         for merge in transaction.releases {
             world.truth.tell(|| format!("merge {} is released", merge.number));
             let lane = world.broker.lane_of(merge.survivor);
-            let header = control(merge.survivor, Role::Release(merge));
+            let header = control(merge.survivor, Role::Release(merge)).to_bytes();
             world.broker.append(lane, Kind::Control, world.now(), vec![], header);
             world.broker.mark(lane);
         }
@@ -269,6 +270,9 @@ impl Outside for Port {
         if matches!(outcome, Outcome::Accepted(_)) {
             self.open.accepted.push((event, operation));
             return Ok(());
+        }
+        if matches!(outcome, Outcome::Skipped(reason) if reason.code == code::SUPERSEDED) {
+            self.world().truth.superseded(event);
         }
         if *outcome == Outcome::Delivered {
             self.open.delivered.push((event, operation));

@@ -36,6 +36,18 @@ impl State {
         }
     }
 
+    /// The transaction is aborted.
+    pub fn abort(&mut self) {
+        for (_, writes) in self.lanes.values_mut() {
+            writes.clear();
+        }
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.values().all(|(entries, writes)| entries.is_empty() && writes.is_empty())
+    }
+
     fn lane(&self, lane: i32) -> Result<&(Entries, Writes), state::Error> {
         self.lanes.get(&lane).ok_or(state::Error::NotOpen { topic: "simulated".into(), partition: lane })
     }

@@ -17,6 +17,8 @@ pub struct Event {
     pub ends: Vec<End>,
     pub parked: bool,
     dead_letters: u32,
+    /// A newer state went before it: one that was held for its absorbed profile, and handed over.
+    superseded: bool,
     /// Its record is nonsense: it can only be dead-lettered.
     pub broken: bool,
     operations: Vec<Operation>,
@@ -40,7 +42,6 @@ struct Profile {
     events: Vec<usize>,
     /// All before this place have ended.
     open_from: usize,
-    unended: usize,
     /// The place of the last event that the vendor has seen a request for.
     reached: Option<usize>,
     on_wire: usize,
@@ -57,6 +58,8 @@ pub struct Truth {
     pub requests: u64,
     /// Requests for something that the vendor had applied already: after an ambiguous attempt.
     pub repeats: u64,
+    /// The newest event that the vendor has applied something of.
+    newest_applied: usize,
     unended: usize,
     by_end: BTreeMap<&'static str, u64>,
 }
@@ -78,9 +81,17 @@ impl Truth {
         let event = self.events.len();
         let place = self.profiles[profile].events.len();
         let operations = vec![Operation::default(); operations];
-        self.events.push(Event { profile, place, ends: vec![], parked: false, dead_letters: 0, broken, operations });
+        self.events.push(Event {
+            profile,
+            place,
+            ends: vec![],
+            parked: false,
+            dead_letters: 0,
+            superseded: false,
+            broken,
+            operations,
+        });
         self.profiles[profile].events.push(event);
-        self.profiles[profile].unended += 1;
         self.unended += 1;
         event
     }
@@ -88,7 +99,18 @@ impl Truth {
     /// From now on the survivor's events come after all of the absorbed one's.
     pub fn merged(&mut self, survivor: usize, absorbed: usize) {
         let place = self.profiles[survivor].events.len();
-        self.profiles[survivor].absorbed.push((place, absorbed));
+        let before: Vec<usize> = self.profiles[absorbed].absorbed.iter().map(|(_, profile)| *profile).collect();
+        self.profiles[survivor].absorbed.extend(before.into_iter().chain([absorbed]).map(|profile| (place, profile)));
+    }
+
+    /// An event of a profile, before this place, after which nothing may go yet. What ends without a request lets others go at once.
+    fn open_before(&self, profile: usize, place: usize) -> Option<usize> {
+        let of = &self.profiles[profile];
+        let open = |event: &&usize| {
+            let of = &self.events[**event];
+            of.ends.is_empty() && !of.broken && !of.superseded
+        };
+        of.events[of.open_from..place.clamp(of.open_from, of.events.len())].iter().find(open).copied()
     }
 
     /// A request leaves for the vendor and cannot be taken back.
@@ -99,19 +121,15 @@ impl Truth {
         assert!(of.on_wire == 0, "two deliveries of profile {profile} are in flight, the second one is event {event}");
         let reached = of.reached.unwrap_or(0);
         assert!(place >= reached, "event {event} of profile {profile} goes after place {reached}: reordered");
-        for earlier in &of.events[of.open_from..place.max(of.open_from)] {
-            let earlier = &self.events[*earlier];
-            assert!(
-                earlier.broken || !earlier.ends.is_empty(),
-                "event {event} of profile {profile} goes before what became of place {} is committed",
-                earlier.place
-            );
+        if let Some(earlier) = self.open_before(profile, place) {
+            panic!("event {event} of profile {profile} goes before what became of event {earlier} is committed");
         }
-        for (from, absorbed) in &of.absorbed {
-            assert!(
-                place < *from || self.profiles[*absorbed].unended == 0,
-                "event {event} of profile {profile} overtakes an event of profile {absorbed}, which it has absorbed"
-            );
+        for (from, absorbed) in of.absorbed.iter().filter(|(from, _)| place >= *from) {
+            if let Some(earlier) = self.open_before(*absorbed, usize::MAX) {
+                panic!(
+                    "event {event} of profile {profile}, which has absorbed {absorbed} at {from}, overtakes its event {earlier}"
+                );
+            }
         }
         assert!(self.events[event].ends.is_empty(), "event {event} has ended and is sent again");
         let done = &self.events[event].operations[operation];
@@ -132,6 +150,9 @@ impl Truth {
         assert!(std::mem::take(&mut of.on_wire), "what has not departed cannot arrive");
         of.requests += 1;
         of.applied += u32::from(applied);
+        if applied {
+            self.newest_applied = self.newest_applied.max(event);
+        }
         self.profiles[profile].on_wire -= 1;
     }
 
@@ -145,6 +166,12 @@ impl Truth {
     /// The history says, committed, that a job has taken an operation; or somebody has heard of the job's end.
     pub fn in_job(&mut self, event: usize, operation: usize, runs: bool) {
         self.events[event].operations[operation].in_job = runs;
+    }
+
+    /// The machine finds that a newer state was delivered.
+    pub fn superseded(&mut self, event: usize) {
+        assert!(self.newest_applied > event, "event {event} is superseded by nothing");
+        self.events[event].superseded = true;
     }
 
     /// The dead-letter topic holds an event.
@@ -164,7 +191,6 @@ impl Truth {
         }
         if of.ends.is_empty() {
             self.unended -= 1;
-            self.profiles[of.profile].unended -= 1;
         }
         of.ends.push(end);
         assert!(of.ends.len() == 1, "event {event} has ended more than once: {:?}", of.ends);
@@ -212,7 +238,11 @@ impl Truth {
                 End::Delivered => assert!(applied > 0, "event {number} counts as delivered and was never applied"),
                 End::DeadLettered | End::Skipped => {
                     let requests: u32 = event.operations.iter().map(|operation| operation.requests).sum();
-                    assert!(event.broken || requests > 0, "event {number} ended as {:?} unseen", event.ends[0]);
+                    assert!(
+                        event.broken || event.superseded || requests > 0,
+                        "event {number} ended as {:?} unseen",
+                        event.ends[0]
+                    );
                 }
                 End::Resolved | End::Held | End::Routed | End::Parked => panic!("{:?} is no end of send", event.ends),
             }

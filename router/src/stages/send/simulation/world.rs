@@ -1,14 +1,15 @@
 //! Everything that is not send: time, broker, vendor, and the stages before, which write events and merges into the lanes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use tailwater_core::envelope::{Envelope, Merge, Role};
+use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::{Coordinates, EventId, ProfileId, SourcePosition, Timestamp};
 
 use super::broker::{Broker, Kind, Member, SESSION_TIMEOUT};
 use super::chance::Chance;
 use super::truth::Truth;
+use super::upstream::{KEY, Upstream, control};
 use super::vendor::{Caller, Vendor};
 
 /// What an episode is made of, drawn from its seed.
@@ -75,18 +76,18 @@ pub struct World {
     base: Instant,
     passed: u64,
     wall: i64,
-    people: Vec<ProfileId>,
+    people: Vec<Person>,
     /// Profiles that nobody has absorbed.
     live: Vec<usize>,
     merges: u64,
-    /// What the stage before has not written into the lanes yet.
-    upstream: Vec<VecDeque<Upcoming>>,
+    upstream: Upstream,
 }
 
-struct Upcoming {
-    kind: Kind,
-    value: Vec<u8>,
-    header: Vec<u8>,
+/// A person as the sources know it.
+struct Person {
+    profile: ProfileId,
+    /// The destination's key is known.
+    keyed: bool,
 }
 
 impl World {
@@ -103,7 +104,7 @@ impl World {
             people: vec![],
             live: vec![],
             merges: 0,
-            upstream: (0..lanes).map(|_| VecDeque::new()).collect(),
+            upstream: Upstream::new(lanes),
             plan,
             plant,
             chance,
@@ -207,7 +208,8 @@ impl World {
         let number = self.truth.profile();
         let mut bytes = [0; 16];
         bytes[..6].copy_from_slice(&u64::try_from(number).expect("a few").to_be_bytes()[2..]);
-        self.people.push(ProfileId::from_bytes(bytes));
+        let keyed = self.chance.in_thousand(600);
+        self.people.push(Person { profile: ProfileId::from_bytes(bytes), keyed });
         self.live.push(number);
     }
 
@@ -221,10 +223,24 @@ impl World {
             return;
         }
         let person = self.live[self.chance.below(self.live.len())];
+        self.event(person);
+    }
+
+    /// Everybody's key becomes known: nothing has to be held for the lack of it.
+    pub fn link(&mut self) {
+        for person in self.live.clone() {
+            self.people[person].keyed = true;
+            self.event(person);
+        }
+    }
+
+    fn event(&mut self, person: usize) {
         let broken = self.chance.in_thousand(10);
         let operations = 1 + usize::from(self.chance.in_thousand(200));
         let event = self.truth.event(person, operations, broken);
         let offset = i64::try_from(event).expect("not that many");
+        self.people[person].keyed |= self.chance.in_thousand(200);
+        let identifiers = if self.people[person].keyed { &[Identifier { kind: KEY, value: "a@b.c" }][..] } else { &[] };
         let row = [b'r', b'0' + u8::try_from(self.chance.below(2)).expect("a digit")];
         let envelope = Envelope {
             workspace: "w",
@@ -232,7 +248,8 @@ impl World {
             source: "s",
             position: Some(SourcePosition::Log(Coordinates { topic: "app", partition: 0, offset })),
             ingest: Some(Coordinates { topic: "ingest", partition: 0, offset }),
-            profile: Some(self.people[person]),
+            profile: Some(self.people[person].profile),
+            identifiers: identifiers.iter().copied().collect(),
             row_key: Some(&row),
             ..Envelope::default()
         };
@@ -245,47 +262,33 @@ impl World {
             .collect();
         let value =
             if broken { "nonsense".to_owned() } else { format!(r#"{{"operations":[{}]}}"#, operations.join(",")) };
-        let lane = self.broker.lane_of(self.people[person]);
-        self.upstream[lane].push_back(Upcoming {
-            kind: Kind::Event(event),
-            value: value.into_bytes(),
-            header: envelope.to_bytes(),
-        });
+        let lane = self.broker.lane_of(self.people[person].profile);
+        self.upstream.append(lane, Some(value.as_bytes()), &envelope.to_bytes());
     }
 
-    /// As resolve tells of it: the fence to the absorbed profile's lane, the hold to the survivor's.
+    /// Two people turn out to be one: resolve tells of it before the event that has shown it.
     fn merge(&mut self) {
         let absorbed = self.live.swap_remove(self.chance.below(self.live.len()));
         let survivor = self.live[self.chance.below(self.live.len())];
         self.merges += 1;
-        let merge = Merge { number: self.merges, survivor: self.people[survivor], absorbed: self.people[absorbed] };
+        let (into, from) = (self.people[survivor].profile, self.people[absorbed].profile);
+        let merge = Merge { number: self.merges, survivor: into, absorbed: from };
+        self.truth.tell(|| format!("{merge}: {absorbed} into {survivor}"));
         self.truth.merged(survivor, absorbed);
-        self.control(merge.absorbed, Role::Fence(merge));
-        self.control(merge.survivor, Role::Hold(merge));
+        self.people[survivor].keyed |= self.people[absorbed].keyed;
+        self.upstream.announce(&self.broker, merge);
         if self.plant == Some(Plant::ReleaseBeforeFence) {
-            self.control(merge.survivor, Role::Release(merge));
+            let header = control(into, Role::Release(merge)).to_bytes();
+            self.broker.append(self.broker.lane_of(into), Kind::Control, self.now(), vec![], header);
         }
+        self.event(survivor);
         self.person();
     }
 
-    fn control(&mut self, profile: ProfileId, role: Role) {
-        let header = control(profile, role);
-        let lane = self.broker.lane_of(profile);
-        self.truth.tell(|| format!("merge: {role:?} for lane {lane}"));
-        self.upstream[lane].push_back(Upcoming { kind: Kind::Control, value: vec![], header });
-    }
-
-    /// The stage before writes some records into one lane.
+    /// The stage before works on some records of one lane.
     pub fn flow(&mut self) {
-        let lane = self.chance.below(self.upstream.len());
-        for _ in 0..=self.chance.below(4) {
-            let Some(next) = self.upstream[lane].pop_front() else { break };
-            self.truth.tell(|| format!("lane {lane} gets {:?}", next.kind));
-            self.broker.append(lane, next.kind, Timestamp::from_millis(self.wall), next.value, next.header);
-        }
-        if self.chance.in_thousand(300) {
-            self.broker.mark(lane);
-        }
+        let now = self.now();
+        self.upstream.flow(&mut self.broker, now, &self.truth, &mut self.chance);
     }
 
     /// A key in some lane's state that says that something waits, runs or is not passed.
@@ -296,10 +299,6 @@ impl World {
     }
 
     pub fn is_dry(&self) -> bool {
-        self.upstream.iter().all(VecDeque::is_empty)
+        self.upstream.is_dry()
     }
-}
-
-pub fn control(profile: ProfileId, role: Role) -> Vec<u8> {
-    Envelope { workspace: "w", profile: Some(profile), role, ..Envelope::default() }.to_bytes()
 }
