@@ -12,9 +12,9 @@ BUILD := cargo build --locked --workspace --bin tailwater
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## install what is missing, build, play the winback story, end by itself; KEEP=1 leaves it running
+demo: ## install what is missing, build, play the winback story, end by itself; KEEP=1 leaves it running, KAFKA=real|embedded
 	@deploy/setup.sh
-	@KEEP='$(KEEP)' deploy/demo/demo.sh
+	@KEEP='$(KEEP)' KAFKA='$(or $(KAFKA),real)' deploy/demo/demo.sh
 
 test: ## install what is missing, run every check and every test against real parts
 	@deploy/checks/all.sh

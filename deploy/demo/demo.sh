@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The winback story, from an empty folder to the audit, on a real Kafka and a simulated Klaviyo: `make demo`.
 #
-#   deploy/demo/demo.sh             plays it and cleans up; KEEP=1 leaves everything running
+#   deploy/demo/demo.sh             plays it and cleans up; KEEP=1 leaves everything running; KAFKA=embedded lets
+#                                   `tailwater run --embedded` start the broker, KAFKA=real (the default) starts one beside it
 #   deploy/demo/demo.sh stop <dir>  ends what KEEP=1 left
 #
 # Everything that is shown is done by the product's own commands, each printed before it runs, on a copy of
@@ -18,7 +19,8 @@ if [ "${1:-}" = stop ]; then
   rm -rf "$2"
   exit 0
 fi
-[ $# -eq 0 ] || { sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[ $# -eq 0 ] || { sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+case "${KAFKA:=real}" in embedded | real) ;; *) echo "demo: KAFKA is embedded or real, not $KAFKA" >&2; exit 2 ;; esac
 
 customers=5000 linked=4900 unlinked=100 changed=12
 list=WINBCK on_list_first=289 on_list_last=290
@@ -34,11 +36,17 @@ shown ls -F . lake lake/ltv_scores
 note "lake/ltv_scores holds 5,000 customers that an LTV model has scored; lake/orders is empty. Both were written by Spark."
 shown tailwater validate
 
-chapter "2. Kafka, a Klaviyo that keeps the vendor's limits, and Tailwater"
-start_kafka
-start_simulator --list "$list=Winback"
-shown tailwater topics apply
-start_tailwater
+if [ "$KAFKA" = real ]; then
+  chapter "2. Kafka, a Klaviyo that keeps the vendor's limits, and Tailwater"
+  start_kafka
+  start_simulator --list "$list=Winback"
+  shown tailwater topics apply
+  start_tailwater
+else
+  chapter "2. A Klaviyo that keeps the vendor's limits, and Tailwater with a Kafka of its own"
+  start_simulator --list "$list=Winback"
+  start_tailwater --embedded
+fi
 
 chapter "3. Scores first, orders later"
 note "A score names a customer's id, and Klaviyo needs an email: every row waits for one."

@@ -54,8 +54,8 @@ open_stage() {
   export KLAVIYO_API_KEY=pk_simulator_0000000000000000000000
   export KLAVIYO_BASE_URL=$vendor
   export TAILWATER_ADMIN_LISTEN=127.0.0.1:$admin_port
-  # `validate` needs no broker; the real address follows when there is one.
-  export KAFKA_BROKERS=127.0.0.1:9092
+  # Where the embedded broker listens; one that is started beside Tailwater says itself where it is.
+  export KAFKA_BROKERS=127.0.0.1:$(free_port)
 }
 
 free_port() {
@@ -76,7 +76,7 @@ dismantle() {
     # A pid is used again after a while: it must still be ours.
     ps -o args= -p "$pid" 2>/dev/null | grep -q tailwater || continue
     kill -TERM "$pid" 2>/dev/null || continue
-    for _ in $(seq 150); do
+    for _ in $(seq 300); do
       kill -0 "$pid" 2>/dev/null || break
       sleep 0.1
     done
@@ -127,7 +127,7 @@ start_simulator() {
 }
 
 start_tailwater() {
-  background tailwater tailwater run
+  background tailwater tailwater run "$@"
   await "Tailwater is ready" curl -fsS -o /dev/null "http://127.0.0.1:$admin_port/readyz"
 }
 

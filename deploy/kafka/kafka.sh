@@ -5,6 +5,8 @@
 #   kafka.sh start <dir> [port] [--while P] format and start a broker whose data, log and pid live in <dir>; prints bootstrap=HOST:PORT
 #   kafka.sh stop <dir>                     stop it; the folder stays
 #   kafka.sh status <dir>                   prints bootstrap=… if it answers; exit code 1 if it does not
+#   kafka.sh serve --data <dir> --listen HOST:PORT
+#                                           run one in the foreground, until standard input ends or SIGTERM comes
 #
 # With --while, the broker ends when process P does: a test run that was killed leaves nothing behind.
 # Not for production: nothing is replicated, and the log cleaner works in a hurry (server.properties says why).
@@ -23,16 +25,16 @@ answer_seconds_max=60
 say() { printf 'kafka: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 require_java() {
-  command -v java >/dev/null 2>&1 || die "java is missing; Kafka $version needs Java 17 or later: run deploy/setup.sh"
+  command -v java >/dev/null 2>&1 || die "java is missing; Kafka $version needs Java 17 or later: run deploy/setup.sh, or install it (Debian and Ubuntu: apt-get install openjdk-17-jre-headless)"
 }
 
 fetch() {
   if [ -f "$home/libs/kafka_2.13-$version.jar" ]; then return 0; fi
   require_java
-  command -v mvn >/dev/null 2>&1 || die "mvn (Maven) is missing, and Kafka is fetched with it: run deploy/setup.sh"
+  command -v mvn >/dev/null 2>&1 || die "mvn (Maven) is missing, and Kafka is fetched with it: run deploy/setup.sh, or install it (Debian and Ubuntu: apt-get install maven)"
   mkdir -p "$(dirname "$home")"
   local staging
   staging=$(mktemp -d "$(dirname "$home")/.kafka-$version.XXXXXX")
@@ -99,6 +101,17 @@ write_properties() {
   } >"$dir/server.properties"
 }
 
+# Gives a new folder its cluster id.
+format() {
+  [ ! -f "$1/data/meta.properties" ] || return 0
+  local id
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+  # A cluster id that begins with a dash would be taken for an option.
+  id="T${id#?}"
+  run_java kafka.tools.StorageTool format --standalone -t "$id" -c "$1/server.properties" >"$1/format.log" 2>&1 ||
+    { cat "$1/format.log" >&2; die "the broker's folder could not be formatted"; }
+}
+
 start() {
   local dir=$1 wanted=$2 keeper=$3
   require_java
@@ -126,14 +139,7 @@ start() {
     controller=${known_controller:-$(free_port)}
     [ "$controller" != "$port" ] || continue
     write_properties "$dir" "$port" "$controller"
-    if [ ! -f "$dir/data/meta.properties" ]; then
-      local id
-      id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
-      # A cluster id that begins with a dash would be taken for an option.
-      id="T${id#?}"
-      run_java kafka.tools.StorageTool format --standalone -t "$id" -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
-        { cat "$dir/format.log" >&2; die "the broker's folder could not be formatted"; }
-    fi
+    format "$dir"
     # A process group of its own: Ctrl-C in the terminal reaches whoever started us, and that one stops the broker in order.
     set -m
     nohup java -Xms256m -Xmx512m -XX:+UseSerialGC "-Dlog4j2.configurationFile=$here/log4j2.properties" \
@@ -168,6 +174,60 @@ start() {
 }
 
 run_java() { java "-Dlog4j2.configurationFile=$here/log4j2.properties" -cp "$home/libs/*" "$@"; }
+
+# In the foreground, as a child that cannot outlive its parent: the end of standard input ends the broker in order, however the parent
+# went. The log goes to standard error.
+serve() {
+  local dir=$1 port=$2 controller pid
+  require_java
+  fetch
+  mkdir -p "$dir"
+  dir=$(cd "$dir" && pwd)
+  # A predecessor whose parent was killed needs a moment to end.
+  local deadline=$((SECONDS + 20))
+  while is_broker "$(cat "$dir/pid" 2>/dev/null)" "$dir"; do
+    [ "$SECONDS" -lt "$deadline" ] || die "another broker uses $dir"
+    sleep 0.1
+  done
+  port_is_free "$port" || die "port $port is taken"
+  controller=$(sed -n 's/^controller.quorum.bootstrap.servers=127.0.0.1://p' "$dir/server.properties" 2>/dev/null || true)
+  write_properties "$dir" "$port" "${controller:-$(free_port)}"
+  # What runs for weeks takes its time: the hurry of the tests would cost it a core, and a broker that gets little of a busy machine must
+  # not be taken for dead by its own controller. The last line of a name counts.
+  cat >>"$dir/server.properties" <<'END'
+log.cleaner.backoff.ms=15000
+log.cleaner.min.cleanable.ratio=0.3
+log.cleaner.max.compaction.lag.ms=86400000
+log.cleaner.dedupe.buffer.size=67108864
+log.retention.check.interval.ms=60000
+log.segment.delete.delay.ms=60000
+broker.session.timeout.ms=18000
+broker.heartbeat.interval.ms=2000
+END
+  format "$dir"
+  exec 4<&0
+  # shellcheck disable=SC2086 # Kafka's own variable; its options are words
+  java ${KAFKA_HEAP_OPTS:--Xms128m -Xmx512m} -XX:+UseSerialGC "-Dlog4j2.configurationFile=$here/log4j2.properties" \
+    -cp "$home/libs/*" kafka.Kafka "$dir/server.properties" >&2 </dev/null 4<&- &
+  pid=$!
+  echo "$pid" >"$dir/pid"
+  # shellcheck disable=SC2064 # the process of now
+  trap "kill -TERM $pid 2>/dev/null || true" TERM INT
+  bash -c 'cat >/dev/null; kill -TERM "$1"; for _ in $(seq 100); do kill -0 "$1" || exit; sleep 0.1; done; kill -KILL "$1"' \
+    _ "$pid" <&4 >/dev/null 2>&1 &
+  exec 4<&-
+  local keeper=$! code=0
+  wait "$pid" || code=$?
+  # A signal that was trapped ends `wait` before the broker has ended.
+  while kill -0 "$pid" 2>/dev/null; do wait "$pid" || code=$?; done
+  # A successor that waited for us may have written its own already.
+  if [ "$(cat "$dir/pid" 2>/dev/null)" = "$pid" ]; then rm -f "$dir/pid"; fi
+  # It ends by itself where the input has ended; where the broker went first, it still reads.
+  kill "$keeper" 2>/dev/null || true
+  # 143 is how Java tells that it ended in order after SIGTERM.
+  if [ "$code" -eq 143 ]; then return 0; fi
+  return "$code"
+}
 
 # Stops the broker when the process `keeper` has gone.
 watch() {
@@ -227,6 +287,19 @@ case "$command" in
     [ -n "$dir" ] || usage
     case "$port$keeper" in *[!0-9]*) usage ;; esac
     start "$dir" "$port" "$keeper"
+    ;;
+  serve)
+    dir='' listen=''
+    while [ $# -ge 2 ]; do
+      case "$1" in
+        --data) dir=$2 ;;
+        --listen) listen=$2 ;;
+        *) usage ;;
+      esac
+      shift 2
+    done
+    [ $# -eq 0 ] && [ -n "$dir" ] && [ -n "$listen" ] || usage
+    serve "$dir" "${listen##*:}"
     ;;
   stop) [ $# -eq 1 ] || usage; stop "$1" ;;
   status) [ $# -eq 1 ] || usage; status "$1" ;;

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 pub use self::live::Live;
 
 use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, SourceInput};
+use crate::embedded;
 use crate::kafka::topics::{self, Names, Step};
 use crate::stages::schemas::Schemas;
 use crate::stages::{self, Error};
@@ -58,6 +59,8 @@ pub struct Options {
     pub roles: Vec<Role>,
     /// Do everything but the calls to vendors, and print those.
     pub dry_run: bool,
+    /// The broker that this process starts, if it does.
+    pub embedded: Option<embedded::Options>,
 }
 
 /// The process could not be started.
@@ -70,6 +73,15 @@ pub struct StartError {
 
 impl Role {
     pub const ALL: [Self; 4] = [Self::Source, Self::Resolve, Self::Route, Self::Send];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Resolve => "resolve",
+            Self::Route => "route",
+            Self::Send => "send",
+        }
+    }
 }
 
 impl StartError {
@@ -111,6 +123,14 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
     let pool = Arc::new(pool(&config).map_err(|error| StartError::new(error.code(), &error))?);
     let live = Live::new(&config, Arc::clone(&pool), options.dry_run)?;
     let cache = Cache::open(&config.state_dir).map_err(|error| StartError::new(error.code(), &error))?;
+    // After the lock on the state folder: its data lie in there.
+    let broker = match &options.embedded {
+        Some(broker) => Some(
+            embedded::Broker::start(broker.clone(), &telemetry, &supervisor.shutdown())
+                .map_err(|error| StartError::new(error.code(), &error))?,
+        ),
+        None => None,
+    };
     let names = Names::new(&config.kafka.prefix);
     let shared = Arc::new(Shared {
         schemas: Schemas::new(&config.kafka, names.schemas()),
@@ -145,6 +165,9 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
     let reason = supervisor.run_until_shutdown();
     if dry {
         dry_run::clean_up(&shared.config);
+    }
+    if let Some(broker) = broker {
+        broker.stop();
     }
     Ok(reason)
 }

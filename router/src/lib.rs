@@ -5,6 +5,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod embedded;
 pub mod failpoint;
 pub mod kafka;
 pub mod stages;

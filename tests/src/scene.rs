@@ -25,6 +25,8 @@ pub struct Scene {
     pub vendor: Vendor,
     admin_port: u16,
     api_key: String,
+    /// Whether the process brings the broker itself.
+    embedded: bool,
 }
 
 /// A transform that sends a profile with the row's `score` under the profile's email.
@@ -49,11 +51,22 @@ impl Scene {
             vendor: Vendor::start(vendor),
             admin_port: free_port(),
             api_key: DEFAULT_API_KEY.to_owned(),
+            embedded: false,
         }
+    }
+
+    /// A scene without a broker: [`Self::run`] is `tailwater run --embedded`.
+    pub fn embedded(name: &str) -> Self {
+        let brokers = format!("127.0.0.1:{}", free_port());
+        Self { embedded: true, ..Self::with(name, &brokers, quick_vendor()) }
     }
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub fn brokers(&self) -> &str {
+        &self.brokers
     }
 
     pub fn topics(&self) -> Topics {
@@ -133,7 +146,12 @@ accounts:
 
     /// Starts `tailwater run` and waits until it is ready.
     pub fn run(&self) -> Process {
-        let mut process = self.spawn("tailwater run", &["run", "--config", "tailwater.yaml"]);
+        let arguments: &[&str] = if self.embedded {
+            &["run", "--embedded", "--config", "tailwater.yaml"]
+        } else {
+            &["run", "--config", "tailwater.yaml"]
+        };
+        let mut process = self.spawn(&format!("tailwater {}", arguments.join(" ")), arguments);
         self.wait_until_ready(&mut process);
         process
     }

@@ -13,6 +13,8 @@ mod commands;
 mod deleted;
 #[path = "system/delta.rs"]
 mod delta;
+#[path = "system/embedded.rs"]
+mod embedded;
 #[path = "system/failpoints.rs"]
 mod failpoints;
 #[path = "system/flow.rs"]

@@ -58,6 +58,8 @@ codes! {
     KAFKA_FATAL = "kafka_fatal", "the Kafka client reports a fatal error; the process ends";
     KAFKA_RECORD_TOO_LARGE = "kafka_record_too_large", "a record exceeds the broker's size limit";
     KAFKA_OFFSET_LOST = "kafka_offset_lost", "committed offsets lie outside of what the topic still holds";
+    BROKER_MISSING = "broker_missing", "the program of the embedded broker was not found";
+    BROKER_FAILED = "broker_failed", "the embedded broker does not start, or has ended by itself";
     TOPIC_MISSING = "topic_missing", "a topic does not exist";
     TOPIC_MISMATCH = "topic_mismatch", "a topic exists with other settings than required";
 

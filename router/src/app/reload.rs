@@ -15,7 +15,7 @@ use tailwater_core::code;
 use tracing::warn;
 
 use super::Shared;
-use crate::config::{self, Config, LoadOptions};
+use crate::config::{self, Broker, Config, LoadOptions};
 use crate::supervisor::{Spawner, TaskKind};
 use crate::telemetry::events::{ReloadRefused, Reloaded};
 
@@ -55,7 +55,8 @@ fn contents(files: &[PathBuf]) -> Contents {
 fn reload(shared: &Shared) -> Option<Vec<PathBuf>> {
     let file = shared.config.files.first()?;
     let what = file.display().to_string();
-    let new = match Config::load(file, &LoadOptions::default()) {
+    let broker = if shared.config.kafka.embedded { Broker::Embedded } else { Broker::Given };
+    let new = match Config::load(file, &LoadOptions { broker, ..LoadOptions::default() }) {
         Ok(new) => new,
         Err(problems) => {
             let text: Vec<String> = problems.iter().map(ToString::to_string).collect();

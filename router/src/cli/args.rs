@@ -109,6 +109,13 @@ pub struct RunArgs {
     /// Do everything but the calls to vendors, and print the requests that would be sent.
     #[arg(long)]
     pub dry_run: bool,
+    /// Start a broker as a child process, with its data in `<state_dir>/broker`. It listens at `kafka.brokers` (127.0.0.1:9092 if that is
+    /// not set), where every other command finds it too.
+    #[arg(long)]
+    pub embedded: bool,
+    /// Another program for the embedded broker. Default: Apache Kafka, which needs Java 17 and is fetched once, with Maven.
+    #[arg(long, env = "TAILWATER_BROKER", value_name = "PATH", requires = "embedded")]
+    pub broker_binary: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -138,6 +145,9 @@ pub struct ValidateArgs {
     /// Take warnings for errors.
     #[arg(long)]
     pub strict: bool,
+    /// Check it for `run --embedded`: refuse what the embedded broker cannot promise.
+    #[arg(long)]
+    pub embedded: bool,
 }
 
 /// Print the configuration's schema or its reference.

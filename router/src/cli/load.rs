@@ -6,15 +6,15 @@ use tailwater_core::code;
 use tailwater_sandbox::{Options, Pool};
 
 use super::{Error, Global};
-use crate::config::{Checked, Config, LoadOptions, Problem, TransformProblem, check};
+use crate::config::{Broker, Checked, Config, LoadOptions, Problem, TransformProblem, check};
 
 /// What a command needs the configuration for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To run: every reference must resolve, every transform must parse.
-    Run,
+    /// To run, on this broker: every reference must resolve, every transform must parse.
+    Run(Broker),
     /// To be judged: references that cannot be resolved here are warnings.
-    Validate,
+    Validate(Broker),
     /// To look at Kafka: transforms are not parsed, and the vendors' secrets may be elsewhere.
     Look,
 }
@@ -45,7 +45,12 @@ pub fn load(global: &Global, purpose: Purpose) -> Result<Config, Error> {
 /// # Errors
 /// The sandbox that parses transforms does not start.
 pub fn checked(file: &Path, purpose: Purpose) -> Result<Checked, Error> {
-    let options = LoadOptions { tolerate_unresolved: purpose != Purpose::Run, ..LoadOptions::default() };
+    let (tolerate_unresolved, broker) = match purpose {
+        Purpose::Run(broker) => (false, broker),
+        Purpose::Validate(broker) => (true, broker),
+        Purpose::Look => (true, Broker::Either),
+    };
+    let options = LoadOptions { tolerate_unresolved, broker, ..LoadOptions::default() };
     if purpose == Purpose::Look {
         return Ok(check(file, &options));
     }

@@ -59,8 +59,22 @@ pub struct LoadOptions<'a> {
     pub tolerate_unresolved: bool,
     /// Where `${env:…}` is looked up.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Whose broker it is.
+    pub broker: Broker,
     /// Whether a transform parses. Only V8 can tell, so whoever has it passes it in.
     pub check_transform: Option<&'a CheckTransform<'a>>,
+}
+
+/// Whose broker a configuration is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Broker {
+    /// One that runs somewhere: `kafka.brokers` must say where.
+    #[default]
+    Given,
+    /// The one that `tailwater run --embedded` starts: everything that it cannot promise is refused.
+    Embedded,
+    /// Either: without `kafka.brokers` it is looked for where the embedded one listens.
+    Either,
 }
 
 /// What came of a check.
@@ -78,7 +92,12 @@ pub struct Checked {
 impl Default for LoadOptions<'_> {
     /// The process's environment, nothing tolerated, transforms not parsed.
     fn default() -> Self {
-        Self { tolerate_unresolved: false, environment: &|name| std::env::var(name).ok(), check_transform: None }
+        Self {
+            tolerate_unresolved: false,
+            environment: &|name| std::env::var(name).ok(),
+            broker: Broker::default(),
+            check_transform: None,
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Kafka {
     pub brokers: String,
+    /// Whether this process runs the broker itself (`run --embedded`); `brokers` is its one address then.
+    pub embedded: bool,
     /// Every topic, group and key begins with it; ends in a dot by convention.
     pub prefix: String,
     pub lanes: u32,

@@ -59,9 +59,10 @@ pub struct RawConfig {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawKafka {
-    /// Bootstrap servers, separated by commas: `broker-1:9092,broker-2:9092`.
+    /// Bootstrap servers, separated by commas: `broker-1:9092,broker-2:9092`. Required, except with `run --embedded`: there it is the one
+    /// address of this machine at which the embedded broker listens, by default `127.0.0.1:9092`.
     #[schemars(length(min = 1))]
-    pub brokers: String,
+    pub brokers: Option<String>,
     /// Every topic, consumer group and transactional id begins with it, so that several workspaces share a cluster.
     #[serde(default = "default::prefix")]
     #[schemars(regex(pattern = "^[A-Za-z0-9._-]{1,100}$"), extend("x-expected" = "1 to 100 letters, digits, dots, `_` and `-`, as Kafka allows in topic names"))]
@@ -70,10 +71,10 @@ pub struct RawKafka {
     #[serde(default = "default::lanes")]
     #[schemars(range(min = 1, max = 1024))]
     pub lanes: u32,
-    /// Copies that the cluster keeps of each partition of the topics that Tailwater creates.
-    #[serde(default = "default::replication_factor")]
+    /// Copies that the cluster keeps of each partition of the topics that Tailwater creates. Default: 3; with `run --embedded` 1, and
+    /// nothing else.
     #[schemars(range(min = 1, max = 15))]
-    pub replication_factor: i32,
+    pub replication_factor: Option<i32>,
     /// Sets linger, fetch waits, batch ages and the interval of transactions together.
     #[serde(default)]
     pub latency: RawLatency,
@@ -521,9 +522,6 @@ mod default {
     }
     pub fn lanes() -> u32 {
         16
-    }
-    pub fn replication_factor() -> i32 {
-        3
     }
     pub fn yes() -> bool {
         true

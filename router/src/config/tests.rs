@@ -345,7 +345,12 @@ fn references_take_the_type_that_is_wanted() {
 
 #[test]
 fn unresolved_secrets_are_warnings_where_they_are_tolerated() {
-    let options = LoadOptions { tolerate_unresolved: true, environment: &|_| None, check_transform: None };
+    let options = LoadOptions {
+        tolerate_unresolved: true,
+        environment: &|_| None,
+        broker: Broker::default(),
+        check_transform: None,
+    };
     let text = RIGHT.replace("lanes: 16", "lanes: ${env:LANES}").replace("SASL_SSL", "\"${env:PROTOCOL}\"");
     let checked = Folder::new().check_with(&text, &options);
     assert!(checked.config.is_some(), "{}", listed(&checked.problems));
@@ -373,6 +378,41 @@ fn warnings_do_not_stand_in_the_way() {
 }
 
 #[test]
+fn the_embedded_broker_is_one_address_of_this_machine_with_one_copy() {
+    let embedded = LoadOptions { environment: &environment, broker: Broker::Embedded, ..LoadOptions::default() };
+    let secured = "  options: { security.protocol: SASL_SSL, sasl.password: \"${env:KAFKA_PASSWORD}\" }\n";
+    let check = |from: &str, to: &str| {
+        let plain = RIGHT.replace(secured, "");
+        assert!(plain != RIGHT && plain.contains(from), "{from}");
+        Folder::new().check_with(&plain.replace(from, to), &embedded)
+    };
+    let brokers = "  brokers: ${env:KAFKA_BROKERS:-127.0.0.1:9092}\n";
+    let absent = check(brokers, "").config.unwrap();
+    assert_eq!((absent.kafka.brokers.as_str(), absent.kafka.embedded), ("127.0.0.1:9092", true));
+    let named = check(brokers, "  brokers: localhost:19092\n").config.unwrap();
+    assert_eq!(named.kafka.brokers, "127.0.0.1:19092");
+    for (to, path) in [
+        ("  brokers: kafka-1:9092\n", "kafka.brokers"),
+        ("  brokers: 0.0.0.0:9092\n", "kafka.brokers"),
+        ("  brokers: 127.0.0.1:9092,127.0.0.1:9093\n", "kafka.brokers"),
+        ("  replication_factor: 3\n", "kafka.replication_factor"),
+        ("  options: { security.protocol: SSL }\n", "kafka.options[\"security.protocol\"]"),
+    ] {
+        let problems = check(brokers, to).problems;
+        assert_eq!(
+            problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
+            [path],
+            "{}",
+            listed(&problems)
+        );
+        assert_eq!(problems[0].code, code::CONFIG_INVALID_VALUE);
+        assert!(problems[0].hint.as_deref().is_some_and(|hint| hint.contains("without --embedded")));
+    }
+    let given = Folder::new().check(&RIGHT.replace(brokers, "")).problems;
+    assert!(given[0].path == "kafka.brokers" && given[0].code == code::CONFIG_MISSING_KEY, "{}", listed(&given));
+}
+
+#[test]
 fn a_transform_is_checked_once_by_whoever_can() {
     let asked = std::cell::Cell::new(0);
     let check = |name: &str, source: &str| {
@@ -380,7 +420,12 @@ fn a_transform_is_checked_once_by_whoever_can() {
         assert!(name == "transforms/ltv.js" && source.contains("send"));
         Err(TransformProblem { code: code::TRANSFORM_SYNTAX, message: "unexpected token in line 1".to_owned() })
     };
-    let options = LoadOptions { environment: &environment, check_transform: Some(&check), tolerate_unresolved: false };
+    let options = LoadOptions {
+        environment: &environment,
+        check_transform: Some(&check),
+        tolerate_unresolved: false,
+        broker: Broker::default(),
+    };
     let text = RIGHT.to_owned() + "      - { name: again, from: ltv_scores, transform: transforms/ltv.js }\n";
     let problems = Folder::new().check_with(&text, &options).problems;
     assert_eq!((asked.get(), problems.len()), (1, 1), "{}", listed(&problems));

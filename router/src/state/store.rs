@@ -412,6 +412,7 @@ impl Store {
     pub fn without_broker(partitions: &[i32]) -> (Self, tempfile::TempDir) {
         let kafka = Kafka {
             brokers: "localhost:1".into(),
+            embedded: false,
             prefix: "t.".into(),
             lanes: 1,
             replication_factor: 1,

@@ -7,6 +7,8 @@ use crate::app;
 use crate::cli::args::{Role, RunArgs};
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, runtime};
+use crate::config::{Broker, Config};
+use crate::embedded;
 use crate::failpoint;
 use crate::supervisor::{Cause, ExitReason};
 
@@ -14,8 +16,11 @@ use crate::supervisor::{Cause, ExitReason};
 /// The configuration cannot be used, or the process cannot be started.
 pub fn execute(args: &RunArgs, global: &Global) -> Result<Exit, Error> {
     failpoint::prepare().map_err(|error| Error::failed(error.code(), &error))?;
-    let config = load(global, Purpose::Run)?;
-    let options = app::Options { roles: args.roles.iter().copied().map(Into::into).collect(), dry_run: args.dry_run };
+    let broker = if args.embedded { Broker::Embedded } else { Broker::Given };
+    let config = load(global, Purpose::Run(broker))?;
+    let roles: Vec<app::Role> = args.roles.iter().copied().map(Into::into).collect();
+    let embedded = if args.embedded { Some(embedded(args, &roles, &config)?) } else { None };
+    let options = app::Options { roles, dry_run: args.dry_run, embedded };
     let runtime = runtime()?;
     let reason = app::run(config, &options, runtime.handle().clone())
         .map_err(|error| Error::Failed { code: error.code, message: error.message })?;
@@ -28,6 +33,32 @@ pub fn execute(args: &RunArgs, global: &Global) -> Result<Exit, Error> {
     // What still runs was told to end and did not; waiting longer would keep a replacement from starting.
     runtime.shutdown_background();
     Ok(exit)
+}
+
+/// Where the embedded broker comes from and goes to.
+fn embedded(args: &RunArgs, roles: &[app::Role], config: &Config) -> Result<embedded::Options, Error> {
+    let missing: Vec<&str> = app::Role::ALL
+        .iter()
+        .filter(|role| !roles.is_empty() && !roles.contains(role))
+        .map(|role| role.as_str())
+        .collect();
+    if !missing.is_empty() {
+        return Err(Error::Failed {
+            code: code::CONFIG_INVALID_VALUE,
+            message: format!(
+                "--embedded is for one process with every stage, and --roles leaves out {}: leave --roles away, or run a Kafka of your own \
+                 for several processes",
+                missing.join(", ")
+            ),
+        });
+    }
+    // The configuration was checked for it: it is one address of this machine.
+    let address = config.kafka.brokers.parse().map_err(|_| Error::Failed {
+        code: code::CONFIG_INVALID_VALUE,
+        message: format!("`{}` is not an address at which the embedded broker could listen", config.kafka.brokers),
+    })?;
+    embedded::Options::new(args.broker_binary.as_deref(), address, &config.state_dir)
+        .map_err(|error| Error::failed(error.code(), &error))
 }
 
 /// The exit code that tells how the process ended.

@@ -3,7 +3,7 @@
 use crate::cli::args::ValidateArgs;
 use crate::cli::load::{Purpose, checked};
 use crate::cli::{Error, Exit, Global, output};
-use crate::config::{Checked, Config, Problem};
+use crate::config::{Broker, Checked, Config, Problem};
 
 /// Prints the problems and how many there are. Exit code 1 if the configuration cannot be used.
 ///
@@ -11,7 +11,8 @@ use crate::config::{Checked, Config, Problem};
 /// The sandbox that parses transforms does not start, or standard output is closed.
 pub fn execute(args: &ValidateArgs, global: &Global) -> Result<Exit, Error> {
     let file = args.file.as_deref().unwrap_or(&global.config);
-    let Checked { config, problems } = checked(file, Purpose::Validate)?;
+    let Checked { config, problems } =
+        checked(file, Purpose::Validate(if args.embedded { Broker::Embedded } else { Broker::Given }))?;
     let valid = config.is_some() && (!args.strict || problems.is_empty());
     if args.json {
         output::json(&serde_json::json!({ "valid": valid, "problems": problems }))?;
