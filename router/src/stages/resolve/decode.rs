@@ -169,7 +169,11 @@ fn time_of(text: &str) -> Option<Timestamp> {
         return Some(time);
     }
     let number: i64 = text.split('.').next()?.parse().ok()?;
-    Some(Timestamp::from_millis(if number.abs() < 100_000_000_000 { number.checked_mul(1000)? } else { number }))
+    Some(Timestamp::from_millis(if number.unsigned_abs() < 100_000_000_000 {
+        number.checked_mul(1000)?
+    } else {
+        number
+    }))
 }
 
 #[cfg(test)]
