@@ -9,6 +9,9 @@ use crate::text;
 /// Objects and arrays inside of one another.
 const DEPTH_MAX: usize = 128;
 
+/// The most that one variant is written to. A name may be used by any number of objects, so the text can be longer than its parts.
+const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Bytes that are taken from the front.
 struct Input<'a>(&'a [u8]);
 
@@ -22,56 +25,83 @@ struct Names<'a> {
 
 /// Writes a value under its metadata.
 pub(crate) fn write(metadata: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-    let names = Names::new(metadata)?;
-    write_value(&names, value, out, 0)
+    let mut writer = Writer { names: Names::new(metadata)?, left: value.len(), end: out.len() + TEXT_BYTES_MAX };
+    writer.value(value, out, 0)
 }
 
-fn write_value(names: &Names<'_>, value: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), Malformed> {
-    if depth > DEPTH_MAX {
-        return Err(format!("a variant is nested more than {DEPTH_MAX} deep"));
+/// Keeps account of what was written. Offsets may name any place, so that an array of arrays that all name the next one would be
+/// written for ever: but a value's bytes are its own, and together values are not longer than the whole.
+struct Writer<'a> {
+    names: Names<'a>,
+    /// Bytes of values that were not read yet.
+    left: usize,
+    /// How long the text may become.
+    end: usize,
+}
+
+impl Writer<'_> {
+    /// `input` is what follows the part of a value that was read.
+    fn spend(&mut self, value: &[u8], input: &Input<'_>) -> Result<(), Malformed> {
+        let read = value.len() - input.0.len();
+        self.left = self.left.checked_sub(read).ok_or_else(|| "a variant holds a value more than once".to_owned())?;
+        Ok(())
     }
-    let mut input = Input(value);
-    let header = input.byte()?;
-    let kind = header >> 2;
-    match header & 0b11 {
-        0 => write_primitive(kind, &mut input, out),
-        1 => {
-            string(out, input.text(usize::from(kind))?);
-            Ok(())
+
+    fn value(&mut self, value: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), Malformed> {
+        if depth > DEPTH_MAX {
+            return Err(format!("a variant is nested more than {DEPTH_MAX} deep"));
         }
-        2 => {
-            let offset_size = usize::from(kind & 0b11) + 1;
-            let id_size = usize::from(kind >> 2 & 0b11) + 1;
-            let count = input.number(if kind >> 4 & 1 == 1 { 4 } else { 1 })?;
-            let ids = input.take(count.saturating_mul(id_size))?;
-            let offsets = input.take(count.saturating_add(1).saturating_mul(offset_size))?;
-            out.push(b'{');
-            for index in 0..count {
-                if index > 0 {
-                    out.push(b',');
-                }
-                string(out, names.get(number_at(ids, index, id_size)?)?);
-                out.push(b':');
-                // Fields are sorted by name and values need not be, so a value's end is not the next one's start; it does not
-                // matter, a value knows its own length.
-                write_value(names, input.from(number_at(offsets, index, offset_size)?)?, out, depth + 1)?;
-            }
-            out.push(b'}');
-            Ok(())
+        if out.len() > self.end {
+            return Err(format!("a variant is longer than {TEXT_BYTES_MAX} bytes as JSON"));
         }
-        _ => {
-            let offset_size = usize::from(kind & 0b11) + 1;
-            let count = input.number(if kind >> 2 & 1 == 1 { 4 } else { 1 })?;
-            let offsets = input.take(count.saturating_add(1).saturating_mul(offset_size))?;
-            out.push(b'[');
-            for index in 0..count {
-                if index > 0 {
-                    out.push(b',');
-                }
-                write_value(names, input.from(number_at(offsets, index, offset_size)?)?, out, depth + 1)?;
+        let mut input = Input(value);
+        let header = input.byte()?;
+        let kind = header >> 2;
+        match header & 0b11 {
+            0 => {
+                write_primitive(kind, &mut input, out)?;
+                self.spend(value, &input)
             }
-            out.push(b']');
-            Ok(())
+            1 => {
+                string(out, input.text(usize::from(kind))?);
+                self.spend(value, &input)
+            }
+            2 => {
+                let offset_size = usize::from(kind & 0b11) + 1;
+                let id_size = usize::from(kind >> 2 & 0b11) + 1;
+                let count = input.number(if kind >> 4 & 1 == 1 { 4 } else { 1 })?;
+                let ids = input.take(count.saturating_mul(id_size))?;
+                let offsets = input.take(count.saturating_add(1).saturating_mul(offset_size))?;
+                self.spend(value, &input)?;
+                out.push(b'{');
+                for index in 0..count {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    string(out, self.names.get(number_at(ids, index, id_size)?)?);
+                    out.push(b':');
+                    // Fields are sorted by name and values need not be, so a value's end is not the next one's start; it does not
+                    // matter, a value knows its own length.
+                    self.value(input.from(number_at(offsets, index, offset_size)?)?, out, depth + 1)?;
+                }
+                out.push(b'}');
+                Ok(())
+            }
+            _ => {
+                let offset_size = usize::from(kind & 0b11) + 1;
+                let count = input.number(if kind >> 2 & 1 == 1 { 4 } else { 1 })?;
+                let offsets = input.take(count.saturating_add(1).saturating_mul(offset_size))?;
+                self.spend(value, &input)?;
+                out.push(b'[');
+                for index in 0..count {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    self.value(input.from(number_at(offsets, index, offset_size)?)?, out, depth + 1)?;
+                }
+                out.push(b']');
+                Ok(())
+            }
         }
     }
 }
@@ -204,6 +234,23 @@ mod tests {
         value.extend(array);
         value.push(0);
         assert_eq!(json(&metadata, &value).unwrap(), r#"{"a":[1,"x"],"b":null}"#);
+    }
+
+    #[test]
+    fn values_that_name_one_another_again_and_again_are_refused() {
+        // Arrays of two, each of which holds the next one twice: 2^60 nulls in 360 bytes.
+        let mut value = [0b11, 2, 0, 0, 0].repeat(60);
+        value.push(0);
+        assert!(json(&[0x01, 0, 0], &value).unwrap_err().contains("more than once"));
+        // A hundred times the longest name.
+        let metadata =
+            [&[0xc1][..], &1_u32.to_le_bytes(), &0_u32.to_le_bytes(), &1_000_000_u32.to_le_bytes(), &[b'n'; 1_000_000]]
+                .concat();
+        let mut object = vec![0b10, 100];
+        object.extend([0; 100]);
+        object.extend(0..=100);
+        object.extend([0; 100]);
+        assert!(json(&metadata, &object).unwrap_err().contains("longer than"));
     }
 
     #[test]
