@@ -4,6 +4,8 @@
 //! nested deep enough must not exhaust the stack, an alias must not multiply itself without end, and a key that stands twice
 //! must be reported with both of its places instead of ending the whole check.
 
+use std::collections::HashMap;
+
 use saphyr::Scalar;
 use saphyr_parser::{Event, Parser, ScanError, Span};
 use tailwater_core::code;
@@ -19,6 +21,9 @@ const DEPTH_MAX: usize = 64;
 
 /// Nodes that aliases may add: enough for shared blocks, too few for a "billion laughs".
 const ALIAS_NODES_MAX: usize = 20_000;
+
+/// Nodes that are kept for aliases: an anchor around an anchor keeps its nodes twice. Some thirty megabytes.
+const ANCHOR_NODES_MAX: usize = 200_000;
 
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -49,7 +54,8 @@ pub struct Entry {
 /// # Errors
 /// The text is no YAML, or not a single document.
 pub fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
-    let mut builder = Builder { open: Vec::new(), anchors: Vec::new(), alias_nodes: 0, root: None, problems };
+    let mut builder =
+        Builder { open: Vec::new(), anchors: HashMap::new(), anchor_nodes: 0, alias_nodes: 0, root: None, problems };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| syntax(&error))?;
         builder.event(event, span)?;
@@ -59,7 +65,8 @@ pub fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
 
 struct Builder<'a> {
     open: Vec<Open>,
-    anchors: Vec<(usize, Node)>,
+    anchors: HashMap<usize, Node>,
+    anchor_nodes: usize,
     alias_nodes: usize,
     root: Option<Node>,
     problems: &'a mut Vec<Problem>,
@@ -74,7 +81,7 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, key: Option<(String, Place)> },
+    Map { entries: Vec<Entry>, places: HashMap<String, Place>, key: Option<(String, Place)> },
 }
 
 impl Builder<'_> {
@@ -96,25 +103,30 @@ impl Builder<'_> {
                 self.put(Node { place, value }, anchor)
             }
             Event::Alias(anchor) => {
-                let Some((_, node)) = self.anchors.iter().find(|(known, _)| *known == anchor) else {
+                let Some(node) = self.anchors.get(&anchor) else {
                     return Err(fault(place, "an alias refers to an anchor that is not complete yet"));
                 };
-                self.alias_nodes = self.alias_nodes.saturating_add(count(node));
+                let (nodes, levels) = size(node);
+                self.alias_nodes = self.alias_nodes.saturating_add(nodes);
                 if self.alias_nodes > ALIAS_NODES_MAX {
                     return Err(fault(place, format!("aliases add more than {ALIAS_NODES_MAX} values")));
+                }
+                // Each alias to an alias would go deeper by what it names.
+                if self.open.len() + levels > DEPTH_MAX {
+                    return Err(too_deep(place));
                 }
                 let node = node.clone();
                 self.put(node, 0)
             }
             Event::SequenceStart(anchor, _) => self.start(anchor, place, Content::List(Vec::new())),
             Event::MappingStart(anchor, _) => {
-                self.start(anchor, place, Content::Map { entries: Vec::new(), key: None })
+                self.start(anchor, place, Content::Map { entries: Vec::new(), places: HashMap::new(), key: None })
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(open) = self.open.pop() else { return Ok(()) };
                 let value = match open.content {
                     Content::List(items) => Value::List(items),
-                    Content::Map { entries, key: _ } => Value::Map(entries),
+                    Content::Map { entries, places: _, key: _ } => Value::Map(entries),
                 };
                 self.put(Node { place: open.place, value }, open.anchor)
             }
@@ -130,7 +142,7 @@ impl Builder<'_> {
 
     fn start(&mut self, anchor: usize, place: Place, content: Content) -> Result<(), Problem> {
         if self.open.len() >= DEPTH_MAX {
-            return Err(fault(place, format!("the file is nested deeper than {DEPTH_MAX} levels")));
+            return Err(too_deep(place));
         }
         self.open.push(Open { anchor, place, content });
         Ok(())
@@ -138,19 +150,27 @@ impl Builder<'_> {
 
     fn put(&mut self, node: Node, anchor: usize) -> Result<(), Problem> {
         if anchor != 0 {
-            self.anchors.push((anchor, node.clone()));
+            self.anchor_nodes = self.anchor_nodes.saturating_add(size(&node).0);
+            if self.anchor_nodes > ANCHOR_NODES_MAX {
+                let message = format!("anchors stand around more than {ANCHOR_NODES_MAX} values");
+                return Err(fault(node.place, message).hint("put an anchor (`&name`) only where an alias refers to it"));
+            }
+            self.anchors.insert(anchor, node.clone());
         }
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.root = Some(node),
             Some(Content::List(items)) => items.push(node),
-            Some(Content::Map { entries, key }) => match key.take() {
+            Some(Content::Map { entries, places, key }) => match key.take() {
                 None => *key = Some((key_text(&node)?, node.place)),
-                Some((name, key_place)) => match entries.iter().find(|entry| entry.key == name) {
+                Some((name, key_place)) => match places.get(&name) {
                     Some(first) => self.problems.push(
                         fault(key_place, format!("the key `{name}` stands twice"))
-                            .hint(format!("it stands in line {} already; keep one of them", first.key_place.line)),
+                            .hint(format!("it stands in line {} already; keep one of them", first.line)),
                     ),
-                    None => entries.push(Entry { key: name, key_place, node }),
+                    None => {
+                        places.insert(name.clone(), key_place);
+                        entries.push(Entry { key: name, key_place, node });
+                    }
                 },
             },
         }
@@ -202,12 +222,21 @@ impl Node {
     }
 }
 
-fn count(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::List(items) => items.iter().map(count).sum::<usize>(),
-        Value::Map(entries) => entries.iter().map(|entry| count(&entry.node)).sum::<usize>(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => 0,
+/// How many nodes there are, and how many levels of lists and maps.
+fn size(node: &Node) -> (usize, usize) {
+    let inner = |(nodes, levels): (usize, usize), child: &Node| {
+        let (more, deeper) = size(child);
+        (nodes + more, levels.max(deeper + 1))
+    };
+    match &node.value {
+        Value::List(items) => items.iter().fold((1, 1), inner),
+        Value::Map(entries) => entries.iter().map(|entry| &entry.node).fold((1, 1), inner),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => (1, 0),
     }
+}
+
+fn too_deep(place: Place) -> Problem {
+    fault(place, format!("the file is nested deeper than {DEPTH_MAX} levels"))
 }
 
 fn key_text(node: &Node) -> Result<String, Problem> {
@@ -267,6 +296,16 @@ mod tests {
         }
         let problem = tree(&laughs).0.unwrap_err();
         assert!(problem.message.contains("aliases"), "{problem}");
+        let mut deeper = format!("- &a0 {}{}\n", "[".repeat(50), "]".repeat(50));
+        for level in 1..20 {
+            deeper.push_str(&format!("- &a{level} {}*a{}{}\n", "[".repeat(50), level - 1, "]".repeat(50)));
+        }
+        assert!(tree(&deeper).0.unwrap_err().message.contains("deeper"));
+        let around: String = (0..60).map(|level| format!("&a{level} [")).collect();
+        let problem = tree(&format!("{around}{}", "x, ".repeat(50_000))).0.unwrap_err();
+        assert!(problem.message.contains("YAML"), "not closed, so nothing was kept: {problem}");
+        let closed = format!("{around}{}{}", "x, ".repeat(50_000), "]".repeat(60));
+        assert!(tree(&closed).0.unwrap_err().message.contains("anchors"));
     }
 
     #[test]
