@@ -7,6 +7,10 @@
 //! the schema does not have is a missing column, never quietly false. `has(row.x)` asks whether the row has a value that is not null,
 //! so that a producer who leaves nulls out and one who writes them mean the same.
 //!
+//! A macro goes over a list, a macro within a macro over its square, and nothing stops an evaluation that has begun: so how much an expression
+//! may multiply is counted when it is compiled, and bounds the row that it is evaluated over. The rows are foreign; the expression is
+//! the operator's own, and one that sets out to be costly can be.
+//!
 //! Nothing in here may panic or show a value of the row: errors travel into dead letters and logs.
 
 mod scan;
@@ -29,6 +33,16 @@ use super::problem::{Path, Problem};
 /// Characters of an expression.
 pub const WHEN_CHARS_MAX: usize = 4_096;
 
+/// Macros (`exists`, `map`, …) of an expression, wherever they stand.
+pub const MACROS_MAX: usize = 8;
+
+/// How often an expression may multiply what it reads: by a macro, or by putting one text into another again and again.
+const GROWTH_MAX: usize = 2;
+
+/// Bytes of JSON in the columns that an expression reads, by how often it multiplies them: half of them in a list and half in a text give some
+/// hundred megabytes at worst, or a few million steps.
+const ROW_BYTES_MAX: [usize; GROWTH_MAX + 1] = [usize::MAX, 32 * 1024, 1024];
+
 /// A compiled condition. Cheap to share; evaluating needs no lock.
 pub struct When {
     text: String,
@@ -36,6 +50,8 @@ pub struct When {
     row: Fields,
     profile: Fields,
     event: bool,
+    /// Up to [`GROWTH_MAX`].
+    growth: usize,
 }
 
 /// What an expression may ask about an event besides its row.
@@ -109,7 +125,17 @@ impl When {
         if let Some(problem) = scan.problem {
             return Err(problem);
         }
-        Ok(Self { text: text.to_owned(), program, row: scan.row, profile: scan.profile, event: scan.event })
+        if scan.macros > MACROS_MAX {
+            return Err(wrong(format!("the condition has {} macros, at most {MACROS_MAX} are possible", scan.macros))
+                .hint("move the decision into the transform: it may return null"));
+        }
+        let growth = scan.growth();
+        if growth > GROWTH_MAX {
+            return Err(wrong("the condition goes over lists within lists, or multiplies texts, more than twice")
+                .hint("move the decision into the transform: its time and memory are limited"));
+        }
+        let Scan { row, profile, event, .. } = scan;
+        Ok(Self { text: text.to_owned(), program, row, profile, event, growth })
     }
 
     pub fn text(&self) -> &str {
@@ -155,9 +181,15 @@ impl When {
     fn row(&self, row_json: &[u8], event: &EventFields<'_>) -> Result<Value, WhenError> {
         let mut json = serde_json::Deserializer::from_slice(row_json);
         let aliases = event.aliases.filter(|aliases| !aliases.is_empty());
-        let mut values =
+        let Read { mut values, bytes } =
             Columns { fields: &self.row, aliases }.deserialize(&mut json).map_err(|_| WhenError::NoObject)?;
         json.end().map_err(|_| WhenError::NoObject)?;
+        let bytes_max = ROW_BYTES_MAX.get(self.growth).copied().unwrap_or(0);
+        if bytes > bytes_max {
+            return Err(failed(format!(
+                "the columns that it reads have {bytes} bytes, and it may multiply at most {bytes_max}"
+            )));
+        }
         if let Some(aliases) = aliases {
             self.row.serve_aliases(&mut values, aliases);
         }
@@ -263,8 +295,15 @@ impl Columns<'_> {
     }
 }
 
+/// What was read of a row.
+struct Read {
+    values: HashMap<String, Value>,
+    /// Bytes of JSON that the values took.
+    bytes: usize,
+}
+
 impl<'de> DeserializeSeed<'de> for Columns<'_> {
-    type Value = HashMap<String, Value>;
+    type Value = Read;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -272,24 +311,25 @@ impl<'de> DeserializeSeed<'de> for Columns<'_> {
 }
 
 impl<'de> Visitor<'de> for Columns<'_> {
-    type Value = HashMap<String, Value>;
+    type Value = Read;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        let mut values = HashMap::new();
+        let mut read = Read { values: HashMap::new(), bytes: 0 };
         while let Some(name) = object.next_key::<std::borrow::Cow<'de, str>>()? {
             if self.wants(&name) {
                 let raw: &'de RawValue = object.next_value()?;
                 let json: serde_json::Value = serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?;
-                values.insert(name.into_owned(), value(json));
+                read.bytes += name.len() + raw.get().len();
+                read.values.insert(name.into_owned(), value(json));
             } else {
                 object.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(values)
+        Ok(read)
     }
 }
 

@@ -20,9 +20,21 @@ pub(super) struct Scan {
     pub profile: Fields,
     pub event: bool,
     pub problem: Option<Problem>,
+    /// Macros that go over a list.
+    pub macros: usize,
+    /// Macros around one another where most are, and around the place that is being looked at.
+    deepest: usize,
+    depth: usize,
+    /// Calls that may put a text into another one more than once.
+    growing: usize,
 }
 
 impl Scan {
+    /// How often the expression multiplies what it reads.
+    pub fn growth(&self) -> usize {
+        self.deepest + self.growing
+    }
+
     /// `local` are the variables of the macros around the expression (`items.exists(item, …)`).
     pub fn expression<'e>(&mut self, expression: &'e IdedExpr, local: &mut Vec<&'e str>) {
         match &expression.expr {
@@ -44,6 +56,9 @@ impl Scan {
             Expr::Comprehension(comprehension) => {
                 self.expression(&comprehension.iter_range, local);
                 self.expression(&comprehension.accu_init, local);
+                self.macros += 1;
+                self.depth += 1;
+                self.deepest = self.deepest.max(self.depth);
                 let before = local.len();
                 local.push(&comprehension.accu_var);
                 local.push(&comprehension.iter_var);
@@ -52,6 +67,7 @@ impl Scan {
                 self.expression(&comprehension.loop_step, local);
                 self.expression(&comprehension.result, local);
                 local.truncate(before);
+                self.depth -= 1;
             }
         }
     }
@@ -82,6 +98,9 @@ impl Scan {
             self.complain(wrong(format!("there is no function `{}`", call.func_name)).hint(
                 "known are size, contains, startsWith, endsWith, matches, has, exists, all, filter, map, int, double, string, lowerAscii, …",
             ));
+        }
+        if grows(call) {
+            self.growing += 1;
         }
         if let Some(target) = &call.target {
             self.expression(target, local);
@@ -133,6 +152,22 @@ impl Scan {
 
     fn complain(&mut self, problem: Problem) {
         self.problem.get_or_insert(problem);
+    }
+}
+
+/// Whether a call may make a text longer than it was, so that a chain of them multiplies it.
+fn grows(call: &CallExpr) -> bool {
+    let literal = |argument: &IdedExpr| match &argument.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner().len()),
+        _ => None,
+    };
+    match (call.func_name.as_str(), call.args.as_slice()) {
+        ("join", [separator, ..]) => literal(separator) != Some(0),
+        ("replace", [from, to, ..]) => match (literal(from), literal(to)) {
+            (Some(from), Some(to)) => to > from,
+            (Some(_) | None, _) => true,
+        },
+        _ => false,
     }
 }
 

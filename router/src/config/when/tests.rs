@@ -3,7 +3,7 @@ use tailwater_core::schema::Column;
 
 use super::*;
 
-const EVENT: EventFields<'static> = EventFields {
+pub(super) const EVENT: EventFields<'static> = EventFields {
     source: "ltv_scores",
     event_type: "ltv_scores",
     time: Timestamp::from_millis(1_772_352_000_000),
@@ -13,7 +13,7 @@ const EVENT: EventFields<'static> = EventFields {
     aliases: None,
 };
 
-fn schema(columns: &[&str]) -> Schema {
+pub(super) fn schema(columns: &[&str]) -> Schema {
     let column = |name: &&str| Column {
         name: (*name).to_owned(),
         data_type: "double".into(),
@@ -153,6 +153,28 @@ fn what_does_not_exist_is_found_when_compiling() {
 }
 
 #[test]
+fn what_multiplies_a_row_is_bounded_by_the_expression_and_by_the_row() {
+    let nested = |depth: usize| format!("{}true{}", "row.a.all(x, ".repeat(depth), ")".repeat(depth));
+    assert!(When::compile(&nested(2)).is_ok());
+    assert!(When::compile(&nested(3)).unwrap_err().message.contains("more than twice"));
+    assert!(When::compile(&vec![nested(1); 9].join(" && ")).unwrap_err().message.contains("9 macros"));
+    let squares = "row.a.replace('', row.a).replace('', row.a).replace('', row.a) == ''";
+    assert!(When::compile(squares).unwrap_err().message.contains("more than twice"));
+    assert!(When::compile("row.a.replace('-', ' ').replace('+', ' ').replace('.', ' ') == 'x'").is_ok());
+    let row = |items: usize| format!("{{\"a\":[{}]}}", vec!["1"; items].join(","));
+    for (expression, items, fits) in [
+        (nested(1), 1_000, true),
+        (nested(1), 100_000, false),
+        (nested(2), 100, true),
+        (nested(2), 1_000, false),
+        ("size(row.a) > 0".to_owned(), 100_000, true),
+    ] {
+        let answer = matches(&expression, &row(items));
+        assert_eq!(answer.is_ok(), fits, "{expression} on {items} items: {answer:?}");
+    }
+}
+
+#[test]
 fn only_the_columns_that_are_read_are_taken_from_the_row() {
     // A value that could not be read does not matter to a condition that does not read it.
     let when = When::compile("row.a == 1").unwrap();
@@ -168,7 +190,7 @@ fn conditions_are_shared_between_threads() {
     shared::<When>();
 }
 
-fn expression() -> impl Strategy<Value = String> {
+pub(super) fn expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("row.a".to_owned()),
         Just("row.b.c".to_owned()),
