@@ -21,6 +21,8 @@
 mod blocklist;
 mod decision;
 mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod key;
 mod limits;
 mod normalise;

@@ -29,6 +29,8 @@ mod cursor;
 mod encode;
 mod error;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod layout;
 mod log;
 mod options;

@@ -29,7 +29,7 @@ pub(super) struct JobTicket {
 }
 
 #[derive(Debug, Deserialize)]
-struct Job {
+pub(super) struct Job {
     data: JobData,
 }
 
@@ -48,10 +48,10 @@ struct JobAttributes {
 }
 
 #[derive(Debug, Deserialize)]
-struct ErrorPage {
+pub(super) struct ErrorPage {
     data: Vec<ErrorItem>,
     #[serde(default)]
-    links: Links,
+    pub links: Links,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,9 +68,9 @@ struct ErrorAttributes {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Links {
+pub(super) struct Links {
     #[serde(default)]
-    next: Option<String>,
+    pub next: Option<String>,
 }
 
 // === impl JobTicket ===
@@ -256,7 +256,7 @@ async fn import_errors(known: &JobTicket, session: &Session<'_>) -> Result<Vec<E
 }
 
 /// The cursor in the address of the next page. The address itself is not followed: credentials go to the configured host only.
-fn cursor_of(next: &str) -> Option<String> {
+pub(super) fn cursor_of(next: &str) -> Option<String> {
     let url = Url::parse(next).or_else(|_| Url::parse("https://next.invalid").and_then(|base| base.join(next))).ok()?;
     url.query_pairs().find(|(name, _)| name == "page[cursor]").map(|(_, cursor)| cursor.into_owned())
 }

@@ -37,7 +37,7 @@ struct Generations {
 }
 
 #[derive(Deserialize)]
-struct Page {
+pub(super) struct Page {
     data: Vec<Profile>,
 }
 

@@ -208,4 +208,6 @@ impl Destination for Klaviyo {
 const _: () = assert!(PROFILE_BYTES_MAX < requests::BULK_BYTES_MAX, "every profile fits into a job of its own");
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

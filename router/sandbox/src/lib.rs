@@ -38,6 +38,8 @@ mod schema;
 mod watchdog;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, BatchReport, ConsoleLevel, ConsoleLine, Headers, NonFinite, Output, Row, RowResult, Timing};

@@ -26,6 +26,8 @@ mod walk;
 pub mod when;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::io::Read as _;

@@ -9,7 +9,7 @@ use tailwater_core::{Code, code};
 use super::*;
 
 /// A right configuration on which the cases below make one change each.
-const RIGHT: &str = r#"version: 1
+pub(super) const RIGHT: &str = r#"version: 1
 workspace: winback
 kafka:
   brokers: ${env:KAFKA_BROKERS:-127.0.0.1:9092}

@@ -138,3 +138,6 @@ pub fn with_envelope(record: &Record, envelope: &Envelope<'_>) -> Record {
         record.headers.clone(),
     )
 }
+
+#[cfg(test)]
+pub(crate) mod fuzz;

@@ -448,6 +448,8 @@ fn part<'b>(rest: &mut &'b [u8]) -> Option<Option<&'b [u8]>> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::state::Store;

@@ -402,4 +402,6 @@ fn syntax(errors: &cel::ParseErrors) -> Problem {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@
 //! What cannot be resolved ends in `dlq.source.<source>`, and everything that ends here is noted in the ledger for all destinations.
 
 mod decode;
+#[cfg(test)]
+mod fuzz;
 mod identities;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! `tailwater tap`: prints the records of a topic as they are, with our own formats decoded.
 
 mod decode;
+#[cfg(test)]
+mod fuzz;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
