@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tailwater_core::Code;
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{self, Envelope};
+use tailwater_core::{Code, code};
 
 use crate::kafka::{Error, Outgoing, Producer, Record};
 
@@ -65,10 +65,18 @@ pub fn refused_at_source(code: Code, message: String) -> Vec<(String, Option<Vec
     ]
 }
 
-/// The reason of a record that its source could only announce.
+/// The reason of a record that its source could only announce. A code of a later version is one as well: without it the record, which has
+/// no value, would pass for a tombstone.
 pub fn refusal_of(record: &Record) -> Option<Reason> {
-    let code = Code::find(&header_text(record, SOURCE_CODE)?)?;
-    Some(Reason::new(code, header_text(record, SOURCE_MESSAGE).unwrap_or_default()))
+    let written = header_text(record, SOURCE_CODE)?;
+    let message = header_text(record, SOURCE_MESSAGE).unwrap_or_default();
+    Some(match Code::find(&written) {
+        Some(code) => Reason::new(code, message),
+        None => Reason::new(
+            code::DECODE_FAILED,
+            format!("its source refused it with the code {written:?}, which this version does not know: {message}"),
+        ),
+    })
 }
 
 /// The headers of a dead letter: the record's own first, then what is known about the failure. A header that the record

@@ -87,6 +87,7 @@ fn dead_letters() {
             assert_eq!((read.code.as_str(), read.message.as_str()), (code::DECODE_FAILED.as_str(), "not an object"));
         }
         let refusal = refusal_of(&record).map(|reason| reason.code);
+        assert_eq!(refusal.is_some(), header_text(&record, SOURCE_CODE).is_some(), "a refused record is no tombstone");
         let told = letters.map(|letter| {
             (letter.code.len(), letter.origin.is_some(), letter.event.is_some(), letter.attempts, letter.replays.min(3))
         });
