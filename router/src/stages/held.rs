@@ -279,7 +279,7 @@ pub fn find(
 ) -> Result<Option<Held>, state::Error> {
     let key = held_key(profile, false, record.offset);
     let Some(value) = store.get(lane, &key)? else { return Ok(None) };
-    Ok(decode(&record.topic, lane, key, &value))
+    waiting(store, &record.topic, lane, key, &value).map(Some)
 }
 
 /// Remembers the identifiers in use of a profile that waits.
