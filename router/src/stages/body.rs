@@ -2,13 +2,70 @@
 
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+/// What stands at several paths of a row, all found in one pass: rows are a kilobyte and more, and reading them is what costs.
+#[derive(Debug)]
+pub struct Values<'a, 'p> {
+    found: SmallVec<[Found<'a, 'p>; 8]>,
+}
+
+#[derive(Debug)]
+struct Found<'a, 'p> {
+    path: &'p str,
+    /// The first step of the path, and what comes after it.
+    head: &'p str,
+    tail: Option<&'p str>,
+    /// The value of the column that is named like the whole path.
+    whole: Option<&'a RawValue>,
+    /// The value of the column that the path leads into.
+    at_head: Option<&'a RawValue>,
+}
+
+// === impl Values ===
+
+impl<'a, 'p> Values<'a, 'p> {
+    /// Reads a row, and checks that it is one JSON object.
+    ///
+    /// # Errors
+    /// What is wrong, with line and column.
+    pub fn read(json: &'a [u8], paths: impl IntoIterator<Item = &'p str>) -> Result<Self, serde_json::Error> {
+        let found = paths.into_iter().map(|path| {
+            let (head, tail) = split(path);
+            Found { path, head, tail, whole: None, at_head: None }
+        });
+        let mut values = Self { found: found.collect() };
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        All(&mut values.found).deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(values)
+    }
+
+    /// The value at the path of this place, in the order in which the paths were given; as [`scalar`] has it.
+    ///
+    /// # Errors
+    /// None that [`Self::read`] has not found already.
+    pub fn scalar(&self, place: usize) -> Result<Option<String>, serde_json::Error> {
+        let Some(found) = self.found.get(place) else { return Ok(None) };
+        match (found.whole, found.at_head, found.tail) {
+            // A column whose own name holds the dots wins over a path.
+            (Some(whole), _, _) => text_of(whole.get()),
+            (None, Some(outer), Some(tail)) if outer.get().starts_with('{') => scalar(outer.get().as_bytes(), tail),
+            (None, Some(_) | None, _) => Ok(None),
+        }
+    }
+}
+
+fn split(path: &str) -> (&str, Option<&str>) {
+    path.split_once('.').map_or((path, None), |(head, tail)| (head, Some(tail)))
+}
 
 /// The JSON text at a path (`customer_id`, `contact.email`). `None` when it is absent; `null` is given as it stands.
 ///
 /// # Errors
 /// The text is no JSON object.
 pub fn find<'a>(json: &'a [u8], path: &str) -> Result<Option<&'a str>, serde_json::Error> {
-    let (head, tail) = path.split_once('.').map_or((path, None), |(head, tail)| (head, Some(tail)));
+    let (head, tail) = split(path);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     // A column whose own name holds the dots wins over a path.
     let mut whole = serde_json::Deserializer::from_slice(json);
@@ -24,6 +81,7 @@ pub fn find<'a>(json: &'a [u8], path: &str) -> Result<Option<&'a str>, serde_jso
     }
 }
 
+<<<<<<< HEAD
 /// Checks that the bytes are one JSON object, and text throughout: values that nobody asks for are passed over unread here, and would
 /// fail in V8 only, as if the transform were to blame.
 ///
@@ -36,13 +94,18 @@ pub fn check(json: &[u8]) -> Result<(), serde_json::Error> {
     deserializer.end()
 }
 
+=======
+>>>>>>> a0ed7ff (resolve: read a row once, and look schemas and positions up once)
 /// The value at a path as the text of an identifier, a time or a key: strings as they are, numbers and booleans as they are
 /// written. Null, absent values, objects and arrays have none.
 ///
 /// # Errors
 /// The text is no JSON object.
 pub fn scalar(json: &[u8], path: &str) -> Result<Option<String>, serde_json::Error> {
-    let Some(text) = find(json, path)? else { return Ok(None) };
+    find(json, path)?.map_or(Ok(None), text_of)
+}
+
+fn text_of(text: &str) -> Result<Option<String>, serde_json::Error> {
     match text.as_bytes().first() {
         Some(b'"') => serde_json::from_str(text).map(Some),
         Some(b'{' | b'[' | b'n') | None => Ok(None),
@@ -79,6 +142,72 @@ impl<'de> Visitor<'de> for Field<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+/// Looks for all paths at once.
+struct All<'f, 'a, 'p>(&'f mut [Found<'a, 'p>]);
+
+impl<'de> DeserializeSeed<'de> for All<'_, 'de, '_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for All<'_, 'de, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(wanted) = map.next_key_seed(Wanted(self.0))? {
+            if wanted.is_empty() {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value: &'de RawValue = map.next_value()?;
+            for (place, whole) in wanted {
+                if let Some(found) = self.0.get_mut(place) {
+                    *(if whole { &mut found.whole } else { &mut found.at_head }) = Some(value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says which paths a key serves: the place of each, and whether it is the whole of the path.
+struct Wanted<'f, 'a, 'p>(&'f [Found<'a, 'p>]);
+
+impl<'de> DeserializeSeed<'de> for Wanted<'_, '_, '_> {
+    type Value = SmallVec<[(usize, bool); 4]>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Wanted<'_, '_, '_> {
+    type Value = SmallVec<[(usize, bool); 4]>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        let mut wanted = SmallVec::new();
+        for (place, found) in self.0.iter().enumerate() {
+            if key == found.path {
+                wanted.push((place, true));
+            } else if found.tail.is_some() && key == found.head {
+                wanted.push((place, false));
+            }
+        }
+        Ok(wanted)
     }
 }
 
@@ -131,9 +260,32 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused() {
         for text in ["", "[]", "7", "{\"a\":1", "{\"a\":1} x", "{\"a\":}"] {
-            assert!(check(text.as_bytes()).is_err(), "{text}");
+            assert!(Values::read(text.as_bytes(), ["a"]).is_err(), "{text}");
         }
+        assert!(Values::read(ROW, []).is_ok());
+    }
+
+    #[test]
+    fn one_pass_finds_what_single_looks_find() {
+        let paths =
+            ["id", "contact.email", "a.b", "escaped", "gone", "contact", "contact.phone", "absent", "id", "id.x"];
+        let rows: [&[u8]; 4] = [
+            ROW,
+            br#"{"id": 1, "id": 2, "contact": {"email": 1}, "contact": {"email": 2}}"#,
+            br#"{"a": {"b": 1}, "a.b": null, "contact": "text", "id": true}"#,
+            b"{}",
+        ];
+        for row in rows {
+            let values = Values::read(row, paths).unwrap();
+            for (place, path) in paths.into_iter().enumerate() {
+                assert_eq!(values.scalar(place).unwrap(), scalar(row, path).unwrap(), "{path}");
+            }
+            assert_eq!(values.scalar(paths.len()).unwrap(), None);
+        }
+<<<<<<< HEAD
         assert!(check(b"{\"a\":1,\"b\":\"\xff\"}").is_err(), "a value that is no text, wherever it stands");
         assert!(check(ROW).is_ok());
+=======
+>>>>>>> a0ed7ff (resolve: read a row once, and look schemas and positions up once)
     }
 }

@@ -349,9 +349,12 @@ impl Store {
             }
             keys.sort_unstable();
             keys.dedup();
-            for key in keys {
-                let value = partition.overlay.get(&key).and_then(Option::as_deref);
-                producer.send_tracked(&Outgoing::to(&self.topic).partition(*number).key(&key).value(value))?;
+            let mut keys = keys.iter().peekable();
+            while let Some(key) = keys.next() {
+                let value = partition.overlay.get(key).and_then(Option::as_deref);
+                let outgoing = Outgoing::to(&self.topic).partition(*number).key(key).value(value);
+                // A partition's records are written in order: where the last one stands is where all of them end.
+                if keys.peek().is_some() { producer.send(&outgoing)? } else { producer.send_tracked(&outgoing)? }
             }
         }
         Ok(())

@@ -71,11 +71,11 @@ fn read<'r>(
     source: &Source,
     workspace: &str,
 ) -> Result<Decoded<'r>, serde_json::Error> {
-    body::check(value)?;
+    let row = Row::read(value, source)?;
     let mut change = envelope.change;
     // A row of our own sources says in its header what it is. A header with another position was added by a replay.
     if !matches!(envelope.position, Some(SourcePosition::Table { .. }))
-        && let Some(kind) = body::scalar(value, "_change_type")?
+        && let Some(kind) = row.change_type()?
     {
         change = match kind.as_str() {
             "insert" => ChangeKind::Insert,
@@ -96,18 +96,18 @@ fn read<'r>(
         };
     }
     let mut identifiers = Identifiers::new();
-    for (index, (path, _)) in source.identifiers.iter().enumerate() {
-        if let Some(text) = body::scalar(value, path)? {
+    for index in 0..source.identifiers.len() {
+        if let Some(text) = row.identifier(index)? {
             identifiers.push((index, text));
         }
     }
     let position = envelope.position.unwrap_or(SourcePosition::Log(record.coordinates()));
-    let event_id = match event_id(record, value, &envelope, source, workspace, &position, change)? {
+    let event_id = match event_id(record, &row, &envelope, source, workspace, &position, change)? {
         Ok(id) => id,
         Err(reason) => return Ok(Decoded::Reject(reason)),
     };
     let time = match &source.event_time {
-        Some(path) => body::scalar(value, path)?.and_then(|text| time_of(&text)),
+        Some(_) => row.event_time()?.and_then(|text| time_of(&text)),
         None => dead_letter::header_text(record, "ce_time").and_then(|text| Timestamp::parse(&text)),
     };
     let known = if envelope.time == Timestamp::default() { record.timestamp } else { envelope.time };
@@ -121,9 +121,44 @@ fn read<'r>(
     })))
 }
 
+/// What resolve reads of a row, found in one pass. The paths stand in this order: the identifiers, then these.
+struct Row<'r, 's> {
+    values: body::Values<'r, 's>,
+    identifiers: usize,
+}
+
+impl<'r, 's> Row<'r, 's> {
+    fn read(value: &'r [u8], source: &'s Source) -> Result<Self, serde_json::Error> {
+        let id = match &source.kind {
+            SourceKind::Events { id } => id.as_deref(),
+            SourceKind::State => None,
+        };
+        // A path that the source does not have holds its place with an empty name, and is not asked for.
+        let others = ["_change_type", source.event_time.as_deref().unwrap_or_default(), id.unwrap_or_default()];
+        let paths = source.identifiers.iter().map(|(path, _)| path.as_str()).chain(others);
+        Ok(Self { values: body::Values::read(value, paths)?, identifiers: source.identifiers.len() })
+    }
+
+    fn identifier(&self, index: usize) -> Result<Option<String>, serde_json::Error> {
+        self.values.scalar(index)
+    }
+
+    fn change_type(&self) -> Result<Option<String>, serde_json::Error> {
+        self.values.scalar(self.identifiers)
+    }
+
+    fn event_time(&self) -> Result<Option<String>, serde_json::Error> {
+        self.values.scalar(self.identifiers + 1)
+    }
+
+    fn id(&self) -> Result<Option<String>, serde_json::Error> {
+        self.values.scalar(self.identifiers + 2)
+    }
+}
+
 fn event_id(
     record: &Record,
-    value: &[u8],
+    row: &Row<'_, '_>,
     envelope: &Envelope<'_>,
     source: &Source,
     workspace: &str,
@@ -131,7 +166,7 @@ fn event_id(
     change: ChangeKind,
 ) -> Result<Result<EventId, Reason>, serde_json::Error> {
     let own = match &source.kind {
-        SourceKind::Events { id: Some(path) } => match body::scalar(value, path)? {
+        SourceKind::Events { id: Some(path) } => match row.id()? {
             Some(id) => Some(id),
             None => {
                 let message = format!(

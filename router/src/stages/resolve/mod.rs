@@ -12,6 +12,7 @@ mod fuzz;
 mod identities;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::{End, Stage};
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
-use tailwater_core::{Coordinates, SourcePosition, code};
+use tailwater_core::{SchemaId, SourcePosition, code};
 use tailwater_identity::{Decision, Incoming, Resolution, Resolver};
 use tracing::{debug, info, warn};
 
@@ -78,14 +79,36 @@ struct Session<'a> {
     store: Store,
     ledger: Ledger,
     /// The sources by their topic.
-    sources: BTreeMap<String, &'a Source>,
+    sources: BTreeMap<String, Input<'a>>,
+    /// The topic of what is resolved.
+    resolved: String,
+    /// Where each partition of a table's rows stands; known of those that rows came from.
+    applied: BTreeMap<Partition, Applied>,
     reader: Reader,
+}
+
+/// The position of the last row that was applied of a partition.
+struct Applied {
+    position: Option<TablePosition>,
+    /// It has moved since it was written.
+    moved: bool,
+}
+
+/// Generation, version and ordinal of a table's row.
+type TablePosition = (u32, u64, u64);
+
+/// A source, and the schema that the configuration declares for it.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    source: &'a Source,
+    declared: Option<SchemaId>,
 }
 
 /// An event on its way through a batch.
 struct Pending<'r> {
     record: &'r Record,
     source: &'r Source,
+    declared: Option<SchemaId>,
     event: Box<Event<'r>>,
 }
 
@@ -106,8 +129,10 @@ impl<'a> Session<'a> {
                 .config
                 .sources
                 .values()
-                .map(|source| (topics::input_topic(names, source), source))
+                .map(|source| (topics::input_topic(names, source), Input { source, declared: declared(source) }))
                 .collect(),
+            resolved: names.resolved(),
+            applied: BTreeMap::new(),
             reader: Reader::connect(kafka)?,
         };
         session.store.restore(&[0], &|| heartbeat.tick())?;
@@ -117,11 +142,10 @@ impl<'a> Session<'a> {
 
     /// Schemas that the configuration declares must be known before the first row that is held against them.
     fn announce_declared_schemas(&mut self) -> Result<(), Error> {
-        for source in self.sources.values() {
+        for Input { source, declared } in self.sources.values() {
             if let SourceInput::Kafka(kafka) = &source.input
-                && let Some(schema) = &kafka.schema
+                && let (Some(schema), Some(id)) = (&kafka.schema, *declared)
             {
-                let id = schema.id(&source.name);
                 if self.shared.schemas.get(id)?.is_none() {
                     let record = schemas::first_record(&source.name, schema);
                     schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
@@ -181,7 +205,7 @@ impl<'a> Session<'a> {
         // Delta sources write in transactions; what other producers do is not known.
         let ours = |topic: &str| {
             self.producer.is_transactional()
-                && self.sources.get(topic).is_some_and(|source| matches!(source.input, SourceInput::Delta(_)))
+                && self.sources.get(topic).is_some_and(|input| matches!(input.source.input, SourceInput::Delta(_)))
         };
         let starts = self.consumer.starts(&all, ours)?;
         self.consumer.assigned(&starts)?;
@@ -214,13 +238,13 @@ impl<'a> Session<'a> {
         let workspace = self.shared.config.workspace.clone();
         let mut pending = Vec::with_capacity(records.len());
         for record in records {
-            let Some(source) = self.sources.get(&*record.topic).copied() else { continue };
+            let Some(Input { source, declared }) = self.sources.get(&*record.topic).copied() else { continue };
             match decode::decode(record, source, &workspace) {
                 Decoded::Event(event) => {
                     if self.is_repeat(record, &event)? {
                         self.end(record, End::Skipped, code::SOURCE_REPEAT.as_str());
                     } else {
-                        pending.push(Pending { record, source, event });
+                        pending.push(Pending { record, source, declared, event });
                     }
                 }
                 Decoded::Skip(reason) => self.end(record, End::Skipped, reason.code.as_str()),
@@ -309,7 +333,7 @@ impl<'a> Session<'a> {
             sequence: resolution.sequence,
             change: event.change,
             before: read.before,
-            schema: read.schema,
+            schema: read.schema.or(one.declared),
             previous_schema: read.previous_schema,
             profile: Some(resolution.profile),
             backfill: read.backfill,
@@ -320,12 +344,6 @@ impl<'a> Session<'a> {
             unknown: read.unknown.iter().copied().collect(),
             ..Envelope::default()
         };
-        if envelope.schema.is_none()
-            && let SourceInput::Kafka(kafka) = &one.source.input
-            && let Some(schema) = &kafka.schema
-        {
-            envelope.schema = Some(schema.id(&one.source.name));
-        }
         envelope
             .identifiers
             .extend(resolution.identifiers.iter().map(|value| Identifier { kind: &value.kind, value: &value.value }));
@@ -337,11 +355,10 @@ impl<'a> Session<'a> {
         }
         header.clear();
         envelope.encode(header);
-        let topic = self.shared.names.resolved();
         let lane = self.lane(resolution.profile);
         let key = resolution.profile.to_string();
         let outgoing =
-            Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(one.record.value()).envelope(header);
+            Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).value(one.record.value()).envelope(header);
         match self.producer.send(&outgoing) {
             Err(crate::kafka::Error::TooLarge { bytes, topic }) => {
                 let message =
@@ -359,12 +376,12 @@ impl<'a> Session<'a> {
     /// A merge is told to both lanes before the event that caused it: the absorbed profile's lane gets the fence, the
     /// survivor's the hold.
     fn announce(&mut self, merge: &Merge, workspace: &str) -> Result<(), Error> {
-        let topic = self.shared.names.resolved();
         for (profile, role) in [(merge.absorbed, Role::Fence(*merge)), (merge.survivor, Role::Hold(*merge))] {
             let header = Envelope { workspace, profile: Some(profile), role, ..Envelope::default() }.to_bytes();
             let lane = self.lane(profile);
             let key = profile.to_string();
-            self.producer.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
+            let outgoing = Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).envelope(&header);
+            self.producer.send(&outgoing)?;
             if matches!(role, Role::Fence(_)) {
                 failpoint::hit_after("merge.announced", || self.producer.acknowledged())?;
             }
@@ -386,15 +403,38 @@ impl<'a> Session<'a> {
         if event.envelope.replay.is_some() || failpoint::bug("bug.dedupe_off") {
             return Ok(false);
         }
-        let key = position_key(&record.coordinates());
         let position = (generation, version, ordinal);
+<<<<<<< HEAD
         let last: Option<(u32, u64, u64)> = self.store.get_json(0, &key, "the position that was applied last")?;
         if last.is_some_and(|last| position <= last) {
+=======
+        let partition: Partition = (Arc::clone(&record.topic), record.partition);
+        let applied = match self.applied.entry(partition) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let bytes = self.store.get(0, &position_key(&record.topic, record.partition))?;
+                let position = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                unknown.insert(Applied { position, moved: false })
+            }
+        };
+        if applied.position.is_some_and(|last| position <= last) {
+>>>>>>> a0ed7ff (resolve: read a row once, and look schemas and positions up once)
             return Ok(true);
         }
-        // Three numbers into memory: serialising them has no way to fail.
-        self.store.put(0, key, Some(serde_json::to_vec(&position).unwrap_or_default()))?;
+        *applied = Applied { position: Some(position), moved: true };
         Ok(false)
+    }
+
+    /// Writes the positions that have moved, one for each partition and batch.
+    fn keep_positions(&mut self) -> Result<(), Error> {
+        for ((topic, partition), applied) in &mut self.applied {
+            if std::mem::take(&mut applied.moved) {
+                // Three numbers into memory: serialising them has no way to fail.
+                let value = serde_json::to_vec(&applied.position).unwrap_or_default();
+                self.store.put(0, position_key(topic, *partition), Some(value))?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes an end that holds for every destination.
@@ -424,6 +464,7 @@ impl<'a> Session<'a> {
     }
 
     fn commit(&mut self, records: &[Record], lease: &Lease) -> Result<(), Error> {
+        self.keep_positions()?;
         self.store.produce(&mut self.producer)?;
         self.ledger.produce(&mut self.producer)?;
         failpoint::hit_after("resolve.produced", || self.producer.acknowledged())?;
@@ -449,10 +490,17 @@ impl<'a> Session<'a> {
     }
 }
 
-fn position_key(at: &Coordinates<'_>) -> Vec<u8> {
+fn declared(source: &Source) -> Option<SchemaId> {
+    match &source.input {
+        SourceInput::Kafka(kafka) => kafka.schema.as_ref().map(|schema| schema.id(&source.name)),
+        SourceInput::Delta(_) => None,
+    }
+}
+
+fn position_key(topic: &str, partition: i32) -> Vec<u8> {
     let mut key = vec![POSITION];
-    key.extend_from_slice(at.topic.as_bytes());
+    key.extend_from_slice(topic.as_bytes());
     key.push(0);
-    key.extend_from_slice(&at.partition.to_be_bytes());
+    key.extend_from_slice(&partition.to_be_bytes());
     key
 }
