@@ -7,7 +7,7 @@ SHELL := bash
 # Features are resolved over the whole workspace, so that the binary and the tests share one build (docs/adr/0002).
 BUILD := cargo build --locked --workspace --bin tailwater
 
-.PHONY: help demo test chaos chaos-proof build fmt lint docs-check chart deny clean
+.PHONY: help demo test chaos chaos-proof bench fuzz build fmt lint docs-check chart deny clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ chaos: ## faults against the real program, and what the vendor saw; SEED=… MIN
 chaos-proof: ## the same with each of five planted defects: does the run notice?
 	@deploy/setup.sh --tests
 	@SEED='$(SEED)' MINUTES='$(MINUTES)' RATE='$(RATE)' deploy/checks/chaos.sh --proof
+
+bench: ## release build, then measure everything beside its limit; ONLY=route runs one part
+	@deploy/setup.sh
+	@deploy/checks/bench.sh $(ONLY)
 
 build: ## build the binary (target/debug/tailwater)
 	@deploy/setup.sh

@@ -4,8 +4,13 @@ use std::process::ExitCode;
 
 use tailwater::cli;
 
+#[cfg(not(feature = "alloc-metrics"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(feature = "alloc-metrics")]
+#[global_allocator]
+static ALLOCATOR: cap::Cap<mimalloc::MiMalloc> = cap::Cap::new(mimalloc::MiMalloc, usize::MAX);
 
 fn main() -> ExitCode {
     // On the main thread and before any other thread exists: V8 hands its right to its tables down to threads made afterwards only.
@@ -15,5 +20,7 @@ fn main() -> ExitCode {
         cli::start_logging(&arguments)?;
         cli::dispatch(&arguments)
     });
+    #[cfg(feature = "alloc-metrics")]
+    tracing::info!(allocated_bytes = ALLOCATOR.total_allocated(), "the process ends");
     exit.into()
 }

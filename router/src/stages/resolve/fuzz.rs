@@ -142,7 +142,7 @@ fn told(record: &Record, source: &Source) -> (u8, &'static str, usize, bool) {
 
 /// Reads a body in both ways; what both understand they must understand alike.
 fn agrees_with_a_tree(input: &[u8]) -> u8 {
-    let checked = body::check(input);
+    let checked = body::Values::read(input, []);
     // A name of the tree's own, under which it hides numbers, means something else to it.
     if depth(input) > DEPTH_MAX || input.windows(12).any(|part| part == b"$serde_json:") {
         for path in PATHS {
@@ -155,7 +155,7 @@ fn agrees_with_a_tree(input: &[u8]) -> u8 {
     if tree.is_none() && input.contains(&b'\\') {
         return 4;
     }
-    assert_eq!(checked.is_ok(), tree.is_some(), "one reader takes it and the other does not: {checked:?}, {tree:?}");
+    assert_eq!(checked.is_ok(), tree.is_some(), "one reader takes it and the other does not: {:?}, {tree:?}", checked.err());
     let Some(tree) = tree else { return 0 };
     let names = tree.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).take(8);
     for path in PATHS.iter().copied().chain(names) {

@@ -404,21 +404,16 @@ impl<'a> Session<'a> {
             return Ok(false);
         }
         let position = (generation, version, ordinal);
-<<<<<<< HEAD
-        let last: Option<(u32, u64, u64)> = self.store.get_json(0, &key, "the position that was applied last")?;
-        if last.is_some_and(|last| position <= last) {
-=======
         let partition: Partition = (Arc::clone(&record.topic), record.partition);
         let applied = match self.applied.entry(partition) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
-                let bytes = self.store.get(0, &position_key(&record.topic, record.partition))?;
-                let position = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                let key = position_key(&record.topic, record.partition);
+                let position = self.store.get_json(0, &key, "the position that was applied last")?;
                 unknown.insert(Applied { position, moved: false })
             }
         };
         if applied.position.is_some_and(|last| position <= last) {
->>>>>>> a0ed7ff (resolve: read a row once, and look schemas and positions up once)
             return Ok(true);
         }
         *applied = Applied { position: Some(position), moved: true };
