@@ -41,6 +41,10 @@ fmt: ## format the code
 lint: ## clippy over everything, warnings are errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
+fuzz: ## throw inputs at every reader of foreign bytes; MINUTES=5 for each, TARGET=part of a name for some
+	@deploy/setup.sh
+	@deploy/checks/fuzz.sh $$(($(or $(MINUTES),5) * 60)) '$(TARGET)'
+
 docs-check: ## are the pages true: links, error codes, generated reference
 	@deploy/checks/docs.sh
 

@@ -76,8 +76,8 @@ fn one(kind: &Kind, run: &mut Run, report: &mut Report) {
         limits.push(bare(kind, &workspace, vendor.simulator(), &sent));
     }
     let of = |speeds: &[Speed], which: fn(&Speed) -> f64| median(speeds.iter().map(which));
-    let (wall, processor): (fn(&Speed) -> f64, fn(&Speed) -> f64) =
-        (|speed| speed.per_second, |speed| speed.per_processor_second);
+    let wall = |speed: &Speed| speed.per_second;
+    let processor = |speed: &Speed| speed.per_processor_second;
     report.add(Figure::new("send", kind.what, "deliveries/s", of(&ours, wall)).beside(of(&limits, wall)));
     report.add(Figure::new("send", kind.what, "deliveries/CPU-s", of(&ours, processor)).beside(of(&limits, processor)));
 }

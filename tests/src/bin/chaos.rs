@@ -71,6 +71,7 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
     text.parse().unwrap_or_else(|_| usage(&format!("{text} is no number that fits here")))
 }
 
+#[allow(clippy::disallowed_methods, reason = "nothing has been started yet that would have to end in order")]
 fn usage(problem: &str) -> ! {
     eprintln!("{problem}\n\n{HELP}");
     std::process::exit(2)

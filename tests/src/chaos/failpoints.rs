@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::fleet::Role;
 
 /// The failpoint, the roles that can reach it, and how often it may be passed before it acts: rare places act at once.
-const ALL: &[(&str, &[Role], u32)] = &[
+const ALL: &[(&str, &[Role], usize)] = &[
     ("resolve.produced", &[Role::Resolve], 40),
     ("resolve.committed", &[Role::Resolve], 40),
     ("merge.announced", &[Role::Resolve], 10),
@@ -56,7 +56,7 @@ impl Failpoints {
             return String::new();
         };
         *self.armed.entry(name).or_insert(0) += 1;
-        let after = 1 + (draw * f64::from(*upto)) as u32;
+        let after = 1 + super::place(draw, *upto);
         format!("{name}={after}:crash")
     }
 

@@ -266,7 +266,7 @@ impl Fleet {
 
     pub fn pick(&self, wanted: impl Fn(&Member) -> bool, draw: f64) -> Option<usize> {
         let found: Vec<usize> = (0..self.members.len()).filter(|index| wanted(&self.members[*index])).collect();
-        found.get((draw * found.len() as f64) as usize).copied()
+        found.get(super::place(draw, found.len())).copied()
     }
 }
 

@@ -21,3 +21,13 @@ pub mod proxy;
 pub mod receiver;
 pub mod run;
 pub mod workload;
+
+/// One of `count` places, for a draw between 0 and 1.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a product of two numbers that are not negative, and the counts here are far below what a float holds exactly"
+)]
+pub fn place(draw: f64, count: usize) -> usize {
+    ((draw * count as f64) as usize).min(count.saturating_sub(1))
+}

@@ -179,9 +179,9 @@ impl Nemesis {
                 let how = if kind == Kind::BrokerKill { "kill -9" } else { "stop" };
                 self.tell(&format!("broker {how}, {:.1} s", away.as_secs_f64()));
                 if kind == Kind::BrokerKill {
-                    targets.broker.kill()
+                    targets.broker.kill();
                 } else {
-                    targets.broker.stop()
+                    targets.broker.stop();
                 }
                 std::thread::sleep(away);
                 targets.broker.start();

@@ -178,7 +178,7 @@ pub fn run(options: &Options) -> Report {
             // After a long fault what was missed is not made up for at once.
             drawn = drawn.max(until - options.rate);
             while drawn < until {
-                feed.write(&workload.next());
+                feed.write(&workload.draw());
                 drawn += 1.0;
             }
         } else {

@@ -68,7 +68,7 @@ impl Workload {
     }
 
     /// The next row of anybody.
-    pub fn next(&mut self) -> Row {
+    pub fn draw(&mut self) -> Row {
         let count = u32::try_from(self.people.len()).unwrap_or(u32::MAX);
         let number = self.random.random_range(0..count);
         if self.random.random_bool(0.25) { self.score(number) } else { self.activity(number) }
@@ -124,7 +124,7 @@ impl Workload {
         let draw: f64 = self.random.random();
         let choice: f64 = self.random.random();
         let person = self.person(number);
-        let pick = |count: usize| ((choice * count as f64) as usize).min(count.saturating_sub(1));
+        let pick = |count: usize| super::place(choice, count);
         let open = person.unlinked.len();
         let named = if !person.has_email && draw < 0.3 {
             Named { customer: true, device: None, email: true }
@@ -140,7 +140,11 @@ impl Workload {
             // Signing in: the device's profile and the customer's become one.
             Named { customer: true, device: Some(person.unlinked[pick(open)].number), email: false }
         } else if draw < 0.80 && person.devices > 0 {
-            Named { customer: false, device: Some(1 + pick(person.devices as usize) as u32), email: false }
+            Named {
+                customer: false,
+                device: Some(1 + u32::try_from(pick(person.devices as usize)).unwrap_or(0)),
+                email: false,
+            }
         } else {
             Named { customer: true, device: None, email: draw > 0.95 }
         };
@@ -234,7 +238,7 @@ mod tests {
     fn a_seed_always_draws_the_same_rows() {
         let draw = |seed| {
             let mut workload = Workload::new(seed, 50);
-            (0..500).map(|_| workload.next().value).collect::<Vec<_>>()
+            (0..500).map(|_| workload.draw().value).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
@@ -244,7 +248,7 @@ mod tests {
     fn few_rows_are_left_waiting_after_the_closing_ones_and_each_is_a_device_that_nobody_signed_in_on() {
         let mut workload = Workload::new(1, 100);
         for _ in 0..10_000 {
-            workload.next();
+            workload.draw();
         }
         assert!(workload.held().len() > 100, "merges have something to hand over");
         workload.closing();

@@ -135,7 +135,7 @@ fn when() {
                 assert_eq!(problem.code, code::CONFIG_EXPRESSION);
                 assert!(!problem.message.is_empty());
                 let kind: String =
-                    problem.message.chars().filter(|letter| letter.is_ascii_alphabetic()).take(40).collect();
+                    problem.message.chars().filter(char::is_ascii_alphabetic).take(40).collect();
                 return effect(kind);
             }
         };

@@ -32,8 +32,11 @@ const TOKENS: &[&str] = &[
     "\x01",
 ];
 
+/// Names and values, as a record has them.
+type Headers = Vec<(String, Option<Vec<u8>>)>;
+
 /// The headers of an input, line by line (`name: value`, or `name` without one), up to an empty line; and what follows it, the header `tw`.
-pub(crate) fn headers(input: &[u8]) -> (Vec<(String, Option<Vec<u8>>)>, Option<&[u8]>) {
+pub(crate) fn headers(input: &[u8]) -> (Headers, Option<&[u8]>) {
     let cut = input.windows(2).position(|pair| pair == b"\n\n");
     let (lines, rest) = match cut {
         Some(at) => (&input[..at], Some(&input[at + 2..])),

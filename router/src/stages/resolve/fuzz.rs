@@ -155,7 +155,12 @@ fn agrees_with_a_tree(input: &[u8]) -> u8 {
     if tree.is_none() && input.contains(&b'\\') {
         return 4;
     }
-    assert_eq!(checked.is_ok(), tree.is_some(), "one reader takes it and the other does not: {:?}, {tree:?}", checked.err());
+    assert_eq!(
+        checked.is_ok(),
+        tree.is_some(),
+        "one reader takes it and the other does not: {:?}, {tree:?}",
+        checked.err()
+    );
     let Some(tree) = tree else { return 0 };
     let names = tree.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).take(8);
     for path in PATHS.iter().copied().chain(names) {

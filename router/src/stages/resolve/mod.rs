@@ -145,11 +145,10 @@ impl<'a> Session<'a> {
         for Input { source, declared } in self.sources.values() {
             if let SourceInput::Kafka(kafka) = &source.input
                 && let (Some(schema), Some(id)) = (&kafka.schema, *declared)
+                && self.shared.schemas.get(id)?.is_none()
             {
-                if self.shared.schemas.get(id)?.is_none() {
-                    let record = schemas::first_record(&source.name, schema);
-                    schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
-                }
+                let record = schemas::first_record(&source.name, schema);
+                schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
             }
         }
         Ok(self.producer.commit_without_offsets()?)
