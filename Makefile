@@ -7,7 +7,7 @@ SHELL := bash
 # Features are resolved over the whole workspace, so that the binary and the tests share one build (docs/adr/0002).
 BUILD := cargo build --locked --workspace --bin tailwater
 
-.PHONY: help demo test chaos chaos-proof build fmt lint docs-check chart deny clean
+.PHONY: help demo test chaos chaos-proof build fmt lint fuzz docs-check chart deny clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ fmt: ## format the code
 
 lint: ## clippy over everything, warnings are errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fuzz: ## throw inputs at every reader of foreign bytes; MINUTES=5 for each, TARGET=part of a name for some
+	@deploy/setup.sh
+	@deploy/checks/fuzz.sh $$(($(or $(MINUTES),5) * 60)) '$(TARGET)'
 
 docs-check: ## are the pages true: links, error codes, generated reference
 	@deploy/checks/docs.sh

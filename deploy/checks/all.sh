@@ -55,5 +55,6 @@ export TAILWATER_ROOT=$root
 printf '== Kafka: %s\n' "$TAILWATER_TEST_BROKERS"
 
 step tests cargo test --locked --workspace --no-fail-fast
+step fuzz deploy/checks/fuzz.sh 15
 # Faults last: the run has a broker of its own, and builds the binary a second time, with its failpoints.
 step chaos deploy/checks/chaos.sh
