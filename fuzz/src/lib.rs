@@ -14,6 +14,7 @@
 //! Nothing of the product depends on this crate, and it depends on nothing of the product.
 
 mod budget;
+mod clock;
 mod last;
 mod minimise;
 mod mutate;
@@ -41,6 +42,12 @@ pub fn effect(of: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()
+}
+
+/// What the calling thread has worked since some fixed moment, whatever else the machine does: for bounds on time that hold on a busy one.
+/// Only differences mean something.
+pub fn worked() -> std::time::Duration {
+    clock::ThreadTime::of_this_thread().now()
 }
 
 /// A generator from a strategy of proptest.

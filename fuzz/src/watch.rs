@@ -1,62 +1,78 @@
 //! Ends the process when an input does not end: nothing can stop a thread that runs for ever, and a test that hangs says nothing.
 
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// When an input has not ended after this time, it never will. Half a minute beyond what the busiest machine needs.
-const HANG: Duration = Duration::from_secs(60);
+use crate::clock::ThreadTime;
+
+/// When an input has not ended after so much processor time, it never will.
+const HANG: Duration = Duration::from_secs(20);
 
 /// How often it looks.
 const TICK: Duration = Duration::from_secs(2);
 
 /// No input is being tried.
-const IDLE: u64 = u64::MAX;
+const IDLE: u64 = 0;
 /// The target is through.
-const ENDED: u64 = u64::MAX - 1;
+const ENDED: u64 = u64::MAX;
 
 pub(crate) struct Watch {
-    /// When the input was begun, in milliseconds since `start`; or one of the two above.
-    begun: Arc<AtomicU64>,
-    start: Instant,
+    /// The number of the input that is being tried, counted from 1; or one of the two above.
+    current: Arc<AtomicU64>,
+    inputs: Cell<u64>,
+    /// Of the thread that tries them.
+    clock: ThreadTime,
     thread: JoinHandle<()>,
 }
 
 impl Watch {
-    /// `last` is where the input stands.
+    /// Watches over the calling thread. `last` is where the input stands.
     pub fn start(target: &str, last: &Path) -> Self {
-        let (start, begun) = (Instant::now(), Arc::new(AtomicU64::new(IDLE)));
-        let (watched, target, last) = (Arc::clone(&begun), target.to_owned(), last.to_owned());
-        let thread = std::thread::spawn(move || watch(start, &watched, &target, &last));
-        Self { begun, start, thread }
+        let (current, clock) = (Arc::new(AtomicU64::new(IDLE)), ThreadTime::of_this_thread());
+        let (watched, worked, target, last) = (Arc::clone(&current), clock.clone(), target.to_owned(), last.to_owned());
+        let thread = std::thread::spawn(move || watch(&watched, &worked, &target, &last));
+        Self { current, inputs: Cell::new(IDLE), clock, thread }
     }
 
     pub fn begin(&self) {
-        self.begun.store(millis(self.start), Ordering::Relaxed);
+        self.inputs.set(self.inputs.get() + 1);
+        self.current.store(self.inputs.get(), Ordering::Relaxed);
     }
 
     pub fn finish(&self) {
-        self.begun.store(IDLE, Ordering::Relaxed);
+        self.current.store(IDLE, Ordering::Relaxed);
+    }
+
+    pub fn clock(&self) -> &ThreadTime {
+        &self.clock
     }
 }
 
 /// However the target ends, by a panic too.
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.begun.store(ENDED, Ordering::Relaxed);
+        self.current.store(ENDED, Ordering::Relaxed);
         self.thread.thread().unpark();
     }
 }
 
-fn watch(start: Instant, begun: &AtomicU64, target: &str, last: &PathBuf) {
+fn watch(current: &AtomicU64, worked: &ThreadTime, target: &str, last: &Path) {
+    // The input that was met last, and what the thread had worked then.
+    let (mut met, mut since) = (IDLE, Duration::ZERO);
     loop {
-        match begun.load(Ordering::Relaxed) {
+        match current.load(Ordering::Relaxed) {
             ENDED => return,
-            IDLE => {}
-            since if Duration::from_millis(millis(start).saturating_sub(since)) > HANG => end(target, last),
-            _ => {}
+            IDLE => met = IDLE,
+            same if same == met => {
+                if worked.now().saturating_sub(since) > HANG {
+                    end(target, last);
+                }
+            }
+            other => (met, since) = (other, worked.now()),
         }
         std::thread::park_timeout(TICK);
     }
@@ -65,10 +81,6 @@ fn watch(start: Instant, begun: &AtomicU64, target: &str, last: &PathBuf) {
 #[expect(clippy::print_stderr, reason = "the process ends here, and somebody has to be told why")]
 #[expect(clippy::disallowed_methods, reason = "a thread that runs for ever cannot be stopped in any other way")]
 fn end(target: &str, last: &Path) -> ! {
-    eprintln!("fuzz target {target}: an input has not ended after {HANG:?}\n  input: {}", last.display());
+    eprintln!("fuzz target {target}: an input has not ended after {HANG:?} of work\n  input: {}", last.display());
     std::process::abort()
-}
-
-fn millis(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(0)
 }
