@@ -62,7 +62,7 @@ pub fn row(person: usize, due_us: i64) -> String {
         person % 7,
         20 + person % 50,
         person % 120,
-        "model run of the night, features frozen at midnight; ".repeat(11),
+        "model run of the night, features frozen at midnight; ".repeat(13),
     )
 }
 
