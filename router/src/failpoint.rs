@@ -31,7 +31,6 @@ use tailwater_core::{Code, code};
 pub struct Unusable(String);
 
 impl Unusable {
-    #[expect(clippy::unused_self, reason = "as the errors of all other rooms")]
     pub const fn code(&self) -> Code {
         code::CONFIG_INVALID_VALUE
     }
@@ -125,7 +124,6 @@ mod absent {
     ///
     /// # Errors
     /// A name or an action that does not exist.
-    #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
     pub const fn prepare() -> Result<(), Unusable> {
         Ok(())
     }

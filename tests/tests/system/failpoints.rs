@@ -35,6 +35,7 @@ const REACHED: &[&str] = &[
     "reload.loaded",
 ];
 
+#[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
 fn is_skipped(test: &str) -> bool {
     let skipped = std::env::var_os("TAILWATER_TEST_FAILPOINTS").is_none();
     if skipped {
