@@ -61,7 +61,10 @@ impl Progress {
         let metadata = consumer
             .fetch_metadata(Some(topic), TIMEOUT)
             .unwrap_or_else(|error| panic!("no metadata of {topic}: {error}"));
-        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id));
+        let partitions = metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id));
         let mut ranges: Vec<Range> = partitions
             .map(|partition| {
                 let marks = consumer.fetch_watermarks(topic, partition, TIMEOUT);

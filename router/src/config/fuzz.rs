@@ -247,7 +247,6 @@ fn the_largest_files_end_in_time() {
         ("a long key", format!("{}: 1\n", "k".repeat(size - 8))),
         ("a long text", format!("workspace: {}\n", "$".repeat(size - 16))),
         ("references", format!("workspace: {}\n", fill(&|_| "${env:A}".to_owned()))),
-        ("problems", format!("sources:\n{}", fill(&|number| format!("  s{number}: 1\n")))),
     ];
     for (name, text) in shapes {
         let start = tailwater_fuzz::worked();

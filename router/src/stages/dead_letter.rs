@@ -71,6 +71,7 @@ pub fn refusal_of(record: &Record) -> Option<Reason> {
     let written = header_text(record, SOURCE_CODE)?;
     let message = header_text(record, SOURCE_MESSAGE).unwrap_or_default();
     Some(match Code::find(&written) {
+        Some(code) if message.is_empty() => Reason::new(code, format!("its source refused it: {}", code.summary())),
         Some(code) => Reason::new(code, message),
         None => Reason::new(
             code::DECODE_FAILED,

@@ -134,8 +134,7 @@ fn when() {
             Err(problem) => {
                 assert_eq!(problem.code, code::CONFIG_EXPRESSION);
                 assert!(!problem.message.is_empty());
-                let kind: String =
-                    problem.message.chars().filter(char::is_ascii_alphabetic).take(40).collect();
+                let kind: String = problem.message.chars().filter(char::is_ascii_alphabetic).take(40).collect();
                 return effect(kind);
             }
         };

@@ -165,7 +165,11 @@ fn agrees_with_a_tree(input: &[u8]) -> u8 {
     let names = tree.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).take(8);
     for path in PATHS.iter().copied().chain(names) {
         let found = body::scalar(input, path).expect("it is an object");
-        assert_eq!(found, scalar_of(&tree, path), "at {path:?}");
+        let expected = scalar_of(&tree, path);
+        // A tree writes a number's exponent its own way; the row's own spelling is kept here.
+        let same_number = |(left, right): (&String, &String)| matches!((left.parse::<f64>(), right.parse::<f64>()), (Ok(left), Ok(right)) if left.to_bits() == right.to_bits());
+        let alike = found == expected || found.as_ref().zip(expected.as_ref()).is_some_and(same_number);
+        assert!(alike, "at {path:?}: {found:?}, expected {expected:?}");
     }
     1 + u8::from(tree.as_object().is_some_and(|object| object.len() > 3))
 }
