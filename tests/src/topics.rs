@@ -277,11 +277,11 @@ fn watermarks_of(consumer: &BaseConsumer, name: &str) -> Vec<(i32, (i64, i64))> 
         .flat_map(rdkafka::metadata::MetadataTopic::partitions);
     partitions
         .map(|partition| {
-            let marks = consumer.fetch_watermarks(name, partition.id(), TIMEOUT);
-            (
-                partition.id(),
-                marks.unwrap_or_else(|error| panic!("no watermarks of {name}[{}]: {error}", partition.id())),
-            )
+            // A partition that was made, or whose broker came back, a moment ago may have no leader yet.
+            let marks = eventually(&format!("watermarks of {name}[{}]", partition.id()), TIMEOUT, || {
+                consumer.fetch_watermarks(name, partition.id(), TIMEOUT).map_err(|error| error.to_string())
+            });
+            (partition.id(), marks)
         })
         .collect()
 }

@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::check::Disturbance;
 use crate::kafka::free_port;
 use crate::process::binary;
 
@@ -257,6 +258,35 @@ impl Fleet {
                 Some((member.name.clone(), pages * 4096))
             })
             .collect()
+    }
+
+    /// What the processes say of themselves that explains a repeat: crashes at failpoints, and transactions that the broker aborted (a
+    /// generation that was over, a broker that had been away), which undo outcomes that were not committed. `began` is one moment by
+    /// both clocks.
+    pub fn told(&self, failpoints: &Path, began: (Instant, SystemTime)) -> Vec<Disturbance> {
+        let at = |time: SystemTime| began.0 + time.duration_since(began.1).unwrap_or_default();
+        let mut told = Vec::new();
+        for line in fs::read_to_string(failpoints).unwrap_or_default().lines() {
+            let Some(ms) = line.split(' ').nth(3).and_then(|ms| ms.parse().ok()) else { continue };
+            let time = at(UNIX_EPOCH + Duration::from_millis(ms));
+            told.push(Disturbance { from: time, until: time, what: format!("failpoint: {line}") });
+        }
+        let logs = fs::read_dir(self.folder.join("log")).into_iter().flatten().flatten();
+        for log in logs {
+            let Ok(text) = fs::read(log.path()) else { continue };
+            for line in String::from_utf8_lossy(&text).lines() {
+                let Some((time, _)) =
+                    line.split_once(' ').filter(|_| line.contains("starts again from its last commit"))
+                else {
+                    continue;
+                };
+                let Ok(time) = time.parse::<jiff::Timestamp>() else { continue };
+                let time = at(time.into());
+                let what = format!("{}: {line}", log.file_name().display());
+                told.push(Disturbance { from: time, until: time, what });
+            }
+        }
+        told
     }
 
     /// How many processes were started.

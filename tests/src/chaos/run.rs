@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -97,6 +97,7 @@ impl Report {
 /// Runs.
 pub fn run(options: &Options) -> Report {
     let began = Instant::now();
+    let began_by_clock = SystemTime::now();
     let broker = Broker::started();
     let receiver = Receiver::start(receiver::Options::default());
     let mut draws = StdRng::seed_from_u64(options.seed ^ 0x5ced);
@@ -275,6 +276,7 @@ pub fn run(options: &Options) -> Report {
         peak.entry("at rest".to_owned()).and_modify(|most| *most = (*most).max(bytes)).or_insert(bytes);
     }
     let starts = fleet.starts();
+    let told_by_processes = fleet.told(failpoints.log(), (began, began_by_clock));
     drop(fleet);
 
     let unaccounted: u64 = counts.iter().map(|(_, counts)| counts.unaccounted + counts.in_flight).sum();
@@ -282,6 +284,7 @@ pub fn run(options: &Options) -> Report {
     let settings = check::Settings { start: Some(began), ..check::Settings::default() };
     let mut disturbances = nemesis.disturbances.clone();
     disturbances.extend(proxy.disturbances());
+    disturbances.extend(told_by_processes);
     let mut verdict = check::check_with(
         settings,
         workload.produced(),
