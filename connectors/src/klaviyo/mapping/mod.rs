@@ -6,6 +6,7 @@
 //! somebody, and a null where an identifier belongs, since it would clear the vendor's.
 
 mod event;
+pub(super) mod plain;
 mod take;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,14 @@ pub(super) struct Rules<'a> {
 /// # Errors
 /// The output does not fit, or names somebody else; the message says where, what was expected and what to do.
 pub(super) fn classify(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Result<Operation, ClassifyError> {
+    match plain::classify(rules, input) {
+        Some(operation) => Ok(operation),
+        None => classify_any(rules, input),
+    }
+}
+
+/// The mapping proper: what [`plain`] does not recognise, and the measure of what it does.
+pub(super) fn classify_any(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Result<Operation, ClassifyError> {
     let root: Value = serde_json::from_str(input.output.get()).map_err(|error| {
         invalid("the output", &format!("cannot be read ({error}); return plain data of moderate depth"))
     })?;

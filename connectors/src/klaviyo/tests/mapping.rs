@@ -6,7 +6,7 @@ use tailwater_core::operation::{Operation, OperationKind};
 
 use super::config;
 use crate::destination::{ClassifyError, ClassifyInput};
-use crate::klaviyo::mapping::{Rules, classify};
+use crate::klaviyo::mapping::{Rules, classify, classify_any, plain};
 use crate::klaviyo::{Config, requests};
 use crate::output::{NonFinite, Nulls};
 
@@ -308,7 +308,79 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// An output as transforms make it: attributes that are nearly always in order, and now and then are not.
+fn likely_output() -> impl Strategy<Value = Value> {
+    let identifier = prop::sample::select(vec![
+        json!("ada@example.com"),
+        json!("ADA@example.com"),
+        json!(" ada@example.com"),
+        json!("+15551234567"),
+        json!("12345"),
+        json!(12345),
+        json!(""),
+        json!(null),
+        json!("bob@example.com"),
+    ]);
+    let names =
+        prop::sample::select(vec!["email", "phone_number", "external_id", "first_name", "title", "location", "emial"]);
+    let properties = prop::collection::hash_map("[a-z$ ]{1,6}|null|\\PC{1,3}", any_json(), 0..4);
+    let members = prop::collection::vec((names, prop_oneof![4 => identifier, 1 => any_json()]), 0..3);
+    (any::<bool>(), members, proptest::option::of(properties), any::<bool>()).prop_map(
+        |(plain, members, properties, odd)| {
+            let mut attributes = serde_json::Map::new();
+            if plain {
+                attributes.insert("email".into(), json!("ada@example.com"));
+            }
+            attributes.extend(members.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            if let Some(properties) = properties {
+                attributes.insert("properties".into(), Value::Object(properties.into_iter().collect()));
+            }
+            let mut output = profile(&Value::Object(attributes));
+            if odd {
+                output["data"]["relationships"] = json!({"lists": ["Y6nRLr"]});
+            }
+            output
+        },
+    )
+}
+
+fn plainly(output: &str) -> Option<Operation> {
+    let config = config();
+    let output = RawValue::from_string(output.to_owned()).unwrap();
+    let input = ClassifyInput { output: &output, route: "ltv", ordinal: 3, identifiers: ADA, non_finite: &[] };
+    let rules = Rules { identifiers: &config.identifiers, nulls: config.nulls, non_finite: config.non_finite };
+    let plain = plain::classify(rules, &input)?;
+    let proper = classify_any(rules, &input).expect("what is plain is in order");
+    assert_eq!(serde_json::to_string(&plain).unwrap(), serde_json::to_string(&proper).unwrap());
+    Some(plain)
+}
+
+#[test]
+fn an_ordinary_output_is_plain_and_one_that_needs_work_is_not() {
+    let plain = r#"{"data":{"type":"profile","attributes":{"email":"ada@example.com","first_name":"Ada","properties":{"ltv":2840.5,"big":1e+21,"tags":["a",{"b":true}]}}}}"#;
+    assert!(plainly(plain).is_some());
+    for (part, instead) in [
+        ("ada@", "Ada@"),
+        ("\"Ada\"", "\" Ada\""),
+        ("\"Ada\"", "7"),
+        ("2840.5", "null"),
+        ("\"ltv\"", "\"$consent\""),
+        ("first_name", "favourite_colour"),
+        ("\"type\":\"profile\"", "\"type\":\"event\""),
+        ("\"type\":\"profile\"", "\"type\":\"profile\",\"id\":\"7\""),
+        ("true", "\"\\u0041\""),
+    ] {
+        assert!(plainly(&plain.replacen(part, instead, 1)).is_none(), "{part} -> {instead}");
+    }
+    assert!(plainly(&plain.replacen("true", &format!("{}{}", "[".repeat(101), "]".repeat(101)), 1)).is_none());
+}
+
 proptest! {
+    #[test]
+    fn what_is_plain_becomes_what_the_mapping_proper_makes_of_it(output in likely_output()) {
+        plainly(&output.to_string());
+    }
+
     #[test]
     fn whatever_comes_back_is_an_operation_about_this_person_or_an_error(attributes in any_json(), extra in any_json(), kind in prop::sample::select(vec!["profile", "event"])) {
         let output = json!({"data": {"type": kind, "attributes": attributes, "meta": extra}});
