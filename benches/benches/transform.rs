@@ -64,10 +64,10 @@ fn batch<'a>(
     overlays: &'a [Vec<(&'a str, Option<&'a str>)>],
     schema: &Arc<RowSchema>,
 ) -> Batch<'a> {
-    let event = br#"{"id":"01957f6e-0000-7000-8000-000000000000","source":"ltv","type":"ltv","time":"2026-03-15T04:05:06.789Z"}"#;
-    let profile = br#"{"id":"0b5bff0e-5d3a-5c0e-9a55-0b8f9b0a4a01","identifiers":{"email":"customer@example.com","customer_id":"C1"}}"#;
+    const EVENT: &[u8] = br#"{"id":"01957f6e-0000-7000-8000-000000000000","source":"ltv","type":"ltv","time":"2026-03-15T04:05:06.789Z"}"#;
+    const PROFILE: &[u8] = br#"{"id":"0b5bff0e-5d3a-5c0e-9a55-0b8f9b0a4a01","identifiers":{"email":"customer@example.com","customer_id":"C1"}}"#;
     Batch {
-        rows: rows.iter().zip(overlays).map(|(data, overlay)| Row { data, overlay, event, profile }).collect(),
+        rows: rows.iter().zip(overlays).map(|(data, overlay)| Row { data, overlay, backdrop: &(EVENT, PROFILE) }).collect(),
         headers: Headers { source: "ltv".into(), destination: "klaviyo".into(), batch: "bench".into() },
         now_ms: 1_773_532_800_000,
         non_finite: NonFinite::Omit,

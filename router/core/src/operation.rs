@@ -51,8 +51,8 @@ pub struct Operation {
     pub non_finite: Vec<String>,
 }
 
-/// The value of an outbound record.
+/// The value of an outbound record. It can be written from operations that stay where they are: `Outbound<&Operation>`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outbound {
-    pub operations: Vec<Operation>,
+pub struct Outbound<O = Operation> {
+    pub operations: Vec<O>,
 }

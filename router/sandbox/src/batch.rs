@@ -27,11 +27,38 @@ pub struct Row<'a> {
     /// What is laid over the data: a column, or a dotted path into structs, and its value. A name that is a column of the schema is
     /// that column even if it has a dot in it.
     pub overlay: &'a [(&'a str, Option<&'a str>)],
-    /// `row._event`: a JSON object, to which `data` (the row without the overlay) is added; empty for none. Parsed only when it
-    /// is read.
-    pub event: &'a [u8],
-    /// `row._profile`: a JSON object; empty for none. Parsed only when it is read.
-    pub profile: &'a [u8],
+    pub backdrop: &'a dyn Backdrop,
+}
+
+/// What stands behind a row. Most transforms never look at it, so its texts are made only when one does.
+pub trait Backdrop: std::fmt::Debug + Sync {
+    /// `row._event`: a JSON object, to which `data` (the row without the overlay) is added; empty for none.
+    fn event(&self) -> Vec<u8>;
+
+    /// `row._profile`: a JSON object; empty for none.
+    fn profile(&self) -> Vec<u8>;
+}
+
+/// Nothing behind the row.
+impl Backdrop for () {
+    fn event(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn profile(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+/// Event and profile as texts that are there already.
+impl Backdrop for (&[u8], &[u8]) {
+    fn event(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+
+    fn profile(&self) -> Vec<u8> {
+        self.1.to_vec()
+    }
 }
 
 /// The second argument of `send(payload, headers)`: `{source, destination, batch_id}`.

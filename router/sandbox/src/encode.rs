@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn row<'a>(data: &'a [u8], overlay: &'a [(&'a str, Option<&'a str>)]) -> Row<'a> {
-        Row { data, overlay, event: b"", profile: b"" }
+        Row { data, overlay, backdrop: &() }
     }
 
     #[test]

@@ -110,8 +110,8 @@ impl Loan {
         }
         let row = batch.rows.get(*self.rows.get(usize::try_from(index).ok()?)?)?;
         match what {
-            0 => encode::lend(row.event, None),
-            1 => encode::lend(row.profile, None),
+            0 => encode::lend(&row.backdrop.event(), None),
+            1 => encode::lend(&row.backdrop.profile(), None),
             2 => encode::lend(row.data, schema),
             _ => return None,
         }

@@ -11,8 +11,8 @@ use crate::batch::Batch;
 /// A batch whose owner waits until this is gone.
 pub(crate) struct Lent(NonNull<Batch<'static>>);
 
-// SAFETY: a `Batch` is shared, never changed, and `&Batch` may be sent to threads: it holds only shared slices, strings, and an
-// `Arc` of a schema that has no interior mutability.
+// SAFETY: a `Batch` is shared, never changed, and `&Batch` may be sent to threads: it holds only shared slices, strings, `Backdrop`s,
+// which are `Sync`, and an `Arc` of a schema that has no interior mutability.
 unsafe impl Send for Lent {}
 
 impl Lent {

@@ -42,7 +42,9 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, BatchReport, ConsoleLevel, ConsoleLine, Headers, NonFinite, Output, Row, RowResult, Timing};
+pub use batch::{
+    Backdrop, Batch, BatchReport, ConsoleLevel, ConsoleLine, Headers, NonFinite, Output, Row, RowResult, Timing,
+};
 pub use error::{Error, LoadError, LoadErrorKind, RowError, RowErrorKind};
 pub use options::Options;
 pub use platform::{initialize, initialize_for_tests};

@@ -271,7 +271,10 @@ impl Consumer {
         let mut patience = wait;
         while records.len() < records_max && bytes < bytes_max {
             let polled = self.inner.poll(patience);
-            self.ownership.polled();
+            // What follows a wait is a matter of milliseconds: the clock need not be asked for every record of it.
+            if !patience.is_zero() {
+                self.ownership.polled();
+            }
             match polled {
                 Some(Ok(message)) => {
                     let topic = intern(&mut self.topics, message.topic());

@@ -37,7 +37,7 @@ pub(super) fn each(body: &str) -> String {
 }
 
 pub(super) fn row(data: &str) -> Row<'_> {
-    Row { data: data.as_bytes(), overlay: &[], event: b"", profile: b"" }
+    Row { data: data.as_bytes(), overlay: &[], backdrop: &() }
 }
 
 pub(super) fn batch<'a>(rows: impl IntoIterator<Item = &'a str>) -> Batch<'a> {

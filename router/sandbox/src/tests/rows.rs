@@ -151,7 +151,7 @@ fn the_overlay_shows_and_the_original_stays_within_reach() {
     );
     let mut batch = batch([]);
     let data = br#"{"email":"old@x","contact":{"email":"old","k":1}}"#;
-    batch.rows.push(Row { data, overlay: &overlay, event: br#"{"id":"e1"}"#, profile: b"" });
+    batch.rows.push(Row { data, overlay: &overlay, backdrop: &(br#"{"id":"e1"}"# as &[u8], b"" as &[u8]) });
     batch.schema = schema(&["email", "contact", "phone", "a.b"]);
     assert_eq!(
         jsons(&transform.run(&batch)),
@@ -167,7 +167,7 @@ fn an_overlaid_struct_that_is_not_there_comes_into_being() {
     let pool = pool();
     let transform = load(&pool, &each("row => ({contact: row.contact})"));
     let mut batch = batch([]);
-    batch.rows.push(Row { data: br#"{"contact":null}"#, overlay: &overlay, event: b"", profile: b"" });
+    batch.rows.push(Row { data: br#"{"contact":null}"#, overlay: &overlay, backdrop: &() });
     assert_eq!(jsons(&transform.run(&batch)), [r#"{"contact":{"email":"x@y"}}"#]);
 }
 
@@ -182,8 +182,16 @@ fn event_and_profile_belong_to_their_row_and_are_not_enumerable() {
          }",
     );
     let mut batch = batch([]);
-    batch.rows.push(Row { data: br#"{"a":1}"#, overlay: &[], event: br#"{"n":1}"#, profile: br#"{"id":"p1"}"# });
-    batch.rows.push(Row { data: br#"{"a":2}"#, overlay: &[], event: br#"{"n":2}"#, profile: br#"{"id":"p2"}"# });
+    batch.rows.push(Row {
+        data: br#"{"a":1}"#,
+        overlay: &[],
+        backdrop: &(br#"{"n":1}"# as &[u8], br#"{"id":"p1"}"# as &[u8]),
+    });
+    batch.rows.push(Row {
+        data: br#"{"a":2}"#,
+        overlay: &[],
+        backdrop: &(br#"{"n":2}"# as &[u8], br#"{"id":"p2"}"# as &[u8]),
+    });
     batch.schema = schema(&["a"]);
     assert_eq!(
         jsons(&transform.run(&batch)),
@@ -201,13 +209,14 @@ fn a_row_of_an_earlier_batch_does_not_show_the_event_of_a_later_one() {
         &pool,
         "let first; function send({events}) { first ??= events[0]; return events.map(() => ({n: first._event.n})); }",
     );
-    let with_event = |event: &'static [u8]| {
+    let run = |event: &[u8]| {
         let mut batch = batch([]);
-        batch.rows.push(Row { data: b"{}", overlay: &[], event, profile: b"" });
-        batch
+        let backdrop = (event, b"" as &[u8]);
+        batch.rows.push(Row { data: b"{}", overlay: &[], backdrop: &backdrop });
+        transform.run(&batch)
     };
-    assert_eq!(jsons(&transform.run(&with_event(b"{\"n\":1}"))), [r#"{"n":1}"#]);
-    let report = transform.run(&with_event(b"{\"n\":2}"));
+    assert_eq!(jsons(&run(b"{\"n\":1}")), [r#"{"n":1}"#]);
+    let report = run(b"{\"n\":2}");
     assert!(failed(&report.results[0]).message.contains("only while the row's own batch runs"));
 }
 
@@ -262,8 +271,7 @@ fn an_unsafe_integer_in_the_event_or_the_profile_is_guarded() {
     batch.rows.push(Row {
         data: b"{}",
         overlay: &[],
-        event: br#"{"before":{"id":12345678901234567890}}"#,
-        profile: b"",
+        backdrop: &(br#"{"before":{"id":12345678901234567890}}"# as &[u8], b"" as &[u8]),
     });
     let report = transform.run(&batch);
     assert_eq!(failed(&report.results[0]).kind, RowErrorKind::UnsafeInteger { column: "before.id".into() });

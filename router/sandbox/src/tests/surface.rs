@@ -90,7 +90,7 @@ fn tampering_with_the_built_ins_does_not_reach_the_driver() {
     let pool = pool();
     let transform = load(&pool, source);
     let mut batch = batch([]);
-    batch.rows.push(Row { data: b"{\"n\":1}", overlay: &[], event: b"{\"x\":2}", profile: b"" });
+    batch.rows.push(Row { data: b"{\"n\":1}", overlay: &[], backdrop: &(b"{\"x\":2}" as &[u8], b"" as &[u8]) });
     batch.schema = schema(&["n"]);
     assert_eq!(jsons(&transform.run(&batch)), [r#"{"n":1,"e":2}"#]);
 }

@@ -78,6 +78,8 @@ struct Session<'a> {
     heartbeat: Heartbeat,
     age: Age,
     topic: Arc<str>,
+    /// The topic of the operations.
+    outbound: String,
 }
 
 impl<'a> Session<'a> {
@@ -116,6 +118,7 @@ impl<'a> Session<'a> {
                 shared.telemetry.metrics().oldest_open("route", destination),
             ),
             topic: Arc::from(names.resolved()),
+            outbound: names.outbound(destination),
         })
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::End;
-use tailwater_core::{Code, ProfileId, Timestamp, code};
+use tailwater_core::{Code, ProfileId, SchemaId, Timestamp, code};
 
 use super::subscribed::{Subscribed, Subscriptions};
 use crate::config::model::OnMissingKey;
@@ -64,6 +64,27 @@ pub struct Work {
     pub routes: Vec<usize>,
     /// The identifiers in use when it goes on, which may be newer than those in its envelope.
     pub identifiers: Vec<(String, String)>,
+    /// What else the transforms need of its envelope, so that it is not read again for each of them.
+    pub schema: Option<SchemaId>,
+    /// The columns whose own values this profile may not use.
+    pub refused: Vec<String>,
+}
+
+impl Work {
+    fn new(
+        record: &Arc<Record>,
+        envelope: &Envelope<'_>,
+        routes: Vec<usize>,
+        identifiers: Vec<(String, String)>,
+    ) -> Self {
+        Self {
+            record: Arc::clone(record),
+            routes,
+            identifiers,
+            schema: envelope.schema,
+            refused: envelope.refused.iter().map(|&column| column.to_owned()).collect(),
+        }
+    }
 }
 
 /// What a plan needs to know.
@@ -167,7 +188,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
             self.drain(lane, profile, &record.topic)?;
         }
         if has_key {
-            self.act(lane, ActionKind::Transform(Work { record: Arc::clone(record), routes, identifiers }));
+            self.act(lane, ActionKind::Transform(Work::new(record, envelope, routes, identifiers)));
             return Ok(());
         }
         match self.wants.on_missing_key() {
@@ -229,14 +250,8 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
                 Subscribed::Fails(reason) => {
                     self.act(lane, ActionKind::DeadLetter { record: Arc::clone(&held.record), reason });
                 }
-                Subscribed::Routes(routes) => self.act(
-                    lane,
-                    ActionKind::Transform(Work {
-                        record: Arc::clone(&held.record),
-                        routes,
-                        identifiers: identifiers.clone(),
-                    }),
-                ),
+                Subscribed::Routes(routes) => self
+                    .act(lane, ActionKind::Transform(Work::new(&held.record, &envelope, routes, identifiers.clone()))),
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use tailwater_core::judge::Signature;
 use tailwater_core::operation::Operation;
 use tailwater_core::schema::{SchemaRecord, explain_missing};
 use tailwater_core::{Code, SchemaId, Timestamp, code};
-use tailwater_sandbox::{Batch, ConsoleLevel, Headers, Output, Row, RowError, RowErrorKind, RowResult};
+use tailwater_sandbox::{Backdrop, Batch, ConsoleLevel, Headers, Output, Row, RowError, RowErrorKind, RowResult};
 use tracing::{debug, info, warn};
 
 use super::plan::{Action, ActionKind, Work};
@@ -57,12 +57,12 @@ pub struct Failed {
 }
 
 /// One row, prepared for the sandbox.
+#[derive(Debug)]
 struct Prepared<'w> {
     cell: Cell,
     data: &'w [u8],
     overlay: Vec<(&'w str, Option<&'w str>)>,
-    event: Vec<u8>,
-    profile: Vec<u8>,
+    work: &'w Work,
 }
 
 /// `row._event`.
@@ -104,10 +104,9 @@ impl Results {
         let mut groups: BTreeMap<(usize, Option<SchemaId>), Vec<&Work>> = BTreeMap::new();
         for action in actions {
             if let ActionKind::Transform(work) = &action.kind {
-                let schema = work.record.envelope().ok().and_then(|envelope| envelope.schema);
                 for &route in &work.routes {
                     if matches!(self.get(&work.record, route), None | Some(Made::NotRun)) {
-                        groups.entry((route, schema)).or_default().push(work);
+                        groups.entry((route, work.schema)).or_default().push(work);
                     }
                 }
             }
@@ -156,10 +155,7 @@ impl Results {
         for work in works {
             prepared.push(prepare(work, route, source, &routes.identifier_types));
         }
-        let rows = prepared
-            .iter()
-            .map(|one| Row { data: one.data, overlay: &one.overlay, event: &one.event, profile: &one.profile })
-            .collect();
+        let rows = prepared.iter().map(|one| Row { data: one.data, overlay: &one.overlay, backdrop: one }).collect();
         let batch = Batch {
             rows,
             headers: Headers {
@@ -253,13 +249,12 @@ pub fn cell(record: &Record, route: usize) -> Cell {
 }
 
 fn prepare<'w>(work: &'w Work, route: usize, source: Option<&'w Source>, types: &'w [String]) -> Prepared<'w> {
-    let envelope = work.record.envelope().unwrap_or_default();
     let data = work.record.value().unwrap_or_default();
     let in_use = |kind: &str| work.identifiers.iter().find(|(known, _)| known == kind).map(|(_, value)| value.as_str());
     let mut overlay = Vec::new();
     let declared = source.map_or(&[][..], |source| &source.identifiers);
     for (path, kind) in declared {
-        if envelope.refused.iter().any(|refused| refused == path) {
+        if work.refused.iter().any(|refused| refused == path) {
             overlay.push((path.as_str(), None));
         } else if let Some(value) = in_use(kind) {
             overlay.push((path.as_str(), Some(value)));
@@ -280,12 +275,16 @@ fn prepare<'w>(work: &'w Work, route: usize, source: Option<&'w Source>, types: 
             }
         }
     }
-    Prepared {
-        cell: cell(&work.record, route),
-        data,
-        overlay,
-        event: event_view(&envelope),
-        profile: profile_view(&envelope, &work.identifiers),
+    Prepared { cell: cell(&work.record, route), data, overlay, work }
+}
+
+impl Backdrop for Prepared<'_> {
+    fn event(&self) -> Vec<u8> {
+        event_view(&self.work.record.envelope().unwrap_or_default())
+    }
+
+    fn profile(&self) -> Vec<u8> {
+        profile_view(&self.work.record.envelope().unwrap_or_default(), &self.work.identifiers)
     }
 }
 
@@ -427,13 +426,13 @@ mod tests {
             aliases: aliases.iter().map(|(new, old)| ((*new).to_owned(), vec![(*old).to_owned()])).collect(),
             before_image: false,
         };
-        let header = Envelope { refused: refused.iter().copied().collect(), ..Envelope::default() }.to_bytes();
-        let record =
-            Record::new("t".into(), 0, 1, Timestamp::from_millis(0), None, Some(row.as_bytes()), Some(&header), vec![]);
+        let record = Record::new("t".into(), 0, 1, Timestamp::from_millis(0), None, Some(row.as_bytes()), None, vec![]);
         let work = Work {
             record: Arc::new(record),
             routes: vec![0],
             identifiers: in_use.iter().map(|(kind, value)| ((*kind).to_owned(), (*value).to_owned())).collect(),
+            schema: None,
+            refused: refused.iter().map(|&column| column.to_owned()).collect(),
         };
         let types = ["email", "phone", "customer_id"].map(str::to_owned);
         let prepared = prepare(&work, 0, Some(&source), &types);

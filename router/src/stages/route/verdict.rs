@@ -230,7 +230,7 @@ mod tests {
                 Made::Skipped
             };
             results.insert(cell(&record, route), made);
-            let work = Work { record, routes: vec![route], identifiers: vec![] };
+            let work = Work { record, routes: vec![route], identifiers: vec![], schema: None, refused: vec![] };
             actions.push(Action { trigger: Some(place), lane, kind: ActionKind::Transform(work) });
         }
         (actions, results)

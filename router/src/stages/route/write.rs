@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use tailwater_core::delivery::Reason;
-use tailwater_core::envelope::{Envelope, Role};
+use tailwater_core::envelope::{Envelope, Identifier, Role};
 use tailwater_core::ledger::End;
-use tailwater_core::operation::Outbound;
-use tailwater_core::{ProfileId, code};
+use tailwater_core::operation::{Operation, Outbound};
+use tailwater_core::{Coordinates, ProfileId, code};
 
 use super::Session;
 use super::plan::{Action, ActionKind, Work, handed_over};
@@ -59,9 +59,9 @@ impl Session<'_> {
                         ..Envelope::default()
                     };
                     let header = envelope.to_bytes();
-                    let topic = self.shared.names.outbound(self.destination);
                     let (key, lane) = (profile.to_string(), self.lane(*profile));
-                    self.producer.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
+                    self.producer
+                        .send(&Outgoing::to(&self.outbound).partition(lane).key(key.as_bytes()).envelope(&header))?;
                 }
             }
         }
@@ -88,12 +88,12 @@ impl Session<'_> {
 
     /// Writes the outbound record of an event; true if there is one.
     fn operations(&mut self, lane: i32, work: &Work, routes: &Routes, dead: &HashSet<Cell>) -> Result<bool, Error> {
-        let mut operations = Vec::new();
+        let mut operations: Vec<&Operation> = Vec::new();
         let mut failed: Option<(Reason, Option<String>, String)> = None;
         for &route in &work.routes {
             let transform = routes.routes.get(route).map_or("", |route| route.transform.name());
             match self.results.get(&work.record, route) {
-                Some(Made::Operations(made)) => operations.extend(made.iter().cloned()),
+                Some(Made::Operations(made)) => operations.extend(made),
                 Some(Made::Failed(failure)) if dead.contains(&cell(&work.record, route)) => {
                     failed.get_or_insert((failure.reason.clone(), failure.stack.clone(), transform.to_owned()));
                 }
@@ -102,7 +102,12 @@ impl Session<'_> {
         }
         let mut sent = false;
         if !operations.is_empty() {
-            match self.outbound(lane, work, routes, operations)? {
+            let value = serde_json::to_vec(&Outbound { operations });
+            let refused = match value {
+                Ok(value) => self.outbound(lane, work, routes, &value)?,
+                Err(error) => Some(Reason::new(code::OUTPUT_INVALID, error.to_string())),
+            };
+            match refused {
                 None => sent = true,
                 Some(reason) => {
                     failed.get_or_insert((reason, None, String::new()));
@@ -117,46 +122,34 @@ impl Session<'_> {
             None if !sent => self.end(lane, &work.record, End::Skipped, code::TRANSFORM_SKIPPED.as_str()),
             None => {}
         }
-        if sent {
-            self.end(lane, &work.record, End::Routed, "");
-        }
         Ok(sent)
     }
 
-    /// Produces an outbound record, or gives the reason why it cannot be.
-    fn outbound(
-        &mut self,
-        lane: i32,
-        work: &Work,
-        routes: &Routes,
-        operations: Vec<tailwater_core::operation::Operation>,
-    ) -> Result<Option<Reason>, Error> {
+    /// Produces an outbound record and notes the event as routed, or gives the reason why it cannot be.
+    fn outbound(&mut self, lane: i32, work: &Work, routes: &Routes, value: &[u8]) -> Result<Option<Reason>, Error> {
         let hash = work.routes.first().and_then(|route| routes.routes.get(*route)).map(|route| route.transform.hash());
         let mut envelope = work.record.envelope().unwrap_or_default();
+        let (place, round) = (envelope.ingest, round(&envelope));
         envelope.identifiers.clear();
-        envelope
-            .identifiers
-            .extend(work.identifiers.iter().map(|(kind, value)| tailwater_core::envelope::Identifier { kind, value }));
+        envelope.identifiers.extend(work.identifiers.iter().map(|(kind, value)| Identifier { kind, value }));
         // The row before the change has done its duty; vendors are never sent it.
         envelope.before = None;
         envelope.transform_hash = hash.as_ref().map(|hash| &hash[..]);
         let header = envelope.to_bytes();
-        let value = match serde_json::to_vec(&Outbound { operations }) {
-            Ok(value) => value,
-            Err(error) => return Ok(Some(Reason::new(code::OUTPUT_INVALID, error.to_string()))),
-        };
-        let topic = self.shared.names.outbound(self.destination);
         let outgoing = Outgoing {
-            topic: &topic,
+            topic: &self.outbound,
             partition: Some(lane),
             key: work.record.key(),
-            value: Some(&value),
+            value: Some(value),
             envelope: Some(&header),
             timestamp: None,
             headers: &[],
         };
         match self.producer.send(&outgoing) {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                self.end_at(lane, place.as_ref(), round, End::Routed, "");
+                Ok(None)
+            }
             Err(kafka::Error::TooLarge { bytes, topic }) => {
                 let message = format!("the operations of the event have {bytes} bytes, more than {topic} takes");
                 Ok(Some(Reason::new(code::KAFKA_RECORD_TOO_LARGE, message)))
@@ -168,8 +161,11 @@ impl Session<'_> {
     /// Notes an end of the event at this destination.
     fn end(&mut self, lane: i32, record: &Record, end: End, reason: &str) {
         let Ok(envelope) = record.envelope() else { return };
-        if let Some(place) = &envelope.ingest {
-            let round = envelope.replay.map_or(0, |replay| replay.count);
+        self.end_at(lane, envelope.ingest.as_ref(), round(&envelope), end, reason);
+    }
+
+    fn end_at(&mut self, lane: i32, place: Option<&Coordinates<'_>>, round: u32, end: End, reason: &str) {
+        if let Some(place) = place {
             self.ledger.note(self.destination, lane, place, round, end, reason);
         }
         if end == End::Skipped {
@@ -201,4 +197,9 @@ impl Session<'_> {
         tracing::warn!(destination = self.destination, code = %reason.code, at = %record.coordinates(), "dead-lettered: {}", reason.message);
         Ok(())
     }
+}
+
+/// How often the event was replayed.
+fn round(envelope: &Envelope<'_>) -> u32 {
+    envelope.replay.map_or(0, |replay| replay.count)
 }
