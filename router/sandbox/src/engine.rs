@@ -76,6 +76,10 @@ enum Struck {
     Crowded,
 }
 
+/// Tasks of V8's own that are run after a job. Some post themselves again until a helper thread has done its part (the sweeping after a garbage
+/// collection does): to run them until none is left would be to wait for that thread with a busy loop.
+const TASKS_PER_JOB_MAX: usize = 4;
+
 /// Isolates are made and dropped one at a time in the process: it is rare, and V8 shares tables between them.
 static MAKING: Mutex<()> = Mutex::new(());
 
@@ -321,7 +325,11 @@ impl Engine {
     fn settle(&mut self) {
         let Some(vessel) = &mut self.vessel else { return };
         let platform = v8::V8::get_current_platform();
-        while v8::Platform::pump_message_loop(&platform, &vessel.isolate, false) {}
+        for _ in 0..TASKS_PER_JOB_MAX {
+            if !v8::Platform::pump_message_loop(&platform, &vessel.isolate, false) {
+                break;
+            }
+        }
         let used = vessel.isolate.get_heap_statistics().used_heap_size();
         self.counters.set_heap(self.index, used);
     }
