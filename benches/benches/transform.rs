@@ -67,7 +67,11 @@ fn batch<'a>(
     const EVENT: &[u8] = br#"{"id":"01957f6e-0000-7000-8000-000000000000","source":"ltv","type":"ltv","time":"2026-03-15T04:05:06.789Z"}"#;
     const PROFILE: &[u8] = br#"{"id":"0b5bff0e-5d3a-5c0e-9a55-0b8f9b0a4a01","identifiers":{"email":"customer@example.com","customer_id":"C1"}}"#;
     Batch {
-        rows: rows.iter().zip(overlays).map(|(data, overlay)| Row { data, overlay, backdrop: &(EVENT, PROFILE) }).collect(),
+        rows: rows
+            .iter()
+            .zip(overlays)
+            .map(|(data, overlay)| Row { data, overlay, backdrop: &(EVENT, PROFILE) })
+            .collect(),
         headers: Headers { source: "ltv".into(), destination: "klaviyo".into(), batch: "bench".into() },
         now_ms: 1_773_532_800_000,
         non_finite: NonFinite::Omit,
@@ -148,19 +152,26 @@ fn processor_time(since: Instant) -> Duration {
     if nanoseconds == 0 { since.elapsed() } else { Duration::from_nanos(nanoseconds) }
 }
 
-/// Rows per second of processor time of something that does a batch.
-fn rate(mut once: impl FnMut() -> usize) -> f64 {
-    for _ in 0..20 {
-        black_box(once());
+/// Rows per second of processor time of each of some ways to do a batch. They take turns of a few milliseconds for as long as it takes, so
+/// that whatever else the machine does slows all of them alike.
+fn rates<const N: usize>(mut subjects: [&mut dyn FnMut() -> usize; N]) -> [f64; N] {
+    const BATCHES: u32 = 30;
+    const TURNS: u32 = 60;
+    let mut spent = [Duration::ZERO; N];
+    for turn in 0..=TURNS {
+        for (subject, spent) in subjects.iter_mut().zip(&mut spent) {
+            let started = Instant::now();
+            let before = processor_time(started);
+            for _ in 0..BATCHES {
+                black_box(subject());
+            }
+            // The first turn warms up.
+            if turn > 0 {
+                *spent += processor_time(started) - before;
+            }
+        }
     }
-    let started = Instant::now();
-    let before = processor_time(started);
-    let mut batches = 0;
-    while started.elapsed() < Duration::from_secs(2) {
-        black_box(once());
-        batches += 1;
-    }
-    f64::from(batches) * ROWS as f64 / (processor_time(started) - before).as_secs_f64()
+    spent.map(|spent| f64::from(BATCHES * TURNS) * ROWS as f64 / spent.as_secs_f64())
 }
 
 fn main() {
@@ -193,20 +204,14 @@ fn main() {
     group.finish();
     criterion.final_summary();
 
-    // Taken in turns, so that a machine that slows down slows both.
-    let mut best = [0.0_f64; 3];
-    for _ in 0..3 {
-        best[0] = best[0].max(rate(|| bare.run(&rows)));
-        best[1] = best[1].max(rate(|| run(&transform, &plain)));
-        best[2] = best[2].max(rate(|| run(&transform, &overlaid)));
-    }
+    let rates = rates([&mut || bare.run(&rows), &mut || run(&transform, &plain), &mut || run(&transform, &overlaid)]);
     let bytes = rows.iter().map(Vec::len).sum::<usize>() / ROWS;
     println!(
         "rows of {bytes} bytes per second of processor time: bare {:.0}, sandbox {:.0} (ratio {:.2}), with overlay {:.0} (ratio {:.2})",
-        best[0],
-        best[1],
-        best[1] / best[0],
-        best[2],
-        best[2] / best[0]
+        rates[0],
+        rates[1],
+        rates[1] / rates[0],
+        rates[2],
+        rates[2] / rates[0]
     );
 }

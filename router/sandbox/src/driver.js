@@ -8,9 +8,10 @@
 //
 // host(what, index) -> string   lends a text of the batch that is running: the event, profile or data of a row, or its schema
 // emit(level, text)             keeps a line of the console
+// compile(source) -> value      of a script; only for what the driver writes itself
 // settings                      the limits, as an object
 // surface                       the function of surface.js, which it calls once it has what it needs
-(function driver(host, emit, settings, surface) {
+(function driver(host, emit, compile, settings, surface) {
   'use strict';
 
   const { parse, stringify, isRawJSON } = JSON;
@@ -178,11 +179,12 @@
       get() {
         const index = current(this);
         if (events[index] !== undefined) return events[index];
-        const row = rows[index], laws = getPrototypeOf(row), longs = running === null ? null : running.longs;
+        const row = rows[index], { laws, longs } = running;
         const event = lend(EVENT, index, row) ?? {};
         // The row's own values, before the profile's identifiers were laid over them.
         defineProperty(event, 'data', {
           get() {
+            if (rows[index] !== row) current(row);
             const data = lend(DATA, index, row);
             setPrototypeOf(data, laws);
             if (longs !== null) spell(data, longs);
@@ -242,7 +244,7 @@
       if (hasOwn(this, column)) return this[column];
       return known[column] ? reflectGet(laws, column, this) : undefined;
     });
-    return { laws, longs: spec !== null && spec.longs.length > 0 ? spec.longs : null };
+    return { laws, longs: spec !== null && spec.longs.length > 0 ? spec.longs : null, shapes: [], strange: 0 };
   }
 
   // The integers of a `longs: string` column are strings, small ones too, so that a value's type does not depend on its size.
@@ -266,7 +268,7 @@
 
   const loose = lawsOf(null);
   let schemas = new MapClass();
-  let running = null;
+  let running = loose;   // the laws of the batch that runs, or ran last
 
   function lawsFor(schema) {
     if (schema === 0) return loose;
@@ -277,6 +279,120 @@
       mapSet(schemas, schema, found);
     }
     return found;
+  }
+
+  // === Shapes ===
+  //
+  // Nearly all rows of a source have the same columns in the same order. For each such shape a class is written whose objects have the laws
+  // from their birth, and the row's values are taken over: giving an object another prototype afterwards takes as long as a tenth of
+  // everything else that is done to a row. A row that has any other shape is dressed the long way.
+
+  const SHAPES_MAX = 16, SHAPE_COLUMNS_MAX = 128;
+  // Batches of unknown shape after which one of the kept shapes makes room.
+  const STRANGE_MAX = 64;
+  const NOTHING = 0;     // in an overlaid column: this row is not overlaid
+
+  function shapeOf(laws, first, columns) {
+    const names = keys(first);
+    const { shapes } = laws;
+    for (let i = 0; i < shapes.length; i++) {
+      if (isShape(shapes[i], names, columns)) return shapes[i];
+    }
+    if (names.length > SHAPE_COLUMNS_MAX || (shapes.length >= SHAPES_MAX && ++laws.strange < STRANGE_MAX)) return null;
+    laws.strange = 0;
+    const covered = [];
+    for (let c = 0; c < columns.length; c++) covered[c] = columns[c][0];
+    const shape = { names, covered, make: makerOf(laws.laws, names, covered) };
+    shapes[shapes.length < SHAPES_MAX ? shapes.length : 0] = shape;
+    return shape;
+  }
+
+  function isShape(shape, names, columns) {
+    if (shape.names.length !== names.length || shape.covered.length !== columns.length) return false;
+    for (let i = 0; i < names.length; i++) {
+      if (shape.names[i] !== names[i]) return false;
+    }
+    for (let c = 0; c < columns.length; c++) {
+      if (shape.covered[c] !== columns[c][0]) return false;
+    }
+    return true;
+  }
+
+  // Writes the code for a shape; null where a name would mean something else in it. Fields define their properties, whatever the laws say.
+  function makerOf(laws, names, covered) {
+    let fields = '', whole = '', open = '';
+    for (let i = 0; i < names.length; i++) {
+      const name = stringify(names[i]);
+      if (!isPlainName(names[i])) return null;
+      let value = `from[${name}]`;
+      for (let c = 0; c < covered.length; c++) {
+        if (covered[c] === names[i]) value = `c${c}[at] === ${NOTHING} ? ${value} : c${c}[at]`;
+      }
+      fields += `${name} = ${value};\n`;
+    }
+    for (let c = 0; c < covered.length; c++) {
+      open += `c${c} = columns[${c}][1];\n`;
+      let own = false;
+      for (let i = 0; i < names.length; i++) own ||= covered[c] === names[i];
+      if (own) continue;
+      if (!isPlainName(covered[c])) return null;
+      // A column that the row itself does not have: the shape is one of rows that are overlaid with it.
+      fields += `${stringify(covered[c])} = c${c}[at];\n`;
+      whole += ` && c${c}[at] !== ${NOTHING}`;
+    }
+    let variables = 'from = null, at = 0';
+    for (let c = 0; c < covered.length; c++) variables += `, c${c} = null`;
+    const source = `(function (laws, names, setPrototypeOf) {
+      'use strict';
+      let ${variables};
+      class Row {
+        ${fields}
+      }
+      delete Row.prototype.constructor;
+      setPrototypeOf(Row.prototype, laws);
+      return (parsed, columns) => {
+        const rows = [];
+        ${open}
+        for (at = 0; at < parsed.length; at++) {
+          from = parsed[at];
+          let count = 0;
+          for (const name in from) {
+            if (name !== names[count]) {
+              count = -1;
+              break;
+            }
+            count++;
+          }
+          rows[at] = count === ${names.length}${whole} ? new Row() : undefined;
+        }
+        from = null;
+        return rows;
+      };
+    })`;
+    return compile(source)(laws, names, setPrototypeOf);
+  }
+
+  // Not a number, which would come before all others, and not a word of the language's own.
+  function isPlainName(name) {
+    return name !== 'constructor' && name !== '__proto__' && !(name[0] >= '0' && name[0] <= '9');
+  }
+
+  // The rows for the transform: what was parsed, with the laws, and with the overlaid columns.
+  function dress(parsed, laws, columns) {
+    const count = parsed.length;
+    const shape = count === 0 ? null : shapeOf(laws, parsed[0], columns);
+    const dressed = shape === null || shape.make === null ? [] : shape.make(parsed, columns);
+    for (let i = 0; i < count; i++) {
+      if (dressed[i] !== undefined) continue;
+      const row = parsed[i];
+      setPrototypeOf(row, laws.laws);
+      for (let c = 0; c < columns.length; c++) {
+        const value = columns[c][1][i];
+        if (value !== NOTHING) place(row, columns[c][0], value);
+      }
+      dressed[i] = row;
+    }
+    return dressed;
   }
 
   // === Outputs ===
@@ -453,6 +569,7 @@
 
   // === What the sandbox calls ===
 
+  const NO_NOTES = { u: [], o: [], c: [] };
   let entry = null;
   let settled = false, rejected = false, value;
 
@@ -477,18 +594,15 @@
         throw new Fault('input', `the row's data is not valid JSON: ${error.message}`);
       }
       if (parsed.length !== count) throw new Fault('input', 'the row\'s data is not one JSON object');
-      const { laws, longs } = running;
-      for (let i = 0; i < count; i++) setPrototypeOf(parsed[i], laws);
-      rows = parsed;
-      if (notes !== undefined) {
-        const { u: unsafe, o: overlays } = parse(notes);
-        for (const [index, path] of unsafe) guard(rows[index], path, rows[index]);
-        for (const [index, path, over] of overlays) inside(rows[index], path, over);
-      }
+      const { u: unsafe, o: overlays, c: columns } = notes === undefined ? NO_NOTES : parse(notes);
+      rows = dress(parsed, running, columns);
+      for (const [index, path] of unsafe) guard(rows[index], path, rows[index]);
+      for (const [index, path, over] of overlays) inside(rows[index], path, over);
+      const { longs } = running;
       if (longs !== null) {
-        for (let i = 0; i < count; i++) spell(parsed[i], longs);
+        for (let i = 0; i < count; i++) spell(rows[i], longs);
       }
-      const result = entry({ events: copy(parsed) }, parse(headers));
+      const result = entry({ events: copy(rows) }, parse(headers));
       if (result !== null && typeof result === 'object' && typeof result.then === 'function') {
         then(resolved(result), (done) => {
           settled = true;

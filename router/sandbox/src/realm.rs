@@ -243,8 +243,9 @@ fn install_driver<'s>(
         let surface = compile_script(scope, DRIVER_NAME, SURFACE)?.run(scope)?;
         let host = v8::Function::new(scope, host::host)?;
         let emit = v8::Function::new(scope, host::emit)?;
+        let compile = v8::Function::new(scope, host::compile)?;
         let receiver = v8::undefined(scope).into();
-        let calls = driver.call(scope, receiver, &[host.into(), emit.into(), settings, surface])?;
+        let calls = driver.call(scope, receiver, &[host.into(), emit.into(), compile.into(), settings, surface])?;
         v8::Local::<v8::Object>::try_from(calls).ok()
     })();
     installed.ok_or_else(|| {
@@ -460,6 +461,15 @@ impl Refusal {
 fn compile_script<'s>(scope: &mut v8::PinScope<'s, '_>, name: &str, source: &str) -> Option<v8::Local<'s, v8::Script>> {
     let origin = origin(scope, name, false)?;
     let source = string(scope, source)?;
+    v8::Script::compile(scope, source, Some(&origin))
+}
+
+/// Compiles a script that the driver has written.
+pub(crate) fn driver_script<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    source: v8::Local<'_, v8::String>,
+) -> Option<v8::Local<'s, v8::Script>> {
+    let origin = origin(scope, DRIVER_NAME, false)?;
     v8::Script::compile(scope, source, Some(&origin))
 }
 

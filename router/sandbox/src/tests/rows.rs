@@ -162,6 +162,90 @@ fn the_overlay_shows_and_the_original_stays_within_reach() {
 }
 
 #[test]
+fn a_column_may_have_any_name_in_a_row_of_any_shape() {
+    let names = [
+        "a",
+        "",
+        "0",
+        "-1",
+        "7up",
+        "a b",
+        "from",
+        "at",
+        "c0",
+        "names",
+        "constructor",
+        "prototype",
+        "__proto__",
+        "toString",
+        "optional",
+        "quo\"te",
+        "back\\slash",
+        "line\nfeed",
+        "\u{2028}",
+        "ü",
+        "${x}",
+    ];
+    let pool = pool();
+    let transform = load(
+        &pool,
+        &each("row => ({own: Object.keys(row).map(name => [name, Object.getOwnPropertyDescriptor(row, name).value])})"),
+    );
+    for name in names {
+        let key = serde_json::to_string(name).unwrap();
+        let data = [
+            format!("{{{key}:1,\"z\":2}}"),
+            format!("{{{key}:3,\"z\":4}}"),
+            "{\"z\":5}".to_owned(),
+            format!("{{\"z\":6,{key}:7}}"),
+        ];
+        let expected = [
+            format!("{{\"own\":[[{key},\"over\"],[\"z\",2]]}}"),
+            format!("{{\"own\":[[{key},3],[\"z\",4]]}}"),
+            format!("{{\"own\":[[\"z\",5],[{key},\"over\"]]}}"),
+            format!("{{\"own\":[[\"z\",6],[{key},7]]}}"),
+        ];
+        // JavaScript keeps the order of names, except that numbers come first.
+        let rows = if name == "0" { &data[..2] } else { &data[..] };
+        let overlay = [(name, Some("over"))];
+        for schema in [None, schema(&[name, "z"])] {
+            let mut batch = batch([]);
+            for (place, data) in rows.iter().enumerate() {
+                let overlay = if place % 2 == 0 { &overlay[..] } else { &[] };
+                batch.rows.push(Row { data: data.as_bytes(), overlay, backdrop: &() });
+            }
+            batch.schema = schema;
+            assert_eq!(jsons(&transform.run(&batch)), expected[..rows.len()], "{name:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_of_more_shapes_than_are_remembered_stay_strict() {
+    let pool = pool();
+    let transform = load(&pool, &each("row => ({n: row.n, late: row.late, gone: row.optional('gone')})"));
+    let columns: Vec<String> = (0..40).map(|n| format!("c{n}")).collect();
+    let mut known: Vec<&str> = columns.iter().map(String::as_str).collect();
+    known.extend(["n", "late"]);
+    let schema = schema(&known);
+    for round in 0..3 {
+        for column in &columns {
+            let data = format!("{{\"n\":{round},\"{column}\":1}}");
+            let mut batch = batch([]);
+            batch.rows.push(Row { data: data.as_bytes(), overlay: &[], backdrop: &() });
+            batch.schema = schema.clone();
+            assert_eq!(jsons(&transform.run(&batch)), [format!("{{\"n\":{round},\"late\":null}}")]);
+        }
+    }
+    let missing = load(&pool, &each("row => ({n: row.nn})"));
+    let mut batch = batch([]);
+    batch.rows.push(Row { data: b"{\"n\":1}", overlay: &[], backdrop: &() });
+    batch.schema = schema;
+    let report = missing.run(&batch);
+    assert_eq!(failed(&report.results[0]).kind, RowErrorKind::MissingColumn { column: "nn".into() });
+}
+
+#[test]
 fn an_overlaid_struct_that_is_not_there_comes_into_being() {
     let overlay = [("contact.email", Some("x@y"))];
     let pool = pool();
