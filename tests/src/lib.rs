@@ -18,6 +18,7 @@ pub mod kafka;
 pub mod lake;
 pub mod process;
 pub mod scene;
+pub mod table;
 pub mod topics;
 pub mod vendor;
 pub mod wait;

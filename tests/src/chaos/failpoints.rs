@@ -9,6 +9,7 @@ use super::fleet::Role;
 
 /// The failpoint, the roles that can reach it, and how often it may be passed before it acts: rare places act at once.
 const ALL: &[(&str, &[Role], usize)] = &[
+    ("source.produced", &[Role::Source], 5),
     ("resolve.produced", &[Role::Resolve], 40),
     ("resolve.committed", &[Role::Resolve], 40),
     ("merge.announced", &[Role::Resolve], 10),
@@ -23,8 +24,8 @@ const ALL: &[(&str, &[Role], usize)] = &[
     ("merge.passed", &[Role::Send], 5),
     ("rebalance.send", &[Role::Send], 1),
     ("rebalance.revoke.send", &[Role::Send], 1),
-    ("state.changelog", &[Role::Resolve, Role::Route, Role::Send], 40),
-    ("restore.half", &[Role::Resolve, Role::Route, Role::Send], 2),
+    ("state.changelog", &[Role::Source, Role::Resolve, Role::Route, Role::Send], 40),
+    ("restore.half", &[Role::Source, Role::Resolve, Role::Route, Role::Send], 2),
 ];
 
 #[derive(Debug)]

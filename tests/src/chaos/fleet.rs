@@ -14,9 +14,10 @@ use crate::process::binary;
 /// Lines of a log that are shown when a process ends by itself.
 const LINES_SHOWN: usize = 8;
 
-/// What a process does. Sources have no part here: rows are written to Kafka.
+/// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
+    Source,
     Resolve,
     Route,
     Send,
@@ -68,6 +69,7 @@ pub struct Fleet {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Source => "source",
             Self::Resolve => "resolve",
             Self::Route => "route",
             Self::Send => "send",

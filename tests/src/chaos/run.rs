@@ -24,7 +24,7 @@ use super::workload::Workload;
 use crate::audit::Counts;
 use crate::kafka::Broker;
 use crate::process;
-use crate::topics::Topics;
+use crate::topics::{Seen, Topics};
 
 /// Rows that may be on their way before the feed waits.
 const BACKLOG_MAX: usize = 20_000;
@@ -40,6 +40,9 @@ const OVERTIME_MAX: Duration = Duration::from_secs(420);
 const SCRIPTED: u32 = 20;
 
 const DESTINATION: &str = "klaviyo";
+
+/// The table of scores, in the run's folder.
+const TABLE: &str = "tables/scores";
 
 /// What kind of run.
 #[derive(Debug, Clone)]
@@ -115,9 +118,11 @@ pub fn run(options: &Options) -> Report {
         ("TAILWATER_FAILPOINTS_LOG".to_owned(), failpoints.log().display().to_string()),
     ];
     let mut fleet = Fleet::new(&options.folder, &configuration, environment.clone());
-    for role in [Role::Resolve, Role::Route, Role::Send, Role::Resolve, Role::Route, Role::Send] {
+    // A table is read by one process at a time: the other one waits for its lease.
+    for role in [Role::Source, Role::Resolve, Role::Route, Role::Send].repeat(2) {
         fleet.add(role, false);
     }
+    let mut feed = Feed::connect(&broker.brokers(), &prefix, &options.folder.join(TABLE));
     let mut ended: Vec<Ended> = Vec::new();
     let mut look_after = |fleet: &mut Fleet, failpoints: &mut Failpoints, arm: bool| {
         let found = fleet.look_after(|member| {
@@ -148,14 +153,13 @@ pub fn run(options: &Options) -> Report {
     // The topics are made by the first process that comes up.
     let topics = Topics::at(&broker.brokers());
     let deadline = Instant::now() + Duration::from_secs(90);
-    while !topics.names(&prefix).iter().any(|name| name.ends_with("ingest.scores")) {
-        assert!(Instant::now() < deadline, "no process has made the topics; see {}", options.folder.display());
+    while !has_begun(&topics, &prefix) {
+        assert!(Instant::now() < deadline, "nothing has begun; see {}", options.folder.display());
         look_after(&mut fleet, &mut failpoints, false);
         std::thread::sleep(Duration::from_millis(100));
     }
 
     let mut workload = Workload::new(options.seed, options.people);
-    let mut feed = Feed::connect(&broker.brokers(), &prefix);
     let faults_began = Instant::now();
     let mut nemesis = Nemesis::new(options.seed ^ 0xfa17, began);
     let mut generation = 0_u32;
@@ -186,6 +190,7 @@ pub fn run(options: &Options) -> Report {
         } else {
             drawn = until;
         }
+        feed.tick();
         look_after(&mut fleet, &mut failpoints, true);
         // What is left to be reached may need a reload, which the nemesis draws seldom.
         if overtime > reloaded {
@@ -248,7 +253,7 @@ pub fn run(options: &Options) -> Report {
         let audit = audit(&options.folder, &configuration, &environment);
         next_audit = Instant::now() + Duration::from_secs(3);
         last_audit = audit["flows"].to_string();
-        counts = ["activity", "scores"].map(|source| (source, Counts::find(&audit, source, DESTINATION)));
+        counts = ["activity", "scores", "tiers"].map(|source| (source, Counts::find(&audit, source, DESTINATION)));
         let open: u64 = counts.iter().map(|(_, counts)| counts.in_flight + counts.unaccounted).sum();
         let held_now: u64 = counts.iter().map(|(_, counts)| counts.held).sum();
         let total: u64 = counts.iter().map(|(_, counts)| counts.total).sum();
@@ -322,6 +327,15 @@ pub fn run(options: &Options) -> Report {
     };
     report.text = text(&report, options, &workload, &nemesis, starts, drained, &peak);
     report
+}
+
+/// Whether the topics are there and the table has been seen empty: a first look at several commits would find a person's key more than once
+/// in one version.
+fn has_begun(topics: &Topics, prefix: &str) -> bool {
+    let (ingest, state) = (format!("{prefix}ingest.scores"), format!("{prefix}state.source.tiers"));
+    let names = topics.names(prefix);
+    let cursor = |record: &Seen| record.key.as_deref() == Some(b"cursor".as_slice());
+    names.contains(&ingest) && names.contains(&state) && topics.read(&state).iter().any(cursor)
 }
 
 /// What a device did before anyone knew whose it was goes on after the merge, and may then be older than what its owner was told meanwhile:
@@ -447,6 +461,13 @@ sources:
     key: customer_id
     identifiers: {{ customer_id: customer_id }}
     schema: {{ customer_id: string, person: int, seq: int }}
+  tiers:
+    type: delta
+    table: ./{TABLE}
+    kind: state
+    key: customer_id
+    identifiers: {{ customer_id: customer_id }}
+    poll_interval: 200ms
 accounts:
   main: {{ type: klaviyo, api_key: \"${{env:KLAVIYO_API_KEY}}\", base_url: \"{vendor}\", rate_share: 100 }}
 destinations:
@@ -460,6 +481,7 @@ destinations:
     routes:
       - {{ from: activity, transform: transforms/activity.js }}
       - {{ from: scores, transform: transforms/scores.js }}
+      - {{ from: tiers, transform: transforms/scores.js }}
 "
     )
 }

@@ -13,10 +13,12 @@ use super::check::{ComponentEvent, Produced, Source};
 /// The checkers know a person's identifiers by small numbers.
 const DEVICES_MAX: u32 = ComponentEvent::NODES_MAX - 1;
 
-/// A row for a topic.
+/// A row for a topic, or for a table.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub source: Source,
+    pub person: u32,
+    pub seq: u32,
     /// All rows of a person lie in one partition.
     pub key: String,
     pub value: String,
@@ -195,6 +197,8 @@ impl Workload {
         let text = |value: Option<String>| value.map_or("null".to_owned(), |value| format!("\"{value}\""));
         Row {
             source: Source::Activity,
+            person: number,
+            seq,
             key: format!("p{number}"),
             value: format!(
                 "{{\"id\":\"a-{number}-{seq}\",\"customer_id\":{},\"device_id\":{},\"email\":{},\"person\":{number},\"seq\":{seq},\"track\":{tracks}}}",
@@ -223,6 +227,8 @@ impl Workload {
         });
         Row {
             source: Source::Score,
+            person: number,
+            seq,
             key: format!("p{number}"),
             value: format!("{{\"customer_id\":\"c{number}\",\"person\":{number},\"seq\":{seq}}}"),
             copies: 1,
