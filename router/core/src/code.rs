@@ -120,6 +120,7 @@ codes! {
     RETRIES_EXHAUSTED = "retries_exhausted", "a delivery failed too often";
     WOULD_CREATE = "would_create", "the vendor does not know the person and create is false";
     DUPLICATE = "duplicate", "the same delivery was made before";
+    KEY_REPEATED = "key_repeated", "another row of the same version has the same key";
     SUPERSEDED = "superseded", "a later state was delivered before";
     UNCHANGED = "unchanged", "the same content was delivered before";
     REPLAYED = "replayed", "an operator replayed the dead letter as a new record";

@@ -64,7 +64,8 @@ pub fn needless(
 ) -> Result<Option<Code>, state::Error> {
     let Some(last) = last(store, subject, delivery)? else { return Ok(None) };
     if last.key == delivery.key && !failpoint::bug("bug.dedupe_off") {
-        return Ok(Some(code::DUPLICATE));
+        let repeated = is_another_row(&last, subject) && last.content != content(delivery);
+        return Ok(Some(if repeated { code::KEY_REPEATED } else { code::DUPLICATE }));
     }
     if !delivery.operation.kind.is_state() {
         return Ok(None);
@@ -87,6 +88,16 @@ pub fn needless(
         return Ok(Some(code::UNCHANGED));
     }
     Ok(None)
+}
+
+/// Whether a delivery of the same key is of another row. The place alone does not say so: a rewritten file may list its rows in another order.
+fn is_another_row(last: &Last, subject: &Subject<'_>) -> bool {
+    match (&last.table, &subject.position) {
+        (Some(known), Some(SourcePosition::Table { generation, version, ordinal })) => {
+            (known.0, known.1) == (*generation, *version) && known.2 != *ordinal
+        }
+        _ => false,
+    }
 }
 
 fn last(store: &impl Map, subject: &Subject<'_>, delivery: &Delivery) -> Result<Option<Last>, state::Error> {
@@ -248,6 +259,19 @@ mod tests {
         let other = Subject { row_key: b"c2", ..at(3) };
         assert_eq!(needless(&store, &other, &older, false).unwrap(), None);
         assert_eq!(needless(&store, &at(3), &delivery("a", kind, "1", "{}"), false).unwrap(), None);
+    }
+
+    #[test]
+    fn a_second_row_of_one_key_in_one_version_is_told_from_a_repeat() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let kind = OperationKind::UpsertProfile;
+        remember(&mut store, &at(4), &delivery("b", kind, "0", "{\"a\":1}")).unwrap();
+        let position = Some(SourcePosition::Table { generation: 1, version: 4, ordinal: 7 });
+        let second = Subject { position, ..at(4) };
+        let needless = |body| needless(&store, &second, &delivery("b", kind, "0", body), false).unwrap();
+        assert_eq!(needless("{\"a\":2}"), Some(code::KEY_REPEATED));
+        // The same row in a rewritten file stands elsewhere.
+        assert_eq!(needless("{\"a\":1}"), Some(code::DUPLICATE));
     }
 
     #[test]

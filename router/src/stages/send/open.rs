@@ -112,3 +112,6 @@ impl Open {
         })
     }
 }
+
+#[cfg(test)]
+mod fuzz;
