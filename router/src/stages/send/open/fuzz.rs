@@ -54,7 +54,8 @@ fn outbound() {
                 return effect(input.len().min(8));
             }
         };
-        let written = serde_json::to_vec(&Outbound { operations: first.operations.iter().collect::<Vec<_>>() }).expect("what was read");
+        let written = serde_json::to_vec(&Outbound { operations: first.operations.iter().collect::<Vec<_>>() })
+            .expect("what was read");
         let second = open(&written).expect("what was written can be read");
         let mut names = HashSet::new();
         let mut keys = HashSet::new();
@@ -71,9 +72,10 @@ fn outbound() {
         }
         assert_eq!(first.current, second.operations.len());
         assert_eq!(keys.len(), names.len(), "deliveries that differ in kind, route or place have keys of their own");
-        let objects = first.operations.iter().filter(|operation| {
-            serde_json::from_str::<Value>(operation.body.get()).is_ok_and(|body| body.is_object())
-        });
+        let objects = first
+            .operations
+            .iter()
+            .filter(|operation| serde_json::from_str::<Value>(operation.body.get()).is_ok_and(|body| body.is_object()));
         effect((first.operations.len().min(4), objects.count().min(4), names.len().min(4)))
     });
 }
