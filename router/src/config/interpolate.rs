@@ -2,6 +2,7 @@
 //!
 //! A text keeps how it was written beside what it resolved to, because problems quote the former only. `$${` is a literal `${`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path as FilePath, PathBuf};
@@ -89,6 +90,8 @@ pub struct Resolution {
     pub problems: Vec<Problem>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
+    /// What came from the environment and from files, by value, each with a reference that stands for it.
+    pub values: BTreeMap<String, String>,
 }
 
 impl Resolver<'_> {
@@ -96,7 +99,7 @@ impl Resolver<'_> {
     pub fn resolve(&self, node: &mut Node, path: &Path, resolution: &mut Resolution) {
         match &mut node.value {
             Value::Text(text) => {
-                if let Err(problems) = self.text(text, path, &mut resolution.files) {
+                if let Err(problems) = self.text(text, path, resolution) {
                     resolution.problems.extend(problems.into_iter().map(|problem| problem.at(node.place)));
                 }
             }
@@ -114,7 +117,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn text(&self, text: &mut Text, path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Vec<Problem>> {
+    fn text(&self, text: &mut Text, path: &Path, resolution: &mut Resolution) -> Result<(), Vec<Problem>> {
         if !text.written.contains("${") {
             return Ok(());
         }
@@ -132,7 +135,7 @@ impl Resolver<'_> {
             let reference = match after.split_once('}') {
                 Some((inner, behind)) => {
                     rest = behind;
-                    self.reference(inner, path, &mut text.references, files)
+                    self.reference(inner, path, &mut text.references, resolution)
                 }
                 None => {
                     rest = "";
@@ -158,7 +161,7 @@ impl Resolver<'_> {
         inner: &str,
         path: &Path,
         references: &mut References,
-        files: &mut Vec<PathBuf>,
+        resolution: &mut Resolution,
     ) -> Result<String, Problem> {
         match inner.split_once(':') {
             Some(("env", rest)) => {
@@ -173,7 +176,10 @@ impl Resolver<'_> {
                 references.with_default |= default.is_some_and(|default| !default.is_empty());
                 // An empty variable counts as absent, as in a shell's `:-`: an empty secret is never meant.
                 match ((self.environment)(name).filter(|value| !value.is_empty()), default) {
-                    (Some(value), _) => Ok(value),
+                    (Some(value), _) => {
+                        resolution.values.entry(value.clone()).or_insert_with(|| format!("${{env:{name}}}"));
+                        Ok(value)
+                    }
                     (None, Some(default)) => Ok(default.to_owned()),
                     (None, None) => Err(self.unresolved(path, format!("the environment variable {name} is not set or empty"))
                         .hint(format!("set it before starting (export {name}=…), or give a default that is no secret: ${{env:{name}:-…}}"))),
@@ -183,7 +189,8 @@ impl Resolver<'_> {
                 let file = self.folder.join(name);
                 match read(&file) {
                     Ok(value) => {
-                        files.push(file);
+                        resolution.values.entry(value.clone()).or_insert_with(|| format!("${{file:{name}}}"));
+                        resolution.files.push(file);
                         Ok(value)
                     }
                     Err(error) => Err(self
@@ -237,7 +244,7 @@ mod tests {
         };
         let resolver = Resolver { environment: &environment, folder: folder.path(), unresolved: Severity::Error };
         let mut text = Text::literal(written.to_owned());
-        let problems = resolver.text(&mut text, &Path::default(), &mut Vec::new()).err().unwrap_or_default();
+        let problems = resolver.text(&mut text, &Path::default(), &mut Resolution::default()).err().unwrap_or_default();
         (text, problems)
     }
 

@@ -14,6 +14,7 @@
 mod build;
 mod forms;
 mod interpolate;
+mod mask;
 pub mod model;
 mod page;
 mod problem;
@@ -37,6 +38,7 @@ use tailwater_core::{Code, code};
 
 use self::build::Builder;
 use self::interpolate::{Resolution, Resolver};
+use self::mask::Mask;
 pub use self::model::*;
 pub use self::page::page;
 pub use self::problem::{Path, Place, Problem, Severity};
@@ -150,6 +152,7 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
     let json = walk.tree(&tree).unwrap_or_default();
     problems.append(&mut walk.problems);
 
+    let mask = Mask::new(&resolution.values);
     let mut files = vec![file.to_path_buf()];
     files.append(&mut resolution.files);
     let mut builder =
@@ -170,6 +173,7 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
     } else {
         config
     };
+    problems.iter_mut().for_each(|problem| mask.apply(problem));
     Checked { config, problems }
 }
 

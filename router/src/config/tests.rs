@@ -447,6 +447,13 @@ fn no_secret_is_ever_shown() {
         ("127.0.0.1:8711", "user:pk_the_secret@127.0.0.1:8711"),
         ("account: main", "account: ${env:KLAVIYO_API_KEY}"),
         ("table: ./lake/ltv_scores", "table: \"x${env:KLAVIYO_API_KEY}://y\""),
+        (
+            "    routes:\n",
+            "    routes:\n      - { from: x, name: \"${env:KLAVIYO_API_KEY}\" }\n      - { from: x, name: \"${env:KLAVIYO_API_KEY}\" }\n",
+        ),
+        ("row.rfm_segment != null", "row.rfm_segment ${env:KLAVIYO_API_KEY}"),
+        ("row.rfm_segment != null", "row.a == ${env:KLAVIYO_API_KEY}"),
+        ("/^noreply@/", "/(?<${env:KLAVIYO_API_KEY}>.)(?<${env:KLAVIYO_API_KEY}>.)/"),
     ] {
         let text = RIGHT.replacen(from, to, 1);
         assert_ne!(text, RIGHT, "{from}");

@@ -169,8 +169,15 @@ impl Builder<'_> {
         if let Some(Value::Text(text)) = self.tree.find(path).map(|node| &node.value)
             && text.references().any
         {
-            problem.message = text.mask(&problem.message);
-            problem.hint = problem.hint.map(|hint| text.mask(&hint));
+            if problem.code == code::CONFIG_EXPRESSION {
+                // A parser quotes any token that it stumbles over, in quotes of its own: no search could find every piece of a secret.
+                problem.message =
+                    format!("`{}` is no valid expression once its references are replaced", text.written());
+                problem.hint = Some("what a reference stands for is never shown; try the expression with a harmless value written out to see what is wrong".to_owned());
+            } else {
+                problem.message = text.mask(&problem.message);
+                problem.hint = problem.hint.map(|hint| text.mask(&hint));
+            }
         }
         self.problems.push(problem);
     }
