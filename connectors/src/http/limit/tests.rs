@@ -165,3 +165,42 @@ async fn a_request_does_not_wait_at_a_gate_that_stays_shut() {
     let closed = limiter.acquire(0).await.unwrap_err();
     assert!(closed.remaining > Duration::from_secs(100));
 }
+
+#[tokio::test]
+async fn the_room_is_what_would_go_at_once() {
+    let hands = Hands::default();
+    // A minute of 400 gives bursts of 20, and one more every 157 ms.
+    let limiter = Limiter::with_clock(&[Rate { per_second: 400, per_minute: 400 }], 1.0, hands.clock());
+    assert_eq!(limiter.room(0), 20);
+    for left in (10..20).rev() {
+        limiter.acquire(0).await.unwrap();
+        assert_eq!(limiter.room(0), left);
+    }
+    hands.advance(Duration::from_millis(158 * 3));
+    assert_eq!(limiter.room(0), 13);
+    hands.advance(Duration::from_secs(60));
+    assert_eq!(limiter.room(0), 20);
+    // Asking has taken nothing.
+    for _ in 0..20 {
+        limiter.acquire(0).await.unwrap();
+    }
+    assert_eq!((limiter.room(0), limiter.is_awaited(0)), (0, false));
+    let next = limiter.acquire(0);
+    tokio::pin!(next);
+    assert!(futures_util::poll!(next.as_mut()).is_pending() && limiter.is_awaited(0));
+    // A request that is given up waits no longer.
+    drop(next);
+}
+
+#[test]
+fn a_limiter_that_is_built_anew_has_no_room() {
+    let hands = Hands::default();
+    let limiter = Limiter::with_clock(&[RATE], 0.9, hands.clock());
+    let seat = limiter.sit();
+    seat.set_share(0.5);
+    assert_eq!(limiter.room(0), 0);
+    hands.advance(Duration::from_secs(60));
+    assert_eq!(limiter.room(0), 3);
+    limiter.throttled(0, Some(Duration::from_secs(5)));
+    assert_eq!(limiter.room(0), 0);
+}
