@@ -28,6 +28,9 @@ pub struct Workspace {
     admin_port: u16,
 }
 
+/// A part of the vendor's documented limits that is far more than all of them.
+const UNLIMITED: u32 = 1_000;
+
 /// What differs between workspaces.
 #[derive(Debug, Clone)]
 pub struct Setup<'a> {
@@ -36,7 +39,7 @@ pub struct Setup<'a> {
     pub transform: &'a str,
     /// The section `sources`, if it is not the topic of rows.
     pub sources: Option<String>,
-    /// Which part of the vendor's documented limits is used: far more than all of them, where the vendor is one that does not limit.
+    /// Which part of the vendor's documented limits is used, if it is not the product's default.
     pub rate_share: Option<u32>,
 }
 
@@ -50,7 +53,7 @@ impl<'a> Setup<'a> {
 
     /// A vendor that does not limit anybody.
     pub const fn with_vendor(latency: &'a str, vendor: &'a str, transform: &'a str) -> Self {
-        Self { latency, vendor, transform, sources: None, rate_share: Some(1000) }
+        Self { latency, vendor, transform, sources: None, rate_share: Some(UNLIMITED) }
     }
 }
 

@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tailwater_simulators::klaviyo::{Received, Simulator};
+use tailwater_simulators::klaviyo::{Options, Received, Simulator};
 use tailwater_tests::vendor::Vendor;
 
 use super::Run;
@@ -38,6 +38,9 @@ const TRIALS_MAX: usize = 8;
 /// How long latency is measured at a rate, and what of it is warm-up.
 const TIME: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Rows a second where the vendor limits: far more than go one by one, and as jobs more than one every quarter of a second.
+const LIMITED_RATE: f64 = 200.0;
 
 /// A row at the vendor: when it was due and when the request with it had been read, in microseconds since 1970.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +80,13 @@ fn arrived(request: &Received) -> i64 {
     time.as_microsecond()
 }
 
+/// What the vendor takes in a second and a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limits {
+    None,
+    Documented,
+}
+
 /// A workspace with all stages in one process.
 struct Scene {
     vendor: Vendor,
@@ -87,10 +97,14 @@ struct Scene {
 // === impl Scene ===
 
 impl Scene {
-    fn new(run: &mut Run, latency: &str, transform: &str, sources: Option<String>) -> Self {
-        let vendor = Vendor::start(workspace::vendor());
+    fn new(run: &mut Run, latency: &str, transform: &str, sources: Option<String>, limits: Limits) -> Self {
+        let documented = limits == Limits::Documented;
+        let vendor = Vendor::start(Options { limits: documented, ..workspace::vendor() });
         let url = vendor.url();
-        let setup = Setup { sources, ..Setup::with_vendor(latency, &url, transform) };
+        let mut setup = Setup { sources, ..Setup::with_vendor(latency, &url, transform) };
+        if documented {
+            setup.rate_share = None;
+        }
         let workspace = Workspace::new(&run.brokers(), latency, &setup);
         let process = workspace.start("");
         Self { vendor, workspace, process }
@@ -146,26 +160,35 @@ impl Scene {
 
 pub fn rows(run: &mut Run, report: &mut Report) {
     for latency in ["low", "balanced", "throughput"] {
-        let mut scene = Scene::new(run, latency, rows::WINBACK, None);
+        let mut scene = Scene::new(run, latency, rows::WINBACK, None, Limits::None);
         let highest = scene.highest();
         let what = format!("{latency}: highest sustained rate, row to vendor");
         report.add(Figure::new("latency", what, "rows/s", highest));
         for part in [0.1, 0.5, 0.9] {
-            let arrived = scene.at(highest * part, TIME);
-            let first = arrived.iter().map(|one| one.due_us).min().unwrap_or(0);
-            let warm = first + i64::try_from(WARM_UP.as_micros()).unwrap_or(0);
-            let mut delays: Vec<f64> = arrived
-                .iter()
-                .filter(|one| one.due_us >= warm)
-                .map(|one| (one.at_us - one.due_us) as f64 / 1000.0)
-                .collect();
-            delays.sort_by(f64::total_cmp);
-            for (name, which) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-                let what = format!("{latency}: {name} at {:.0} % ({:.0} rows/s)", part * 100.0, highest * part);
-                report.add(Figure::new("latency", what, "ms", percentile(&delays, which)));
-            }
+            let rate = highest * part;
+            tell(report, &scene.at(rate, TIME), &format!("{latency}, {:.0} % ({rate:.0} rows/s)", part * 100.0));
         }
         scene.process.stop();
+        // What a real account takes: the documented limits, of which the product uses its usual part.
+        let mut scene = Scene::new(run, latency, rows::WINBACK, None, Limits::Documented);
+        tell(
+            report,
+            &scene.at(LIMITED_RATE, TIME),
+            &format!("{latency}, {LIMITED_RATE:.0} rows/s within the vendor's limits"),
+        );
+        scene.process.stop();
+    }
+}
+
+/// Adds the percentiles of what arrived after the warm-up.
+fn tell(report: &mut Report, arrived: &[Arrival], of: &str) {
+    let first = arrived.iter().map(|one| one.due_us).min().unwrap_or(0);
+    let warm = first + i64::try_from(WARM_UP.as_micros()).unwrap_or(0);
+    let late = |one: &Arrival| (one.at_us - one.due_us) as f64 / 1000.0;
+    let mut delays: Vec<f64> = arrived.iter().filter(|one| one.due_us >= warm).map(late).collect();
+    delays.sort_by(f64::total_cmp);
+    for (name, which) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+        report.add(Figure::new("latency", format!("{of}: {name}"), "ms", percentile(&delays, which)));
     }
 }
 
@@ -188,7 +211,7 @@ pub fn commits(run: &mut Run, report: &mut Report) {
          identifiers: {{ customer_id: customer_id, email: email }}\n    poll_interval: 100ms\n",
         table.path().display()
     );
-    let mut scene = Scene::new(run, "balanced", NARROW, Some(sources));
+    let mut scene = Scene::new(run, "balanced", NARROW, Some(sources), Limits::None);
     for rows in COMMITS {
         let (mut first, mut last) = (Vec::new(), Vec::new());
         for _ in 0..COMMIT_ROUNDS {

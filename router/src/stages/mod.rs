@@ -11,6 +11,7 @@ pub mod body;
 pub mod dead_letter;
 pub mod held;
 pub mod ledger;
+pub mod pace;
 pub mod resolve;
 pub mod route;
 pub mod schemas;

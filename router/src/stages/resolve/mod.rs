@@ -30,6 +30,7 @@ use self::decode::{Decoded, Event};
 use self::identities::Identities;
 use super::dead_letter::{self, Failure};
 use super::ledger::Ledger;
+use super::pace::Pace;
 use super::{Error, IDLE_WAIT, schemas};
 use crate::app::Shared;
 use crate::config::model::{Source, SourceInput};
@@ -76,6 +77,7 @@ struct Session<'a> {
     shared: &'a Arc<Shared>,
     consumer: Consumer,
     producer: Producer,
+    pace: Pace,
     store: Store,
     ledger: Ledger,
     /// The sources by their topic.
@@ -123,6 +125,7 @@ impl<'a> Session<'a> {
             shared,
             consumer: Consumer::create(kafka, group)?,
             producer: Producer::connect(kafka, Some(&id), &outputs)?,
+            pace: Pace::new(client::commit_interval(kafka.latency)),
             store: Store::new(kafka, &shared.cache, &names.state_resolve()),
             ledger: Ledger::new(names.ledger(), Stage::Resolve, kafka.lanes),
             sources: shared
@@ -160,7 +163,6 @@ impl<'a> Session<'a> {
         heartbeat: &crate::telemetry::Heartbeat,
         readiness: &crate::telemetry::Readiness,
     ) -> Result<(), Error> {
-        let interval = client::commit_interval(self.shared.config.kafka.latency);
         let mut looked: Option<Instant> = None;
         while !self.shared.shutdown.is_requested() {
             heartbeat.tick();
@@ -173,7 +175,7 @@ impl<'a> Session<'a> {
                 looked = Some(Instant::now());
                 readiness.ready();
             }
-            let records = self.gather(interval)?;
+            let records = self.gather()?;
             if !records.is_empty() {
                 self.batch(&records, lease)?;
             }
@@ -212,7 +214,7 @@ impl<'a> Session<'a> {
     }
 
     /// Takes records for one transaction: until the interval is over, or the batch is full.
-    fn gather(&mut self, interval: Duration) -> Result<Vec<Record>, Error> {
+    fn gather(&mut self) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         let mut until: Option<Instant> = None;
         loop {
@@ -224,7 +226,7 @@ impl<'a> Session<'a> {
                 // Partitions are assigned by hand; the group's membership is the lease's.
                 Polled::Event(_) => {}
             }
-            let until = *until.get_or_insert_with(|| Instant::now() + interval);
+            let until = *until.get_or_insert_with(|| Instant::now() + self.pace.interval());
             if records.len() >= BATCH_RECORDS_MAX || Instant::now() >= until {
                 break;
             }
@@ -251,7 +253,9 @@ impl<'a> Session<'a> {
             }
         }
         self.resolve(&pending, &workspace)?;
+        let committing = Instant::now();
         self.commit(records, lease)?;
+        self.pace.committed(committing.elapsed());
         let metrics = self.shared.telemetry.metrics();
         metrics.stage_records("resolve", records.len());
         metrics.transaction_seconds("resolve", started.elapsed());

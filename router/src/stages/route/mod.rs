@@ -35,6 +35,7 @@ use self::verdict::{Cut, Pause, Windows};
 use super::age::Age;
 use super::held::{self, Waiting};
 use super::ledger::Ledger;
+use super::pace::Pace;
 use super::{Error, IDLE_WAIT, now, steady, surely};
 use crate::app::Shared;
 use crate::failpoint;
@@ -60,6 +61,7 @@ struct Session<'a> {
     destination: &'a str,
     consumer: Consumer,
     producer: Producer,
+    pace: Pace,
     store: Store,
     ledger: Ledger,
     waiting: Waiting,
@@ -99,6 +101,7 @@ impl<'a> Session<'a> {
             destination,
             consumer: Consumer::subscribe(kafka, &names.group("route", Some(destination)), &[names.resolved()])?,
             producer: Producer::connect(kafka, Some(&id), &outputs)?,
+            pace: Pace::new(client::commit_interval(kafka.latency)),
             store: Store::new(kafka, &shared.cache, &names.state_route(destination)),
             ledger: Ledger::new(names.ledger(), Stage::Route, kafka.lanes),
             waiting: Waiting::default(),
@@ -125,7 +128,6 @@ impl<'a> Session<'a> {
     fn follow(mut self) -> Result<(), Error> {
         let name = format!("route.{}", self.destination);
         let readiness = self.shared.telemetry.readiness(&name);
-        let interval = client::commit_interval(self.shared.config.kafka.latency);
         let joined = Instant::now();
         let mut routes = self.shared.live.routes(self.destination)?;
         while !self.shared.shutdown.is_requested() {
@@ -137,7 +139,7 @@ impl<'a> Session<'a> {
                 self.windows = Windows::default();
                 self.resume()?;
             }
-            self.gather(interval)?;
+            self.gather()?;
             self.age.observe(self.pending.iter().map(|record| record.timestamp).min(), now());
             // A group may have more members than lanes; a member without any is ready all the same.
             if !self.consumer.assignment().is_empty() || joined.elapsed() > Duration::from_secs(15) {
@@ -151,7 +153,7 @@ impl<'a> Session<'a> {
     }
 
     /// Takes records for one transaction: until the interval is over, or the batch is full.
-    fn gather(&mut self, interval: Duration) -> Result<(), Error> {
+    fn gather(&mut self) -> Result<(), Error> {
         let mut until: Option<Instant> = None;
         let mut bytes: usize = self.pending.iter().map(|record| record.size()).sum();
         let is_full = |records: usize, bytes: usize| records >= BATCH_RECORDS_MAX || bytes >= BATCH_BYTES_MAX;
@@ -182,7 +184,7 @@ impl<'a> Session<'a> {
                     return Ok(());
                 }
             }
-            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + interval) {
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + self.pace.interval()) {
                 return Ok(());
             }
         }
@@ -281,7 +283,9 @@ impl<'a> Session<'a> {
             self.pause(pause)?;
         }
         let written = self.write(&actions, routes, &dead)?;
+        let committing = Instant::now();
         self.commit(&next)?;
+        self.pace.committed(committing.elapsed());
         let mut place = 0;
         self.pending.retain(|record| {
             let keep = place >= records.len() || !cut.admits(record.partition, place);

@@ -40,7 +40,9 @@ impl<O: Outside> Session<O> {
         self.dirty = false;
         self.committed_at = self.outside.instant();
         let metrics = self.setup.telemetry.metrics();
-        metrics.transaction_seconds("send", self.committed_at.saturating_duration_since(started));
+        let took = self.committed_at.saturating_duration_since(started);
+        self.pace.committed(took);
+        metrics.transaction_seconds("send", took);
         let open = self.trackers.values().map(OffsetTracker::open).sum();
         metrics.deliveries(&self.setup.name, open, self.gate.in_flight());
         metrics.queue(&format!("send.{}", self.setup.name), self.gate.len(), self.setup.open_max);

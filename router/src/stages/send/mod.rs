@@ -45,6 +45,7 @@ use self::outside::{Outside, Settings};
 use self::pause::Pause;
 use super::age::Age;
 use super::held::{Held, Waiting};
+use super::pace::Pace;
 use super::{Error, IDLE_WAIT};
 use crate::app::Shared;
 use crate::kafka::Record;
@@ -90,6 +91,7 @@ struct Setup {
     /// Partitions of the topic.
     lanes: u32,
     settings: Settings,
+    /// The configured one.
     commit_interval: Duration,
     /// How long the topic keeps its records.
     retention: Duration,
@@ -114,6 +116,7 @@ struct Session<O: Outside> {
     /// Where each lane stands: the offset that was committed last, or where it was taken over.
     committed: BTreeMap<i32, i64>,
     committed_at: Instant,
+    pace: Pace,
     /// Records that the gate had no room for.
     backlog: VecDeque<(Arc<Record>, Option<Held>)>,
     /// Parked records that are on their way out of state, by lane and offset, so that none goes twice.
@@ -143,6 +146,7 @@ impl<O: Outside> Session<O> {
             age: Age::new("send", &setup.name, setup.retention, gauge),
             committed: BTreeMap::new(),
             committed_at: outside.instant(),
+            pace: Pace::new(setup.commit_interval),
             backlog: VecDeque::new(),
             unparked: HashSet::new(),
             ready: Ready::default(),
@@ -167,7 +171,7 @@ impl<O: Outside> Session<O> {
         self.answered()?;
         self.look_after_pause();
         // Before the next calls are made: a commit lets people go on whose last record it carries.
-        if self.outside.instant().saturating_duration_since(self.committed_at) >= self.setup.commit_interval {
+        if self.outside.instant().saturating_duration_since(self.committed_at) >= self.pace.interval() {
             self.commit()?;
         }
         self.start()
