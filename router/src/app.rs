@@ -258,7 +258,7 @@ fn spawn(shared: &Arc<Shared>, spawner: &crate::supervisor::Spawner, role: Role)
     }
 }
 
-/// Runs a stage; what passes by itself (a broker that is away, an aborted transaction) makes it start again from its last commit,
+/// Runs a stage; what passes by itself (a broker that is away, a transaction that was aborted or has timed out) makes it start again from its last commit,
 /// everything else ends the process.
 fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
     let mut wait = RESTART_WAIT_MIN;
@@ -271,6 +271,10 @@ fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>)
         }
         if started.elapsed() > RESTART_WAIT_MAX * 3 {
             wait = RESTART_WAIT_MIN;
+        }
+        // Whose id is taken away again and again shares it with somebody who is alive: two copies of one state folder.
+        if error.code() == code::KAFKA_FENCED && wait >= RESTART_WAIT_MAX {
+            return Err(problem);
         }
         warn!(stage = name, code = %problem.code, wait_ms = wait.as_millis(), "starts again from its last commit: {}", problem.message);
         shared.telemetry.metrics().transaction_aborted(name);

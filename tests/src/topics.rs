@@ -75,6 +75,16 @@ impl Topics {
         AdminClient::from_config(&self.client()).unwrap_or_else(|error| panic!("no admin client: {error}"))
     }
 
+    /// Takes a transactional id away from whoever has it.
+    pub fn fence(&self, transactional_id: &str) {
+        let producer: BaseProducer = self
+            .client()
+            .set("transactional.id", transactional_id)
+            .create()
+            .unwrap_or_else(|error| panic!("no producer for {}: {error}", self.brokers));
+        producer.init_transactions(TIMEOUT).unwrap_or_else(|error| panic!("{transactional_id}: {error}"));
+    }
+
     /// Makes a topic; it must not exist.
     pub fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));

@@ -35,7 +35,7 @@ const KINDS: [Kind; 2] = [
         what: "single requests (events), 32 at a time",
         transform: rows::EVENTS,
         path: "/api/events",
-        deliveries: 20_000,
+        deliveries: 60_000,
         at_once: 32,
         jobs: false,
     },

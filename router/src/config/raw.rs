@@ -104,7 +104,7 @@ pub struct RawKafka {
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum RawLatency {
-    /// 10 ms between transactions: fast, at a cost in throughput.
+    /// 10 ms between transactions, or as long as the last one took to commit: fast, at a cost in throughput.
     Low,
     /// 50 ms.
     #[default]

@@ -17,6 +17,10 @@ use crate::config::model::{Kafka, Latency};
 /// transaction whose process was killed; long enough for the largest batch.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What a consumer reads ahead, in kilobytes: a full batch of a stage, which is at most as many bytes, while the one before it is
+/// worked on. There is a consumer for each stage and destination, so this is most of what a process needs under load.
+const QUEUED_KBYTES_MAX: &str = "16384";
+
 /// The interval between transactions, and the waits that belong to it.
 pub const fn commit_interval(latency: Latency) -> Duration {
     match latency {
@@ -72,7 +76,7 @@ pub fn consumer(kafka: &Kafka, group: Option<&str>) -> ClientConfig {
         .set("heartbeat.interval.ms", (kafka.session_timeout.as_millis() / 5).max(200).to_string())
         .set("fetch.wait.max.ms", fetch_wait)
         .set("fetch.queue.backoff.ms", "50")
-        .set("queued.max.messages.kbytes", "65536")
+        .set("queued.max.messages.kbytes", QUEUED_KBYTES_MAX)
         .set("fetch.error.backoff.ms", "100");
     with_options(config, kafka, &["consumer"])
 }

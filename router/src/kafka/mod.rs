@@ -66,6 +66,10 @@ pub enum Error {
     Unauthorized { during: String, detail: String },
     #[error("the Kafka client cannot go on ({during}): {detail}")]
     Fatal { during: &'static str, detail: String },
+    /// The broker has given the producer's transactional id a new epoch: because its transaction timed out while nobody could reach the
+    /// broker, or because another producer has taken the id.
+    #[error("the producer was fenced ({during}): {detail}; the batch is read again with a new one")]
+    Fenced { during: &'static str, detail: String },
     #[error("the transaction was aborted ({during}): {detail}; the batch is read again")]
     Aborted { during: &'static str, detail: String },
     #[error(
@@ -95,6 +99,7 @@ impl Error {
             Self::Unreachable { .. } | Self::Client { .. } | Self::Aborted { .. } => code::KAFKA_UNREACHABLE,
             Self::Unauthorized { .. } => code::KAFKA_AUTHORIZATION,
             Self::Fatal { .. } => code::KAFKA_FATAL,
+            Self::Fenced { .. } => code::KAFKA_FENCED,
             Self::TooLarge { .. } => code::KAFKA_RECORD_TOO_LARGE,
             Self::OffsetLost { .. } => code::KAFKA_OFFSET_LOST,
             Self::TopicMissing { .. } => code::TOPIC_MISSING,
@@ -105,7 +110,7 @@ impl Error {
     /// Whether the stage may start again from the last commit, with new clients.
     pub const fn is_recoverable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Aborted { .. } | Self::Client { .. } => true,
+            Self::Unreachable { .. } | Self::Aborted { .. } | Self::Fenced { .. } | Self::Client { .. } => true,
             Self::Unauthorized { .. }
             | Self::Fatal { .. }
             | Self::TooLarge { .. }

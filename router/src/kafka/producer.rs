@@ -193,7 +193,8 @@ impl Producer {
     }
 
     pub fn is_fatal(&self) -> bool {
-        self.inner.context().base.health.is_fatal()
+        // Asked of the client itself: what it has told the context may not have been served yet.
+        self.inner.client().fatal_error().is_some()
     }
 
     /// Begins a transaction unless one is open.
@@ -307,12 +308,16 @@ impl Producer {
         while self.inner.context().done.load(Ordering::Acquire) < self.sent {
             self.serve_or_rest(&mut rest);
             if self.is_fatal() {
-                return Err(Error::Fatal { during: "produce", detail: self.fatal_text() });
+                return Err(self.fatal("produce"));
             }
             if !warned && started.elapsed() > Duration::from_secs(5) {
                 warned = true;
                 warn!(brokers = %self.brokers, "the broker has not acknowledged records for 5 s; waiting");
             }
+        }
+        // What a client that cannot go on had queued is given back as purged, which says nothing about the cause.
+        if self.is_fatal() {
+            return Err(self.fatal("produce"));
         }
         let failed = self.inner.context().failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         match failed {
@@ -355,7 +360,7 @@ impl Producer {
     /// Adds consumed offsets to the open transaction and commits it. `offsets` are the next ones to read.
     ///
     /// # Errors
-    /// [`Error::Aborted`]: nothing of the batch happened, it is read again. [`Error::Fatal`]: another process has taken over.
+    /// [`Error::Aborted`]: nothing of the batch happened, it is read again. [`Error::Fenced`]: the same, and only a new producer can do it.
     pub fn commit(&mut self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Error> {
         debug_assert!(self.transactional, "without transactions the consumer commits");
         self.acknowledged()?;
@@ -421,7 +426,7 @@ impl Producer {
     fn classify(&self, during: &'static str, error: KafkaError) -> Error {
         if let KafkaError::Transaction(inner) = &error {
             if inner.is_fatal() {
-                return Error::Fatal { during, detail: inner.string() };
+                return fatal(during, inner.code(), inner.string());
             }
             if inner.txn_requires_abort() {
                 return Error::Aborted { during, detail: inner.string() };
@@ -431,13 +436,27 @@ impl Producer {
             }
         }
         if self.is_fatal() {
-            return Error::Fatal { during, detail: self.fatal_text() };
+            return self.fatal(during);
         }
         Error::Aborted { during, detail: error.to_string() }
     }
 
-    fn fatal_text(&self) -> String {
-        self.inner.client().fatal_error().map_or_else(|| "unknown".to_owned(), |(code, text)| format!("{code}: {text}"))
+    fn fatal(&self, during: &'static str) -> Error {
+        match self.inner.client().fatal_error() {
+            Some((code, text)) => fatal(during, code, format!("{code}: {text}")),
+            None => Error::Fatal { during, detail: "unknown".to_owned() },
+        }
+    }
+}
+
+/// A client that cannot go on. One that was fenced is no more than that: a new one, with the epoch that the broker gives it, reads
+/// the batch again.
+fn fatal(during: &'static str, code: RDKafkaErrorCode, detail: String) -> Error {
+    match code {
+        RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch => {
+            Error::Fenced { during, detail }
+        }
+        _ => Error::Fatal { during, detail },
     }
 }
 

@@ -14,6 +14,13 @@ pub(super) const APPLIED: &[u8] = b"\0applied";
 /// The key of a partition's marker in its changelog. Frozen: state topics hold it.
 pub(super) const MARKER: &[u8] = b"\0generation";
 
+/// What a keyspace keeps in memory before it is written out, in bytes. There is a keyspace for each lane of each stage, and each may fill
+/// its own: with the database's default of 64 MB, forty of them would take more memory than everything else together.
+const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What the journals may hold before the oldest writes are written out, in bytes: what a start may have to read again, and disk.
+const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// The process's share of the disk. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {
@@ -47,7 +54,10 @@ impl Cache {
                 new
             }
         };
-        let database = Database::builder(folder.join("db")).open().map_err(|error| failed(error.into()))?;
+        let database = Database::builder(folder.join("db"))
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .open()
+            .map_err(|error| failed(error.into()))?;
         Ok(Self { database, instance: instance.into(), _lock: Arc::new(lock), path: folder.to_owned() })
     }
 
@@ -64,6 +74,7 @@ impl Cache {
     }
 
     pub(super) fn keyspace(&self, name: &str) -> Result<Keyspace, Error> {
-        Ok(self.database.keyspace(name, KeyspaceCreateOptions::default)?)
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+        Ok(self.database.keyspace(name, options)?)
     }
 }

@@ -107,6 +107,32 @@ fn a_process_that_was_stopped_for_a_while_and_wakes_up_changes_nothing() {
 }
 
 #[test]
+fn a_stage_whose_producer_is_fenced_starts_again_and_repeats_nothing() {
+    let scene = Scene::new("fenced");
+    scene.configure_rows();
+    let mut process = scene.run();
+    wait_for_topics(&scene);
+    produce(&scene, 0, 50);
+    scene.audits("rows", "klaviyo", &Counts::delivered(50));
+    let instance = std::fs::read_to_string(scene.folder().join("state/instance-id")).unwrap();
+    for stage in ["resolve", "route.klaviyo", "send.klaviyo"] {
+        let id = format!("{}.{}", scene.topic(stage), instance.trim());
+        scene.topics().fence(&id);
+    }
+    produce(&scene, 50, 100);
+    scene.audits("rows", "klaviyo", &Counts::delivered(100));
+    process.assert_running();
+    for stage in ["resolve", "route.klaviyo", "send.klaviyo"] {
+        process.logs(&["kafka_fenced", stage]);
+    }
+    for index in 0..100 {
+        let history = scene.vendor.history(&format!("c{index}@example.com"), "score");
+        assert_eq!(history.len(), 1, "c{index} was told {history:?}");
+    }
+    process.stop();
+}
+
+#[test]
 fn a_job_that_runs_when_its_process_is_killed_is_asked_for_by_the_next_owner() {
     let slow = Options {
         job_duration: JobDuration { base: Duration::from_secs(12), per_profile: Duration::ZERO },
