@@ -58,3 +58,6 @@ step tests cargo test --locked --workspace --no-fail-fast
 step fuzz deploy/checks/fuzz.sh 15
 # Faults last: the run has a broker of its own, and builds the binary a second time, with its failpoints.
 step chaos deploy/checks/chaos.sh
+# A crash at each failpoint alone, with the binary that the chaos run has built.
+step failpoints env TAILWATER_TEST_FAILPOINTS=1 TAILWATER_TEST_BINARY="${CARGO_TARGET_DIR:-$root/target}/chaos/tailwater" \
+  cargo test --locked --workspace --test system failpoints::
