@@ -99,12 +99,6 @@ pub trait Destination: Send + Sync {
     /// per delivery, in the same order. Dropping the future means that there is no outcome.
     async fn deliver(&self, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome>;
 
-    /// Whether calls wait for the account's limits, so that one more would only join the queue. What is ready is better kept meanwhile:
-    /// it makes a fuller batch, which goes as early.
-    fn is_busy(&self) -> bool {
-        false
-    }
-
     /// Asks once for the outcomes of the deliveries that run in a job. One outcome per delivery, in the same order: `Accepted` with the
     /// same ticket while the job runs, and while its state cannot be learned (the vendor is away), since sending again would overtake
     /// it. `members` are all deliveries of the ticket, in the order in which they were sent.

@@ -14,11 +14,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::middleware::{StateInformationMiddleware, StateSnapshot};
+use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::sync::Semaphore;
@@ -91,8 +91,6 @@ struct Endpoint {
     rate: Rate,
     /// One at a time, first come first served: whoever holds it waits for the windows.
     turnstile: Semaphore,
-    /// Requests that have asked and not passed yet.
-    waiting: AtomicUsize,
     pace: Mutex<Pace>,
 }
 
@@ -104,19 +102,13 @@ struct Pace {
     windows: Arc<Windows>,
 }
 
-type Window = RateLimiter<NotKeyed, InMemoryState, Clock, StateInformationMiddleware>;
+type Window = RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Duration>>;
 
 #[derive(Debug)]
 struct Windows {
     steady: Window,
     burst: Window,
-    steady_quota: Quota,
-    /// What the minute's window had left, and when, on the limiter's clock.
-    left: Mutex<(u32, Duration)>,
 }
-
-/// Counts a request that waits, for as long as its future lives.
-struct InQueue<'a>(&'a AtomicUsize);
 
 #[derive(Debug, Default)]
 struct Gate {
@@ -153,7 +145,6 @@ impl Limiter {
             .map(|&rate| Endpoint {
                 rate,
                 turnstile: Semaphore::new(1),
-                waiting: AtomicUsize::new(0),
                 pace: Mutex::new(Pace {
                     throttle: 1.0,
                     changed: clock.now(),
@@ -188,7 +179,6 @@ impl Limiter {
             debug_assert!(false, "endpoint {endpoint} has no documented rate");
             return Ok(());
         };
-        let _queued = InQueue::join(&place.waiting);
         // The semaphore is never closed, so there is always a turn.
         let _turn = place.turnstile.acquire().await;
         let mut steady_passed = false;
@@ -212,32 +202,15 @@ impl Limiter {
         let windows = Arc::clone(&lock(&endpoint.pace).windows);
         // The minute is the scarcer window, so it is waited for first; its cell is kept while the second fills up.
         if !*steady_passed {
-            match windows.steady.check() {
-                Ok(left) => windows.note(&left, self.clock.now()),
-                Err(not_until) => return Step::Wait(not_until.wait_time_from(self.clock.now())),
+            if let Err(not_until) = windows.steady.check() {
+                return Step::Wait(not_until.wait_time_from(self.clock.now()));
             }
             *steady_passed = true;
         }
         match windows.burst.check() {
-            Ok(_) => Step::Go,
+            Ok(()) => Step::Go,
             Err(not_until) => Step::Wait(not_until.wait_time_from(self.clock.now())),
         }
-    }
-
-    /// How many requests to the endpoint the minute's window would let go now; none where others wait already. Nothing is taken by
-    /// asking, so it is an advice and no promise.
-    pub fn room(&self, endpoint: usize) -> usize {
-        if self.is_awaited(endpoint) || !self.gate_remaining().is_zero() {
-            return 0;
-        }
-        let Some(endpoint) = self.endpoints.get(endpoint) else { return usize::MAX };
-        let windows = Arc::clone(&lock(&endpoint.pace).windows);
-        windows.room(self.clock.now())
-    }
-
-    /// Whether requests wait for the endpoint's limit.
-    pub fn is_awaited(&self, endpoint: usize) -> bool {
-        self.endpoints.get(endpoint).is_some_and(|endpoint| endpoint.waiting.load(Ordering::Relaxed) > 0)
     }
 
     /// How long the gate stays shut; zero when it is open.
@@ -343,21 +316,6 @@ impl Drop for Seat {
     }
 }
 
-// === impl InQueue ===
-
-impl<'a> InQueue<'a> {
-    fn join(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
-    }
-}
-
-impl Drop for InQueue<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 // === impl Windows ===
 
 impl Windows {
@@ -365,22 +323,9 @@ impl Windows {
         let steady = quota(rate.per_minute, Duration::from_secs(60), part);
         let burst = quota(rate.per_second, Duration::from_secs(1), part);
         Self {
-            steady: RateLimiter::direct_with_clock(steady, clock.clone()).with_middleware(),
-            burst: RateLimiter::direct_with_clock(burst, clock.clone()).with_middleware(),
-            steady_quota: steady,
-            left: Mutex::new((steady.burst_size().get(), clock.now())),
+            steady: RateLimiter::direct_with_clock(steady, clock.clone()),
+            burst: RateLimiter::direct_with_clock(burst, clock.clone()),
         }
-    }
-
-    fn note(&self, left: &StateSnapshot, now: Duration) {
-        *lock(&self.left) = (left.remaining_burst_capacity(), now);
-    }
-
-    fn room(&self, now: Duration) -> usize {
-        let (left, since) = *lock(&self.left);
-        let gained = now.saturating_sub(since).as_nanos() / self.steady_quota.replenish_interval().as_nanos().max(1);
-        let room = u128::from(left).saturating_add(gained).min(u128::from(self.steady_quota.burst_size().get()));
-        usize::try_from(room).unwrap_or(usize::MAX)
     }
 
     /// Windows whose bursts are used up already, so that replacing a limiter never lets more through than keeping it.
@@ -390,9 +335,8 @@ impl Windows {
             let burst = quota(limit, Duration::from_secs(length), part).burst_size();
             // A fresh window has its whole burst, so this always conforms.
             let taken = window.check_n(burst);
-            debug_assert!(matches!(taken, Ok(Ok(_))), "a fresh window gave less than its burst");
+            debug_assert!(matches!(taken, Ok(Ok(()))), "a fresh window gave less than its burst");
         }
-        *lock(&windows.left) = (0, clock.now());
         windows
     }
 }

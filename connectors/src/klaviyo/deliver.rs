@@ -14,7 +14,7 @@ use tailwater_core::{Code, code};
 use super::errors::{self, VendorError};
 use super::jobs::JobTicket;
 use super::outcomes::Outcomes;
-use super::requests::{self, BULK_POINTER, Endpoint, LIST_POINTER, LIST_PROFILES_MAX, Request, body};
+use super::requests::{self, BULK_POINTER, LIST_POINTER, LIST_PROFILES_MAX, Request, body};
 use super::session::{Answer, Session};
 use super::{Klaviyo, lookup};
 
@@ -63,22 +63,13 @@ impl Klaviyo {
             lookup::settle_unknown(self, batch, session, &mut outcomes).await;
         }
         let wanted: Vec<usize> = (0..batch.len()).filter(|&index| outcomes.is_open(index)).collect();
-        let groups = requests::group(batch, &wanted, self.bulk_from());
+        let groups = requests::group(batch, &wanted, self.config.bulk_from);
         self.send_events(batch, &groups.events, session, &mut outcomes).await;
         self.send_singles(batch, &groups.singles, session, &mut outcomes).await;
         for (lists, members) in &groups.bulk {
             self.send_bulk(batch, lists, members, session, &mut outcomes).await;
         }
         outcomes.finish()
-    }
-
-    /// From how many upserts on jobs are used now. One by one is quickest only for as many as the account's limit lets go at once: the
-    /// rest would wait for a part of a second each, where one job takes them all.
-    fn bulk_from(&self) -> usize {
-        /// So few wait no longer for their turn than a job's end would be waited for.
-        const FEW: usize = 3;
-        let room = self.account.limiter.room(Endpoint::ProfileImport.index());
-        self.config.bulk_from.min(room.max(FEW) + 1)
     }
 
     async fn send_events(&self, batch: &[Delivery], members: &[usize], session: &Session<'_>, outcomes: &mut Outcomes) {

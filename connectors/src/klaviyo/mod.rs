@@ -43,7 +43,7 @@ use crate::http::Seat;
 use crate::output::{NonFinite, Nulls, nearest};
 use lookup::Known;
 use mapping::Rules;
-use requests::{Endpoint, Field, PROFILE_BYTES_MAX};
+use requests::{Field, PROFILE_BYTES_MAX};
 use session::Session;
 
 /// From this many upserts on, a batch goes as bulk imports unless the configuration says otherwise. Fewer are done one by one before a
@@ -172,13 +172,6 @@ impl Destination for Klaviyo {
 
     async fn deliver(&self, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome> {
         self.deliver_batch(batch, &Session::new(&self.account, context)).await
-    }
-
-    fn is_busy(&self) -> bool {
-        let limiter = &self.account.limiter;
-        [Endpoint::ProfileImport, Endpoint::BulkImport, Endpoint::ListProfiles, Endpoint::Events, Endpoint::Profiles]
-            .into_iter()
-            .any(|endpoint| limiter.is_awaited(endpoint.index()))
     }
 
     async fn confirm(&self, ticket: &Ticket, members: &[Delivery], context: &Context<'_>) -> Vec<Outcome> {

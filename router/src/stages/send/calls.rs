@@ -76,10 +76,7 @@ impl<O: Outside> Session<O> {
                 && self.backlog.is_empty()
                 && age.is_some_and(|age| age >= limits.batch_age_max / 4);
             if waited || full || quiet {
-                // One call may wait for the account's limits. What more is ready would be no earlier for being in another one, and
-                // makes a fuller batch when it is kept.
-                let may_call = |this: &Self| this.calls_running == 0 || !this.outside.is_busy();
-                while !self.ready.items.is_empty() && self.calls_running < limits.calls_max && may_call(self) {
+                while !self.ready.items.is_empty() && self.calls_running < limits.calls_max {
                     self.call(limits.batch_deliveries_max);
                     if failpoint::bug("bug.commit_before_outcome") {
                         self.commit_what_is_called()?;

@@ -254,10 +254,6 @@ impl Outside for Clients<'_> {
         self.connector.spec().limits
     }
 
-    fn is_busy(&self) -> bool {
-        self.connector.is_busy()
-    }
-
     fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
         let connector = Arc::clone(&self.connector);
         let ownership = Arc::clone(&self.ownership);

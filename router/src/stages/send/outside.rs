@@ -120,9 +120,6 @@ pub(super) trait Outside {
 
     fn limits(&self) -> Limits;
 
-    /// Whether calls wait for the account's limits: another one would only queue behind them.
-    fn is_busy(&self) -> bool;
-
     /// Starts a call; [`Answer::Delivered`] comes later, whatever happens to it.
     fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>);
 

@@ -318,10 +318,6 @@ impl Outside for Port {
         }
     }
 
-    fn is_busy(&self) -> bool {
-        self.world().chance.in_thousand(200)
-    }
-
     fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
         let member = self.member;
         let world = &mut *self.world();
