@@ -30,6 +30,10 @@ use crate::telemetry::{Telemetry, admin};
 const RESTART_WAIT_MIN: Duration = Duration::from_millis(200);
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How often a stage's producer may be fenced within a time; a broker that is away does it once, and its restart perhaps once more.
+const FENCES_MAX: usize = 5;
+const FENCES_WITHIN: Duration = Duration::from_secs(600);
+
 /// What the parts of one process share.
 pub struct Shared {
     pub config: Arc<Config>,
@@ -262,6 +266,7 @@ fn spawn(shared: &Arc<Shared>, spawner: &crate::supervisor::Spawner, role: Role)
 /// everything else ends the process.
 fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
     let mut wait = RESTART_WAIT_MIN;
+    let mut fences = Vec::new();
     loop {
         let started = std::time::Instant::now();
         let Err(error) = run() else { return Ok(()) };
@@ -272,9 +277,13 @@ fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>)
         if started.elapsed() > RESTART_WAIT_MAX * 3 {
             wait = RESTART_WAIT_MIN;
         }
-        // Whose id is taken away again and again shares it with somebody who is alive: two copies of one state folder.
-        if error.code() == code::KAFKA_FENCED && wait >= RESTART_WAIT_MAX {
-            return Err(problem);
+        if error.code() == code::KAFKA_FENCED {
+            // Whose id is taken away again and again shares it with somebody who is alive: two copies of one state folder.
+            fences.retain(|at: &std::time::Instant| at.elapsed() < FENCES_WITHIN);
+            fences.push(std::time::Instant::now());
+            if fences.len() > FENCES_MAX {
+                return Err(problem);
+            }
         }
         warn!(stage = name, code = %problem.code, wait_ms = wait.as_millis(), "starts again from its last commit: {}", problem.message);
         shared.telemetry.metrics().transaction_aborted(name);

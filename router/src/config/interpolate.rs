@@ -55,6 +55,9 @@ impl Text {
 
     /// A message in which the text stands as it was written wherever it, or a quoted part of it, stood as it was resolved.
     pub fn mask(&self, message: &str) -> String {
+        // The whole first: a value may hold the quotation marks that part the message.
+        let message =
+            if self.resolved.is_empty() { message.to_owned() } else { message.replace(&self.resolved, &self.written) };
         let spans = message.split('`').enumerate().map(|(index, span)| {
             let quoted = index % 2 == 1;
             if quoted && !span.is_empty() && self.resolved.contains(span) {
@@ -63,8 +66,7 @@ impl Text {
                 span.to_owned()
             }
         });
-        let message = spans.collect::<Vec<_>>().join("`");
-        if self.resolved.is_empty() { message } else { message.replace(&self.resolved, &self.written) }
+        spans.collect::<Vec<_>>().join("`")
     }
 }
 

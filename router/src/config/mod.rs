@@ -31,6 +31,7 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path as FilePath;
 
@@ -152,7 +153,6 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
     let json = walk.tree(&tree).unwrap_or_default();
     problems.append(&mut walk.problems);
 
-    let mask = Mask::new(&resolution.values);
     let mut files = vec![file.to_path_buf()];
     files.append(&mut resolution.files);
     let mut builder =
@@ -173,8 +173,23 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
     } else {
         config
     };
-    problems.iter_mut().for_each(|problem| mask.apply(problem));
+    if !problems.is_empty() {
+        mask(&mut problems, &resolution.values);
+    }
     Checked { config, problems }
+}
+
+/// Takes what came from outside out of what is shown.
+fn mask(problems: &mut [Problem], values: &BTreeMap<String, String>) {
+    match Mask::new(values) {
+        Ok(mask) => problems.iter_mut().for_each(|problem| mask.iter().for_each(|mask| mask.apply(problem))),
+        // Nothing is shown then that could not be looked through.
+        Err(error) => problems.iter_mut().for_each(|problem| {
+            problem.message =
+                format!("not shown, because it could not be searched for what references stand for ({error})");
+            problem.hint = None;
+        }),
+    }
 }
 
 fn read(file: &FilePath) -> Result<String, Problem> {

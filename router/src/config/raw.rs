@@ -75,7 +75,8 @@ pub struct RawKafka {
     /// nothing else.
     #[schemars(range(min = 1, max = 15))]
     pub replication_factor: Option<i32>,
-    /// Sets linger, fetch waits, batch ages and the interval of transactions together.
+    /// Sets linger, fetch waits, batch ages and the interval of transactions together. Where the broker takes longer to commit,
+    /// the interval is what the last commit took, up to half a second.
     #[serde(default)]
     pub latency: RawLatency,
     /// Whether a batch is one Kafka transaction. `false` is for brokers that have none: repeats between stages are then
@@ -104,7 +105,7 @@ pub struct RawKafka {
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum RawLatency {
-    /// 10 ms between transactions, or as long as the last one took to commit: fast, at a cost in throughput.
+    /// 10 ms between transactions: fast, at a cost in throughput.
     Low,
     /// 50 ms.
     #[default]

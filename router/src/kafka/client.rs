@@ -9,7 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use secrecy::ExposeSecret as _;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::model::{Kafka, Latency};
 
@@ -153,7 +153,8 @@ impl ClientContext for Context {
     fn error(&self, problem: KafkaError, reason: &str) {
         match problem.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => {
-                error!(code = "kafka_fatal", "the kafka client reports a fatal error: {reason}");
+                // What it means is decided, and told, by whoever uses the client: it may be no more than a fenced producer.
+                warn!("the kafka client cannot go on: {reason}");
                 self.health.fatal.store(true, Ordering::Relaxed);
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {

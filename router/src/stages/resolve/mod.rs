@@ -215,19 +215,23 @@ impl<'a> Session<'a> {
 
     /// Takes records for one transaction: until the interval is over, or the batch is full.
     fn gather(&mut self) -> Result<Vec<Record>, Error> {
-        let mut records = Vec::new();
+        let mut records: Vec<Record> = Vec::new();
+        let mut bytes = 0;
         let mut until: Option<Instant> = None;
         loop {
             let wait = until.map_or(IDLE_WAIT, |until| until.saturating_duration_since(Instant::now()));
             let left = BATCH_RECORDS_MAX - records.len();
             match self.consumer.poll(left, BATCH_BYTES_MAX, wait)? {
                 Polled::Records(more) if more.is_empty() => break,
-                Polled::Records(more) => records.extend(more),
+                Polled::Records(more) => {
+                    bytes += more.iter().map(Record::size).sum::<usize>();
+                    records.extend(more);
+                }
                 // Partitions are assigned by hand; the group's membership is the lease's.
                 Polled::Event(_) => {}
             }
             let until = *until.get_or_insert_with(|| Instant::now() + self.pace.interval());
-            if records.len() >= BATCH_RECORDS_MAX || Instant::now() >= until {
+            if records.len() >= BATCH_RECORDS_MAX || bytes >= BATCH_BYTES_MAX || Instant::now() >= until {
                 break;
             }
         }
