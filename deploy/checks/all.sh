@@ -54,8 +54,12 @@ export TAILWATER_TEST_BROKERS=${bootstrap#bootstrap=}
 export TAILWATER_ROOT=$root
 printf '== Kafka: %s\n' "$TAILWATER_TEST_BROKERS"
 
+# A commit tries the same inputs wherever it is tested, and another commit others: what fails here fails there.
+if [ -z "${TAILWATER_FUZZ_SEED:-}" ] && commit=$(git rev-parse --short=12 HEAD 2>/dev/null); then
+  export TAILWATER_FUZZ_SEED=$((16#${commit:0:12}))
+fi
 step tests cargo test --locked --workspace --no-fail-fast
-step fuzz deploy/checks/fuzz.sh 15
+step fuzz deploy/checks/fuzz.sh 60
 # Faults last: the run has a broker of its own, and builds the binary a second time, with its failpoints.
 step chaos deploy/checks/chaos.sh
 # A crash at each failpoint alone, with the binary that the chaos run has built.
