@@ -153,9 +153,13 @@ fn attempt(
     Ok(effect)
 }
 
-/// `corpus/<target>` beside this crate.
+/// `fuzz/corpus/<target>` of the checkout in which the test runs. Not of the one in which this crate was built: checkouts may share what
+/// is built, and a corpus that is not there would be replayed as if it were empty.
 fn folder(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(std::env::current_dir, |package| Ok(package.into()));
+    let here = here.unwrap_or_else(|error| panic!("the current folder is not known: {error}"));
+    let corpus = here.ancestors().map(|above| above.join("fuzz/corpus")).find(|corpus| corpus.is_dir());
+    corpus.unwrap_or_else(|| panic!("there is no fuzz/corpus above {}", here.display())).join(target)
 }
 
 /// The files of a folder, in the order of their names; none where there is no folder yet.
