@@ -19,9 +19,9 @@ demo: ## install what is missing, build, play the winback story, end by itself; 
 test: ## install what is missing, run every check and every test against real parts
 	@deploy/checks/all.sh
 
-chaos: ## faults against the real program, and what the vendor saw; SEED=… MINUTES=… (2), RATE=… rows a second, BUG=…
+chaos: ## faults against the real program, and what the vendor saw; SEED=… MINUTES=… (2), RATE=… rows a second, EMBEDDED=1, BUG=…
 	@deploy/setup.sh --tests
-	@SEED='$(SEED)' MINUTES='$(MINUTES)' RATE='$(RATE)' BUG='$(BUG)' deploy/checks/chaos.sh
+	@SEED='$(SEED)' MINUTES='$(MINUTES)' RATE='$(RATE)' EMBEDDED='$(EMBEDDED)' BUG='$(BUG)' deploy/checks/chaos.sh
 
 chaos-proof: ## the same with each of five planted defects: does the run notice?
 	@deploy/setup.sh --tests

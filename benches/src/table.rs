@@ -39,12 +39,20 @@ impl Table {
     pub fn commit(&mut self, people: std::ops::Range<usize>, due_us: i64, file_rows: usize) -> i64 {
         let end = people.end;
         let starts = people.step_by(file_rows.max(1));
-        self.table.commit(starts.map(|start| columns(start..(start + file_rows).min(end), due_us)));
+        self.table.commit(starts.map(|start| columns(start..(start + file_rows).min(end), |_| due_us)));
         now_us()
+    }
+
+    /// Writes the table anew: the rows of these people, one in `every` of them with another time.
+    pub fn rewrite(&mut self, people: std::ops::Range<usize>, every: usize, due_us: i64, file_rows: usize) {
+        let end = people.end;
+        let starts = people.step_by(file_rows.max(1));
+        let due = |person: usize| if person.is_multiple_of(every) { due_us } else { 0 };
+        self.table.replace(starts.map(|start| columns(start..(start + file_rows).min(end), due)));
     }
 }
 
-fn columns(people: std::ops::Range<usize>, due_us: i64) -> Vec<ArrayRef> {
+fn columns(people: std::ops::Range<usize>, due_us: impl Fn(usize) -> i64) -> Vec<ArrayRef> {
     let texts = |text: &dyn Fn(usize) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(people.clone().map(text)))
     };
@@ -53,7 +61,7 @@ fn columns(people: std::ops::Range<usize>, due_us: i64) -> Vec<ArrayRef> {
         texts(&|person| format!("customer{person}@example.com")),
         Arc::new(Float64Array::from_iter_values(people.clone().map(|person| 100.5 + (person % 900) as f64))),
         texts(&|person| ["champions", "at_risk", "loyal"][person % 3].to_owned()),
-        Arc::new(Int64Array::from_iter_values(people.clone().map(|_| due_us))),
+        Arc::new(Int64Array::from_iter_values(people.map(due_us))),
     ]
 }
 

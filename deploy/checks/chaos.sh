@@ -3,6 +3,7 @@
 #
 #   chaos.sh                       two minutes with a new seed
 #   SEED=7 MINUTES=60 chaos.sh     an hour; the same seed draws the same rows and the same faults
+#   EMBEDDED=1 chaos.sh            one process with a broker of its own (run --embedded)
 #   BUG=gate_removed chaos.sh      with a planted defect, which the run must find
 #   chaos.sh --proof               every planted defect in turn: a harness that cannot fail proves nothing
 set -euo pipefail
@@ -32,5 +33,6 @@ if [ "${1:-}" = --proof ]; then
   exit 0
 fi
 [ -z "${MINUTES:-}" ] || arguments+=(--minutes "$MINUTES")
+[ -z "${EMBEDDED:-}" ] || arguments+=(--embedded)
 [ -z "${BUG:-}" ] || arguments+=(--bug "$BUG")
 exec "$target/chaos/chaos" "${arguments[@]}"

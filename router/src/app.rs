@@ -262,8 +262,8 @@ fn spawn(shared: &Arc<Shared>, spawner: &crate::supervisor::Spawner, role: Role)
     }
 }
 
-/// Runs a stage; what passes by itself (a broker that is away, a transaction that was aborted or has timed out) makes it start again from its last commit,
-/// everything else ends the process.
+/// Runs a stage; what passes by itself (a broker that is away, a transaction that was aborted or has timed out) makes it start again
+/// from its last commit, everything else ends the process.
 fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
     let mut wait = RESTART_WAIT_MIN;
     let mut fences = Vec::new();

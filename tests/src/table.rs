@@ -7,12 +7,14 @@ use delta_kernel::arrow::array::{ArrayRef, RecordBatch};
 use delta_kernel::parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
-/// A table without checkpoints, to which rows are appended.
+/// A table without checkpoints, to which rows are appended, or which is written anew.
 #[derive(Debug)]
 pub struct Table {
     path: PathBuf,
     columns: Vec<String>,
     version: u64,
+    /// The data files of the newest version.
+    files: Vec<String>,
 }
 
 // === impl Table ===
@@ -29,7 +31,7 @@ impl Table {
             .map(|(name, kind)| json!({"name": name, "type": kind, "nullable": true, "metadata": {}}))
             .collect();
         let columns = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let mut table = Self { path: path.to_path_buf(), columns, version: 0 };
+        let mut table = Self { path: path.to_path_buf(), columns, version: 0, files: Vec::new() };
         table.append(&[
             json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 4}}),
             json!({"metaData": {
@@ -53,15 +55,32 @@ impl Table {
     /// # Panics
     /// The columns are not those of the table, or the folder cannot be written.
     pub fn commit(&mut self, files: impl IntoIterator<Item = Vec<ArrayRef>>) {
-        let actions: Vec<Value> = files
+        self.change(files, Vec::new());
+    }
+
+    /// Writes the whole table anew in one commit, as an overwrite or a merge without a change feed does.
+    ///
+    /// # Panics
+    /// As [`Self::commit`].
+    pub fn replace(&mut self, files: impl IntoIterator<Item = Vec<ArrayRef>>) {
+        let old = std::mem::take(&mut self.files);
+        let removes =
+            old.into_iter().map(|name| json!({"remove": {"path": name, "deletionTimestamp": 0, "dataChange": true}}));
+        self.change(files, removes.collect());
+    }
+
+    fn change(&mut self, files: impl IntoIterator<Item = Vec<ArrayRef>>, mut actions: Vec<Value>) {
+        let adds: Vec<Value> = files
             .into_iter()
             .enumerate()
             .map(|(index, columns)| {
                 let name = format!("part-{}-{index}.parquet", self.version);
                 let size = self.file(&name, columns);
+                self.files.push(name.clone());
                 json!({"add": {"path": name, "partitionValues": {}, "size": size, "modificationTime": 0, "dataChange": true}})
             })
             .collect();
+        actions.extend(adds);
         self.append(&actions);
     }
 

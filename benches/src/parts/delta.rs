@@ -1,4 +1,5 @@
-//! A table's snapshot as rows, beside the kernel's own read of the same table into Arrow batches, which makes no rows of them.
+//! A table's snapshot as rows, and a rewrite of the table of which few rows differ, beside the kernel's own read of the same rows into
+//! Arrow batches, which makes no rows of them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use delta_kernel::arrow::array::RecordBatch;
 use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
 use delta_kernel_default_engine::DefaultEngineBuilder;
 use delta_kernel_default_engine::storage::store_from_url_opts;
-use tailwater_delta::{Options, Reader, Step};
+use tailwater_delta::{Options, Reader, Start, Step};
 use url::Url;
 
 use super::{ROUNDS, Run};
@@ -20,16 +21,27 @@ const ROWS: usize = 2_000_000;
 /// Rows in one data file: about 10 MB each.
 const FILE_ROWS: usize = 500_000;
 
+/// One row in so many differs after the rewrite.
+const CHANGED: usize = 100;
+
 pub fn measure(_: &mut Run, report: &mut Report) {
     let mut table = Table::new();
     table.commit(0..ROWS, 0, FILE_ROWS);
     let (mut ours, mut limits) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         limits.push(rate(|| kernel(&table)));
-        ours.push(rate(|| reader(&table)));
+        ours.push(rate(|| reader(&table, Start::Snapshot)));
     }
     let figure = Figure::new("delta", "snapshot of 5 narrow columns as JSON rows with keys", "rows/s", median(ours));
     report.add(figure.beside(median(limits)));
+    table.rewrite(0..ROWS, CHANGED, 1, FILE_ROWS);
+    let (mut ours, mut limits) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        limits.push(rate(|| kernel(&table)));
+        ours.push(rate(|| reader(&table, Start::Version(2)) * CHANGED));
+    }
+    let what = "rewrite of the table, of which one row in 100 differs, as those rows";
+    report.add(Figure::new("delta", what, "rewritten rows/s", median(ours)).beside(median(limits)));
 }
 
 fn rate(read: impl FnOnce() -> usize) -> f64 {
@@ -56,8 +68,9 @@ fn kernel(table: &Table) -> usize {
     read().unwrap_or_else(|error| panic!("the kernel cannot read the table: {error}"))
 }
 
-fn reader(table: &Table) -> usize {
+fn reader(table: &Table, start: Start) -> usize {
     let mut options = Options::new(table.path().to_string_lossy());
+    options.start = start;
     options.key = Some("customer_id".to_owned());
     let mut reader = Reader::open(options, None).unwrap_or_else(|error| panic!("{error}"));
     let mut rows = 0;

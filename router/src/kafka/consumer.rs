@@ -6,8 +6,8 @@
 //! committed ones, so that nothing is ever reset silently.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
@@ -23,6 +23,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
 use super::client::{self, Context};
+use super::ownership::Ownership;
 use super::{Error, Record, patiently};
 use crate::config::model::Kafka;
 
@@ -63,15 +64,6 @@ pub struct Start {
     pub offset: i64,
     /// False at the very first start, when nothing was committed yet.
     pub committed: bool,
-}
-
-/// Tells, from any thread, whether this process still owns a partition: right before a request that cannot be taken back.
-#[derive(Debug)]
-pub struct Ownership {
-    epoch: Instant,
-    polled_ms: AtomicU64,
-    session_timeout: Duration,
-    owned: RwLock<BTreeSet<i32>>,
 }
 
 pub struct Consumer {
@@ -146,41 +138,6 @@ fn unassign(consumer: &BaseConsumer<Rebalances>, list: &TopicPartitionList) -> R
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
         RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
-    }
-}
-
-// === impl Ownership ===
-
-impl Ownership {
-    fn new(session_timeout: Duration) -> Self {
-        Self {
-            epoch: Instant::now(),
-            polled_ms: AtomicU64::new(0),
-            session_timeout,
-            owned: RwLock::new(BTreeSet::new()),
-        }
-    }
-
-    fn polled(&self) {
-        let elapsed = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.polled_ms.store(elapsed, Ordering::Release);
-    }
-
-    fn set(&self, change: impl FnOnce(&mut BTreeSet<i32>)) {
-        change(&mut self.owned.write().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Whether the partition was assigned here at the last poll, and that poll is recent: a process that was stopped for
-    /// longer than its session answers no until it has polled again.
-    pub fn owns(&self, partition: i32) -> bool {
-        let polled = Duration::from_millis(self.polled_ms.load(Ordering::Acquire));
-        let fresh = self.epoch.elapsed().saturating_sub(polled) < self.session_timeout.mul_f32(0.8);
-        fresh && self.owned.read().unwrap_or_else(PoisonError::into_inner).contains(&partition)
-    }
-
-    /// How many partitions are owned.
-    pub fn count(&self) -> usize {
-        self.owned.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

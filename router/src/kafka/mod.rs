@@ -11,6 +11,7 @@
 pub mod client;
 pub mod consumer;
 pub mod lease;
+pub mod ownership;
 pub mod producer;
 pub mod read;
 pub mod record;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tailwater_tests::chaos::run::{Options, run};
 
 const HELP: &str =
-    "usage: chaos [--seed N] [--minutes M] [--rate ROWS_PER_SECOND] [--people N] [--bug NAME] [--no-faults]
+    "usage: chaos [--seed N] [--minutes M] [--rate ROWS_PER_SECOND] [--people N] [--bug NAME] [--embedded] [--no-faults]
 
 Runs the program in several processes on a real Kafka while everything goes wrong, and checks what the vendor saw.
+With --embedded one process with a broker of its own (`tailwater run --embedded`) takes the place of the fleet and of Kafka.
 Exit codes: 0 the promises held and every failpoint acted, 1 they did not, 3 a failpoint was never reached.
 With --bug a defect is planted and the run must find it: 0 it was found, 1 it was not.
   commit_before_outcome, gate_removed, ledger_skipped, state_not_restored, dedupe_off";
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         people: 1_000,
         bug: None,
         faults: true,
+        embedded: false,
         folder: PathBuf::new(),
     };
     let mut arguments = std::env::args().skip(1);
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
             "--rate" => options.rate = number(&value()),
             "--people" => options.people = number(&value()),
             "--bug" => options.bug = Some(value()),
+            "--embedded" => options.embedded = true,
             "--no-faults" => options.faults = false,
             "--help" | "-h" => usage(""),
             other => usage(&format!("{other} is not known")),
@@ -49,7 +52,13 @@ fn main() -> ExitCode {
     let report = run(&options);
     println!("{}", report.text);
     let minutes = options.time.as_secs_f64() / 60.0;
-    let repeat = format!("make chaos SEED={} MINUTES={minutes}", options.seed);
+    let mut repeat = format!("make chaos SEED={} MINUTES={minutes} RATE={}", options.seed, options.rate);
+    if options.embedded {
+        repeat.push_str(" EMBEDDED=1");
+    }
+    if let Some(bug) = &options.bug {
+        repeat.push_str(&format!(" BUG={bug}"));
+    }
     let (verdict, code) = match (&options.bug, report.is_clean()) {
         (Some(bug), false) => (format!("the planted defect {bug} was found"), 0),
         (Some(bug), true) => (format!("FAILED: the planted defect {bug} was not noticed"), 1),

@@ -51,8 +51,10 @@ impl Failpoints {
     pub fn arm(&mut self, role: Role, draw: f64) -> String {
         let fired = self.fired();
         let rank = |name: &str| (fired.get(name).copied().unwrap_or(0), self.armed.get(name).copied().unwrap_or(0));
-        let Some((name, _, upto)) =
-            ALL.iter().filter(|(_, roles, _)| roles.contains(&role)).min_by_key(|one| rank(one.0))
+        let Some((name, _, upto)) = ALL
+            .iter()
+            .filter(|(_, roles, _)| role == Role::Whole || roles.contains(&role))
+            .min_by_key(|one| rank(one.0))
         else {
             return String::new();
         };

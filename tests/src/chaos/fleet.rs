@@ -21,6 +21,8 @@ pub enum Role {
     Resolve,
     Route,
     Send,
+    /// All of them, and the broker: `run --embedded`.
+    Whole,
 }
 
 /// A place in the fleet: whoever fills it has its name, its state folder and its port.
@@ -73,6 +75,7 @@ impl fmt::Display for Role {
             Self::Resolve => "resolve",
             Self::Route => "route",
             Self::Send => "send",
+            Self::Whole => "whole",
         })
     }
 }
@@ -169,10 +172,13 @@ impl Fleet {
         fs::create_dir_all(self.folder.join("log")).unwrap_or_else(|error| panic!("no folder for logs: {error}"));
         let output = File::create(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
         let errors = output.try_clone().unwrap_or_else(|error| panic!("{}: {error}", log.display()));
-        let child = Command::new(binary())
-            .args(["run", "--config"])
-            .arg(&file)
-            .args(["--roles", &member.role.to_string()])
+        let mut command = Command::new(binary());
+        command.args(["run", "--config"]).arg(&file);
+        match member.role {
+            Role::Whole => command.arg("--embedded"),
+            role => command.args(["--roles", &role.to_string()]),
+        };
+        let child = command
             .current_dir(&self.folder)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("TAILWATER_FAILPOINTS", failpoints)
@@ -224,13 +230,18 @@ impl Fleet {
     /// Kills a process and removes its state folder: the next one has an empty disk.
     pub fn empty_disk(&mut self, index: usize) {
         self.kill(index, Duration::from_millis(300));
-        let folder = self.folder.join(format!("state-{}", self.members[index].name));
+        let folder = self.state(index);
         if let Some(process) = &mut self.members[index].process {
             process.child.wait().ok();
         }
         fs::remove_dir_all(&folder)
             .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    }
+
+    /// Where a process keeps what it has on disk.
+    pub fn state(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("state-{}", self.members[index].name))
     }
 
     /// Sets a process's wall clock off by so many milliseconds.

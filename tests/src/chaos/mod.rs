@@ -8,9 +8,12 @@
 //!                                                           check: lost, duplicated, reordered, unseen
 //! ```
 //!
+//! With `--embedded` the fleet is one process that brings its own broker (`run --embedded`).
+//!
 //! Everything that is drawn is drawn from one seed. Threads and processes are not under its control, so the same seed gives the
 //! same rows and the same faults, not the same interleaving.
 
+pub mod brokers;
 pub mod check;
 pub mod failpoints;
 pub mod feed;

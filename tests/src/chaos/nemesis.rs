@@ -7,11 +7,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tailwater_simulators::klaviyo::{Disconnect, Effect, PrescribedAnswer, Prescription};
 
+use super::brokers::Brokers;
 use super::check::Disturbance;
 use super::fleet::{Fleet, Member, Role};
 use super::proxy::{Fault, Proxy};
 use super::receiver::Receiver;
-use crate::kafka::Broker;
 
 /// Pause between two faults.
 const PAUSE: (f64, f64) = (1.0, 5.0);
@@ -56,10 +56,17 @@ const WEIGHTS: &[(Kind, u32)] = &[
     (Kind::Reload, 6),
 ];
 
+/// What an embedded broker does not promise to survive or cannot have: its data are on the disk that is emptied, it ends with its
+/// process only, and there is one process.
+const NOT_EMBEDDED: &[Kind] = &[Kind::EmptyDisk, Kind::BrokerRestart, Kind::Storm];
+
+/// How long an embedded broker needs until it has seen that its child is gone, and the next one answers.
+const EMBEDDED_BROKER_AWAY_MAX: Duration = Duration::from_secs(15);
+
 /// Where faults go in.
 pub struct Targets<'a> {
     pub fleet: &'a mut Fleet,
-    pub broker: &'a Broker,
+    pub brokers: &'a Brokers,
     pub proxy: &'a Proxy,
     pub receiver: &'a Receiver,
     /// Changes a transform's text without changing what it does.
@@ -114,7 +121,7 @@ impl Nemesis {
         if now < self.due {
             return;
         }
-        let kind = self.draw();
+        let kind = self.draw(matches!(targets.brokers, Brokers::Embedded { .. }));
         self.act(kind, targets);
         *self.done.entry(kind).or_insert(0) += 1;
         self.due = Instant::now() + self.seconds(PAUSE);
@@ -128,10 +135,11 @@ impl Nemesis {
         self.tell("healed");
     }
 
-    fn draw(&mut self) -> Kind {
-        let all: u32 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
+    fn draw(&mut self, embedded: bool) -> Kind {
+        let kinds = || WEIGHTS.iter().filter(|(kind, _)| !embedded || !NOT_EMBEDDED.contains(kind));
+        let all: u32 = kinds().map(|(_, weight)| weight).sum();
         let mut drawn = self.random.random_range(0..all);
-        for (kind, weight) in WEIGHTS {
+        for (kind, weight) in kinds() {
             if drawn < *weight {
                 return *kind;
             }
@@ -177,16 +185,27 @@ impl Nemesis {
                 let away = self.seconds((0.0, 4.0));
                 let from = Instant::now();
                 let how = if kind == Kind::BrokerKill { "kill -9" } else { "stop" };
-                self.tell(&format!("broker {how}, {:.1} s", away.as_secs_f64()));
-                if kind == Kind::BrokerKill {
-                    targets.broker.kill();
-                } else {
-                    targets.broker.stop();
+                match targets.brokers {
+                    Brokers::Own(broker) => {
+                        self.tell(&format!("broker {how}, {:.1} s", away.as_secs_f64()));
+                        if kind == Kind::BrokerKill {
+                            broker.kill();
+                        } else {
+                            broker.stop();
+                        }
+                        std::thread::sleep(away);
+                        broker.start();
+                        let until = Instant::now();
+                        self.disturbances.push(Disturbance { from, until, what: format!("broker {how}") });
+                        self.tell("broker is back");
+                    }
+                    Brokers::Embedded { .. } => {
+                        // Between a kill of its process and the next one there is none.
+                        if Brokers::kill_child(&targets.fleet.state(0)) {
+                            self.disturb(EMBEDDED_BROKER_AWAY_MAX, "broker kill -9".to_owned());
+                        }
+                    }
                 }
-                std::thread::sleep(away);
-                targets.broker.start();
-                self.disturbances.push(Disturbance { from, until: Instant::now(), what: format!("broker {how}") });
-                self.tell("broker is back");
             }
             Kind::Storm => {
                 let role = if self.random.random_bool(0.7) { Role::Send } else { Role::Route };

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tailwater_core::EventId;
 use tailwater_simulators::klaviyo::DEFAULT_API_KEY;
 
+use super::brokers::Brokers;
 use super::check::{self, Verdict};
 use super::failpoints::Failpoints;
 use super::feed::Feed;
@@ -22,7 +23,6 @@ use super::proxy::Proxy;
 use super::receiver::{self, Arrival, Receiver, Script, Step};
 use super::workload::Workload;
 use crate::audit::Counts;
-use crate::kafka::Broker;
 use crate::process;
 use crate::topics::{Seen, Topics};
 
@@ -34,6 +34,9 @@ const PROGRESS_MAX: Duration = Duration::from_secs(90);
 
 /// How long faults go on beyond the planned time until every failpoint has been hit.
 const OVERTIME_MAX: Duration = Duration::from_secs(420);
+
+/// Rows a second in that time, at most: enough to reach a failpoint, and little to wait for afterwards.
+const OVERTIME_RATE_MAX: f64 = 100.0;
 
 /// People with a script of answers of their own. A job carries many people and is answered as the first of them wants, so every script
 /// slows down everybody.
@@ -56,6 +59,8 @@ pub struct Options {
     pub bug: Option<String>,
     /// Whether faults are injected at all.
     pub faults: bool,
+    /// One process with a broker of its own (`run --embedded`) instead of a fleet.
+    pub embedded: bool,
     /// Where logs and state lie; kept when the run fails.
     pub folder: PathBuf,
 }
@@ -101,7 +106,6 @@ impl Report {
 pub fn run(options: &Options) -> Report {
     let began = Instant::now();
     let began_by_clock = SystemTime::now();
-    let broker = Broker::started();
     let receiver = Receiver::start(receiver::Options::default());
     let mut draws = StdRng::seed_from_u64(options.seed ^ 0x5ced);
     if options.faults {
@@ -110,19 +114,23 @@ pub fn run(options: &Options) -> Report {
     let proxy = Proxy::start(receiver.address());
     write_transforms(&options.folder, 0);
     let prefix = "chaos.".to_owned();
-    let configuration = configuration(&broker.brokers(), &prefix, &proxy.url());
     let mut failpoints = Failpoints::new(&options.folder.join("failpoints.log"));
     let environment = vec![
         ("KLAVIYO_API_KEY".to_owned(), DEFAULT_API_KEY.to_owned()),
         ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         ("TAILWATER_FAILPOINTS_LOG".to_owned(), failpoints.log().display().to_string()),
     ];
-    let mut fleet = Fleet::new(&options.folder, &configuration, environment.clone());
+    let embedded = [Role::Whole];
     // A table is read by one process at a time: the other one waits for its lease.
-    for role in [Role::Source, Role::Resolve, Role::Route, Role::Send].repeat(2) {
-        fleet.add(role, false);
+    let several = [Role::Source, Role::Resolve, Role::Route, Role::Send].repeat(2);
+    let roles = if options.embedded { embedded.as_slice() } else { several.as_slice() };
+    let brokers = if options.embedded { Brokers::embedded() } else { Brokers::started() };
+    let configuration = configuration(&brokers.address(), &prefix, &proxy.url());
+    let mut fleet = Fleet::new(&options.folder, &configuration, environment.clone());
+    for role in roles {
+        fleet.add(*role, false);
     }
-    let mut feed = Feed::connect(&broker.brokers(), &prefix, &options.folder.join(TABLE));
+    let mut feed = Feed::connect(&brokers.address(), &prefix, &options.folder.join(TABLE));
     let mut ended: Vec<Ended> = Vec::new();
     let mut look_after = |fleet: &mut Fleet, failpoints: &mut Failpoints, arm: bool| {
         let found = fleet.look_after(|member| {
@@ -151,9 +159,9 @@ pub fn run(options: &Options) -> Report {
     };
 
     // The topics are made by the first process that comes up.
-    let topics = Topics::at(&broker.brokers());
+    let topics = Topics::at(&brokers.address());
     let deadline = Instant::now() + Duration::from_secs(90);
-    while !has_begun(&topics, &prefix) {
+    while !brokers.answers() || !has_begun(&topics, &prefix) {
         assert!(Instant::now() < deadline, "nothing has begun; see {}", options.folder.display());
         look_after(&mut fleet, &mut failpoints, false);
         std::thread::sleep(Duration::from_millis(100));
@@ -178,7 +186,9 @@ pub fn run(options: &Options) -> Report {
         if elapsed >= options.time && !(unreached && overtime < OVERTIME_MAX) {
             break;
         }
-        let until = (elapsed.as_secs_f64() * options.rate).max(drawn);
+        let until = elapsed.min(options.time).as_secs_f64() * options.rate
+            + overtime.as_secs_f64() * options.rate.min(OVERTIME_RATE_MAX);
+        let until = until.max(drawn);
         let open = workload.produced().len().saturating_sub(receiver.count() + workload.held().len());
         if open < BACKLOG_MAX && feed.open() < 50_000 {
             // After a long fault what was missed is not made up for at once.
@@ -200,7 +210,7 @@ pub fn run(options: &Options) -> Report {
         if options.faults {
             nemesis.step(&mut Targets {
                 fleet: &mut fleet,
-                broker: &broker,
+                brokers: &brokers,
                 proxy: &proxy,
                 receiver: &receiver,
                 touch_transform: &mut touch,
@@ -226,7 +236,7 @@ pub fn run(options: &Options) -> Report {
 
     nemesis.heal(&mut Targets {
         fleet: &mut fleet,
-        broker: &broker,
+        brokers: &brokers,
         proxy: &proxy,
         receiver: &receiver,
         touch_transform: &mut touch,
@@ -288,8 +298,6 @@ pub fn run(options: &Options) -> Report {
     }
     let starts = fleet.starts();
     let told_by_processes = fleet.told(failpoints.log(), (began, began_by_clock));
-    drop(fleet);
-
     let unaccounted: u64 = counts.iter().map(|(_, counts)| counts.unaccounted + counts.in_flight).sum();
     let arrivals = receiver.arrivals();
     let settings = check::Settings { start: Some(began), ..check::Settings::default() };
@@ -308,6 +316,8 @@ pub fn run(options: &Options) -> Report {
     let history = history::read(&topics, &format!("{prefix}deliveries"));
     let superseded = excuse_superseded(&mut verdict, &history, &arrivals);
     trace(&verdict, &options.folder, &environment);
+    // Not before: an embedded broker ends with its process.
+    drop(fleet);
     let mut ends = std::collections::BTreeMap::new();
     for one in ended.iter().filter(|one| !one.is_crash() && !one.panicked) {
         *ends.entry(format!("{}: {}", one.name, one.status)).or_insert(0) += 1;

@@ -1,9 +1,9 @@
 //! A crash at each named failpoint, one after the other, with proof that it was there: nothing is lost, and nothing that the vendor has
 //! answered and the sender has noted is sent again.
 //!
-//! They need a binary with the feature `failpoints` and are skipped, visibly, without one:
-//! `cargo build --workspace --bin tailwater --features tailwater/failpoints`, and its path in `TAILWATER_TEST_BINARY` together with
-//! `TAILWATER_TEST_FAILPOINTS=1`.
+//! They need a binary with the feature `failpoints` and are skipped, visibly, without one. `make test` runs them as its last step, with
+//! the binary of the chaos run; by hand: `cargo build --workspace --bin tailwater --features tailwater/failpoints`, and its path in
+//! `TAILWATER_TEST_BINARY` together with `TAILWATER_TEST_FAILPOINTS=1`.
 
 use std::os::unix::process::ExitStatusExt as _;
 
