@@ -16,6 +16,9 @@ use super::receiver::Receiver;
 /// Pause between two faults.
 const PAUSE: (f64, f64) = (1.0, 5.0);
 
+/// The same where every fault meets everything: a process with its broker needs seven seconds until it works again.
+const PAUSE_EMBEDDED: (f64, f64) = (8.0, 20.0);
+
 /// How long a process is stopped: a nap that its session survives, or long enough to lose it (`session_timeout` is 6 s).
 const NAP: (f64, f64) = (0.5, 3.0);
 const COMA: (f64, f64) = (9.0, 14.0);
@@ -56,9 +59,19 @@ const WEIGHTS: &[(Kind, u32)] = &[
     (Kind::Reload, 6),
 ];
 
-/// What an embedded broker does not promise to survive or cannot have: its data are on the disk that is emptied, it ends with its
-/// process only, and there is one process.
-const NOT_EMBEDDED: &[Kind] = &[Kind::EmptyDisk, Kind::BrokerRestart, Kind::Storm];
+/// The same for a process with a broker of its own. An emptied disk takes the broker's data along, which is not promised; the broker
+/// stops with its process only; and there is one process, so no storm.
+const WEIGHTS_EMBEDDED: &[(Kind, u32)] = &[
+    (Kind::Kill, 16),
+    (Kind::Terminate, 8),
+    (Kind::Nap, 6),
+    (Kind::Coma, 6),
+    (Kind::BrokerKill, 16),
+    (Kind::VendorNetwork, 10),
+    (Kind::VendorErrors, 8),
+    (Kind::ClockStep, 5),
+    (Kind::Reload, 6),
+];
 
 /// How long an embedded broker needs until it has seen that its child is gone, and the next one answers.
 const EMBEDDED_BROKER_AWAY_MAX: Duration = Duration::from_secs(15);
@@ -121,10 +134,11 @@ impl Nemesis {
         if now < self.due {
             return;
         }
-        let kind = self.draw(matches!(targets.brokers, Brokers::Embedded { .. }));
+        let embedded = matches!(targets.brokers, Brokers::Embedded { .. });
+        let kind = self.draw(embedded);
         self.act(kind, targets);
         *self.done.entry(kind).or_insert(0) += 1;
-        self.due = Instant::now() + self.seconds(PAUSE);
+        self.due = Instant::now() + self.seconds(if embedded { PAUSE_EMBEDDED } else { PAUSE });
     }
 
     /// Ends everything.
@@ -136,10 +150,10 @@ impl Nemesis {
     }
 
     fn draw(&mut self, embedded: bool) -> Kind {
-        let kinds = || WEIGHTS.iter().filter(|(kind, _)| !embedded || !NOT_EMBEDDED.contains(kind));
-        let all: u32 = kinds().map(|(_, weight)| weight).sum();
+        let weights = if embedded { WEIGHTS_EMBEDDED } else { WEIGHTS };
+        let all: u32 = weights.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.random.random_range(0..all);
-        for (kind, weight) in kinds() {
+        for (kind, weight) in weights {
             if drawn < *weight {
                 return *kind;
             }

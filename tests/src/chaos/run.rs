@@ -114,7 +114,7 @@ pub fn run(options: &Options) -> Report {
     let proxy = Proxy::start(receiver.address());
     write_transforms(&options.folder, 0);
     let prefix = "chaos.".to_owned();
-    let mut failpoints = Failpoints::new(&options.folder.join("failpoints.log"));
+    let mut failpoints = Failpoints::new(&options.folder.join("failpoints.log"), options.embedded);
     let environment = vec![
         ("KLAVIYO_API_KEY".to_owned(), DEFAULT_API_KEY.to_owned()),
         ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
