@@ -54,9 +54,9 @@ export TAILWATER_TEST_BROKERS=${bootstrap#bootstrap=}
 export TAILWATER_ROOT=$root
 printf '== Kafka: %s\n' "$TAILWATER_TEST_BROKERS"
 
-# A commit tries the same inputs wherever it is tested, and another commit others: what fails here fails there.
-if [ -z "${TAILWATER_FUZZ_SEED:-}" ] && commit=$(git rev-parse --short=12 HEAD 2>/dev/null); then
-  export TAILWATER_FUZZ_SEED=$((16#${commit:0:12}))
+# The same code is tried with the same inputs wherever it is tested, and other code with others: what fails here fails there.
+if [ -z "${TAILWATER_FUZZ_SEED:-}" ] && code=$(git ls-files -s -- '*.rs' '*.toml' Cargo.lock fuzz 2>/dev/null | git hash-object --stdin); then
+  export TAILWATER_FUZZ_SEED=$((16#${code:0:12}))
 fi
 step tests cargo test --locked --workspace --no-fail-fast
 step fuzz deploy/checks/fuzz.sh 60
