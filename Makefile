@@ -25,7 +25,7 @@ chaos: ## faults against the real program, and what the vendor saw; SEED=… MIN
 
 chaos-proof: ## the same with each of five planted defects: does the run notice?
 	@deploy/setup.sh --tests
-	@SEED='$(SEED)' MINUTES='$(MINUTES)' RATE='$(RATE)' deploy/checks/chaos.sh --proof
+	@SEED='$(SEED)' MINUTES='$(MINUTES)' RATE='$(RATE)' EMBEDDED='$(EMBEDDED)' deploy/checks/chaos.sh --proof
 
 bench: ## release build, then measure everything beside its limit; ONLY=route runs one part
 	@deploy/setup.sh

@@ -24,6 +24,7 @@ export TAILWATER_ROOT=$PWD
 arguments=()
 [ -z "${SEED:-}" ] || arguments+=(--seed "$SEED")
 [ -z "${RATE:-}" ] || arguments+=(--rate "$RATE")
+[ -z "${EMBEDDED:-}" ] || arguments+=(--embedded)
 
 if [ "${1:-}" = --proof ]; then
   for bug in $bugs; do
@@ -33,6 +34,5 @@ if [ "${1:-}" = --proof ]; then
   exit 0
 fi
 [ -z "${MINUTES:-}" ] || arguments+=(--minutes "$MINUTES")
-[ -z "${EMBEDDED:-}" ] || arguments+=(--embedded)
 [ -z "${BUG:-}" ] || arguments+=(--bug "$BUG")
 exec "$target/chaos/chaos" "${arguments[@]}"

@@ -1,5 +1,5 @@
-//! A table's snapshot as rows, and a rewrite of the table of which few rows differ, beside the kernel's own read of the same rows into
-//! Arrow batches, which makes no rows of them.
+//! A table's snapshot as rows, and a rewrite of the table of which few rows differ, beside the kernel's own read of the table into
+//! Arrow batches, which makes no rows of them. Ours reads a rewrite's old and new rows, and those that differ once more.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -12,7 +12,7 @@ const HELP: &str =
     "usage: chaos [--seed N] [--minutes M] [--rate ROWS_PER_SECOND] [--people N] [--bug NAME] [--embedded] [--no-faults]
 
 Runs the program in several processes on a real Kafka while everything goes wrong, and checks what the vendor saw.
-With --embedded one process with a broker of its own (`tailwater run --embedded`) takes the place of the fleet and of Kafka.
+With --embedded one process with a broker of its own (`tailwater run --embedded`) takes the place of the fleet.
 Exit codes: 0 the promises held and every failpoint acted, 1 they did not, 3 a failpoint was never reached.
 With --bug a defect is planted and the run must find it: 0 it was found, 1 it was not.
   commit_before_outcome, gate_removed, ledger_skipped, state_not_restored, dedupe_off";

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::kafka::{Broker, free_port};
+use crate::wait::{PATIENCE, eventually};
 
 #[derive(Debug)]
 pub enum Brokers {
@@ -14,6 +15,15 @@ pub enum Brokers {
     Embedded {
         port: u16,
     },
+}
+
+/// The process id of the broker in a state folder, if it runs: an id alone may be another process's by now.
+fn child(state: &Path) -> Option<String> {
+    let folder = state.join("broker");
+    let pid = fs::read_to_string(folder.join("pid")).ok()?.trim().to_owned();
+    let words = fs::read(Path::new("/proc").join(&pid).join("cmdline")).ok()?;
+    let own = folder.join("server.properties");
+    words.split(|byte| *byte == 0).any(|word| word == own.as_os_str().as_encoded_bytes()).then_some(pid)
 }
 
 // === impl Brokers ===
@@ -39,11 +49,25 @@ impl Brokers {
         TcpStream::connect(self.address()).is_ok()
     }
 
-    /// Kills the child that a process with this state folder has started. False if there is none, because the process has just ended
-    /// or is about to start it.
+    /// Kills the broker that a process with this state folder has started, or that its predecessor has left behind and that is about
+    /// to end. False if there is none.
     pub fn kill_child(state: &Path) -> bool {
-        let Ok(pid) = fs::read_to_string(state.join("broker/pid")) else { return false };
-        let status = Command::new("kill").arg("-KILL").arg(pid.trim()).status();
-        status.unwrap_or_else(|error| panic!("kill cannot be run: {error}")).success()
+        let Some(pid) = child(state) else { return false };
+        let status = Command::new("kill").arg("-KILL").arg(&pid).status();
+        let killed = status.unwrap_or_else(|error| panic!("kill cannot be run: {error}")).success();
+        if killed {
+            eventually("the broker is gone", PATIENCE, || {
+                if child(state).as_ref() == Some(&pid) { Err("it is there".into()) } else { Ok(()) }
+            });
+        }
+        killed
+    }
+
+    /// Waits until the broker that a process with this state folder has started is gone too.
+    pub fn wait_for_end(state: &Path) {
+        eventually("the embedded broker has ended", PATIENCE, || match child(state) {
+            Some(pid) => Err(format!("{pid} runs")),
+            None => Ok(()),
+        });
     }
 }

@@ -16,8 +16,10 @@ use super::receiver::Receiver;
 /// Pause between two faults.
 const PAUSE: (f64, f64) = (1.0, 5.0);
 
-/// The same where every fault meets everything: a process with its broker needs seven seconds until it works again.
-const PAUSE_EMBEDDED: (f64, f64) = (8.0, 20.0);
+/// The same where every fault meets everything. A process that was killed works again after about a quarter of a minute: the broker of
+/// its predecessor takes seven seconds to end, its own four to start, and then the stages start. After a kill of the broker alone, its
+/// controller waits for 18 seconds until it believes that the old one is gone.
+const PAUSE_EMBEDDED: (f64, f64) = (20.0, 40.0);
 
 /// How long a process is stopped: a nap that its session survives, or long enough to lose it (`session_timeout` is 6 s).
 const NAP: (f64, f64) = (0.5, 3.0);
@@ -73,9 +75,6 @@ const WEIGHTS_EMBEDDED: &[(Kind, u32)] = &[
     (Kind::Reload, 6),
 ];
 
-/// How long an embedded broker needs until it has seen that its child is gone, and the next one answers.
-const EMBEDDED_BROKER_AWAY_MAX: Duration = Duration::from_secs(15);
-
 /// Where faults go in.
 pub struct Targets<'a> {
     pub fleet: &'a mut Fleet,
@@ -94,6 +93,8 @@ pub struct Nemesis {
     network_until: Option<Instant>,
     guests_until: Option<Instant>,
     clocks_until: Option<Instant>,
+    /// Since when the embedded broker is away because it was killed.
+    broker_away: Option<Instant>,
     pub disturbances: Vec<Disturbance>,
     pub done: std::collections::BTreeMap<Kind, u32>,
 }
@@ -109,6 +110,7 @@ impl Nemesis {
             network_until: None,
             guests_until: None,
             clocks_until: None,
+            broker_away: None,
             disturbances: Vec::new(),
             done: std::collections::BTreeMap::new(),
         }
@@ -131,13 +133,15 @@ impl Nemesis {
                 targets.fleet.step_clock(index, 0);
             }
         }
+        self.look_for_broker(targets.brokers);
         if now < self.due {
             return;
         }
         let embedded = matches!(targets.brokers, Brokers::Embedded { .. });
         let kind = self.draw(embedded);
-        self.act(kind, targets);
-        *self.done.entry(kind).or_insert(0) += 1;
+        if self.act(kind, targets) {
+            *self.done.entry(kind).or_insert(0) += 1;
+        }
         self.due = Instant::now() + self.seconds(if embedded { PAUSE_EMBEDDED } else { PAUSE });
     }
 
@@ -146,7 +150,27 @@ impl Nemesis {
         targets.proxy.heal();
         self.send_guests_away(targets);
         targets.fleet.heal();
+        if let Brokers::Embedded { .. } = targets.brokers {
+            // The last life has no failpoints: nothing may end it while the run waits for its rest, for there is nobody else.
+            self.disturb(Duration::ZERO, format!("kill -9 {}", targets.fleet.members[0].name));
+            targets.fleet.kill(0, Duration::ZERO);
+            self.end_absence();
+        }
         self.tell("healed");
+    }
+
+    fn look_for_broker(&mut self, brokers: &Brokers) {
+        if self.broker_away.is_some() && brokers.answers() {
+            self.end_absence();
+            self.tell("broker is back");
+        }
+    }
+
+    fn end_absence(&mut self) {
+        if let Some(from) = self.broker_away.take() {
+            let what = "broker kill -9".to_owned();
+            self.disturbances.push(Disturbance { from, until: Instant::now(), what });
+        }
     }
 
     fn draw(&mut self, embedded: bool) -> Kind {
@@ -162,65 +186,61 @@ impl Nemesis {
         Kind::Kill
     }
 
-    fn act(&mut self, kind: Kind, targets: &mut Targets<'_>) {
+    /// Whether there was somebody to do it to.
+    fn act(&mut self, kind: Kind, targets: &mut Targets<'_>) -> bool {
         match kind {
             Kind::Kill => {
                 let pause = self.seconds((0.0, 3.0));
-                if let Some(index) = self.somebody(targets.fleet, Member::is_running) {
-                    self.disturb(Duration::ZERO, format!("kill -9 {}", targets.fleet.members[index].name));
-                    targets.fleet.kill(index, pause);
-                }
+                let Some(index) = self.somebody(targets.fleet, Member::is_running) else { return false };
+                self.disturb(Duration::ZERO, format!("kill -9 {}", targets.fleet.members[index].name));
+                targets.fleet.kill(index, pause);
             }
             Kind::Terminate => {
-                if let Some(index) = self.somebody(targets.fleet, Member::is_awake) {
-                    // Its calls are let end, but not for ever.
-                    self.disturb(Duration::from_secs(12), format!("TERM {}", targets.fleet.members[index].name));
-                    targets.fleet.terminate(index);
-                }
+                let Some(index) = self.somebody(targets.fleet, Member::is_awake) else { return false };
+                // Its calls are let end, but not for ever.
+                self.disturb(Duration::from_secs(12), format!("TERM {}", targets.fleet.members[index].name));
+                targets.fleet.terminate(index);
             }
             Kind::Nap | Kind::Coma => {
                 let time = self.seconds(if kind == Kind::Nap { NAP } else { COMA });
-                if let Some(index) = self.somebody(targets.fleet, Member::is_awake) {
-                    let name = &targets.fleet.members[index].name;
-                    self.disturb(time, format!("STOP {name} for {:.1} s", time.as_secs_f64()));
-                    targets.fleet.stop(index, time);
-                }
+                let Some(index) = self.somebody(targets.fleet, Member::is_awake) else { return false };
+                let name = &targets.fleet.members[index].name;
+                self.disturb(time, format!("STOP {name} for {:.1} s", time.as_secs_f64()));
+                targets.fleet.stop(index, time);
             }
             Kind::EmptyDisk => {
-                if let Some(index) = self.somebody(targets.fleet, Member::is_awake) {
-                    self.disturb(
-                        Duration::ZERO,
-                        format!("kill -9 {}, disk emptied", targets.fleet.members[index].name),
-                    );
-                    targets.fleet.empty_disk(index);
-                }
+                let Some(index) = self.somebody(targets.fleet, Member::is_awake) else { return false };
+                let name = &targets.fleet.members[index].name;
+                self.disturb(Duration::ZERO, format!("kill -9 {name}, disk emptied"));
+                targets.fleet.empty_disk(index);
             }
-            Kind::BrokerRestart | Kind::BrokerKill => {
-                let away = self.seconds((0.0, 4.0));
-                let from = Instant::now();
-                let how = if kind == Kind::BrokerKill { "kill -9" } else { "stop" };
-                match targets.brokers {
-                    Brokers::Own(broker) => {
-                        self.tell(&format!("broker {how}, {:.1} s", away.as_secs_f64()));
-                        if kind == Kind::BrokerKill {
-                            broker.kill();
-                        } else {
-                            broker.stop();
-                        }
-                        std::thread::sleep(away);
-                        broker.start();
-                        let until = Instant::now();
-                        self.disturbances.push(Disturbance { from, until, what: format!("broker {how}") });
-                        self.tell("broker is back");
+            Kind::BrokerRestart | Kind::BrokerKill => match targets.brokers {
+                Brokers::Own(broker) => {
+                    let away = self.seconds((0.0, 4.0));
+                    let from = Instant::now();
+                    let how = if kind == Kind::BrokerKill { "kill -9" } else { "stop" };
+                    self.tell(&format!("broker {how}, {:.1} s", away.as_secs_f64()));
+                    if kind == Kind::BrokerKill {
+                        broker.kill();
+                    } else {
+                        broker.stop();
                     }
-                    Brokers::Embedded { .. } => {
-                        // Between a kill of its process and the next one there is none.
-                        if Brokers::kill_child(&targets.fleet.state(0)) {
-                            self.disturb(EMBEDDED_BROKER_AWAY_MAX, "broker kill -9".to_owned());
-                        }
-                    }
+                    std::thread::sleep(away);
+                    broker.start();
+                    let until = Instant::now();
+                    self.disturbances.push(Disturbance { from, until, what: format!("broker {how}") });
+                    self.tell("broker is back");
                 }
-            }
+                Brokers::Embedded { .. } => {
+                    let from = Instant::now();
+                    // Without its process it is about to end anyway.
+                    if !targets.fleet.members[0].is_running() || !Brokers::kill_child(&targets.fleet.state(0)) {
+                        return false;
+                    }
+                    self.tell("broker kill -9");
+                    self.broker_away.get_or_insert(from);
+                }
+            },
             Kind::Storm => {
                 let role = if self.random.random_bool(0.7) { Role::Send } else { Role::Route };
                 self.disturb(Duration::from_secs(20), format!("rebalance storm of {role}"));
@@ -250,17 +270,17 @@ impl Nemesis {
             Kind::VendorErrors => self.vendor_errors(targets),
             Kind::ClockStep => {
                 let offset = if self.random.random_bool(0.5) { 3_600_000 } else { -3_600_000 };
-                if let Some(index) = self.somebody(targets.fleet, Member::is_running) {
-                    self.tell(&format!("clock of {} off by {offset} ms", targets.fleet.members[index].name));
-                    targets.fleet.step_clock(index, offset);
-                    self.clocks_until = Some(Instant::now() + self.seconds((2.0, 8.0)));
-                }
+                let Some(index) = self.somebody(targets.fleet, Member::is_running) else { return false };
+                self.tell(&format!("clock of {} off by {offset} ms", targets.fleet.members[index].name));
+                targets.fleet.step_clock(index, offset);
+                self.clocks_until = Some(Instant::now() + self.seconds((2.0, 8.0)));
             }
             Kind::Reload => {
                 self.tell("transforms are written again");
                 (targets.touch_transform)();
             }
         }
+        true
     }
 
     fn vendor_errors(&mut self, targets: &Targets<'_>) {

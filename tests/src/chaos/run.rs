@@ -38,6 +38,9 @@ const OVERTIME_MAX: Duration = Duration::from_secs(420);
 /// Rows a second in that time, at most: enough to reach a failpoint, and little to wait for afterwards.
 const OVERTIME_RATE_MAX: f64 = 100.0;
 
+/// How long a process with a broker of its own may need until that answers.
+const LIFE_MAX: Duration = Duration::from_secs(180);
+
 /// People with a script of answers of their own. A job carries many people and is answered as the first of them wants, so every script
 /// slows down everybody.
 const SCRIPTED: u32 = 20;
@@ -186,13 +189,14 @@ pub fn run(options: &Options) -> Report {
         if elapsed >= options.time && !(unreached && overtime < OVERTIME_MAX) {
             break;
         }
-        let until = elapsed.min(options.time).as_secs_f64() * options.rate
-            + overtime.as_secs_f64() * options.rate.min(OVERTIME_RATE_MAX);
+        let overtime_rate = options.rate.min(OVERTIME_RATE_MAX);
+        let rate = if overtime.is_zero() { options.rate } else { overtime_rate };
+        let until = elapsed.min(options.time).as_secs_f64() * options.rate + overtime.as_secs_f64() * overtime_rate;
         let until = until.max(drawn);
         let open = workload.produced().len().saturating_sub(receiver.count() + workload.held().len());
         if open < BACKLOG_MAX && feed.open() < 50_000 {
             // After a long fault what was missed is not made up for at once.
-            drawn = drawn.max(until - options.rate);
+            drawn = drawn.max(until - rate);
             while drawn < until {
                 feed.write(&workload.draw());
                 drawn += 1.0;
@@ -241,6 +245,17 @@ pub fn run(options: &Options) -> Report {
         receiver: &receiver,
         touch_transform: &mut touch,
     });
+    let faults = faults_began.elapsed();
+    if options.embedded {
+        let deadline = Instant::now() + LIFE_MAX;
+        let mut gone = false;
+        while !gone || !brokers.answers() {
+            assert!(Instant::now() < deadline, "no broker after the last kill; see {}", options.folder.display());
+            look_after(&mut fleet, &mut failpoints, false);
+            gone |= !brokers.answers();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
     receiver.set_scripts(Vec::new());
     for row in workload.closing() {
         feed.write(&row);
@@ -313,11 +328,20 @@ pub fn run(options: &Options) -> Report {
         unaccounted,
         &disturbances,
     );
-    let history = history::read(&topics, &format!("{prefix}deliveries"));
+    // What came to no rest may have no broker either, and is to be told.
+    let history = if stuck.is_some() && !brokers.answers() {
+        History::default()
+    } else {
+        history::read(&topics, &format!("{prefix}deliveries"))
+    };
     let superseded = excuse_superseded(&mut verdict, &history, &arrivals);
     trace(&verdict, &options.folder, &environment);
     // Not before: an embedded broker ends with its process.
+    let state = fleet.state(0);
     drop(fleet);
+    if options.embedded {
+        Brokers::wait_for_end(&state);
+    }
     let mut ends = std::collections::BTreeMap::new();
     for one in ended.iter().filter(|one| !one.is_crash() && !one.panicked) {
         *ends.entry(format!("{}: {}", one.name, one.status)).or_insert(0) += 1;
@@ -335,7 +359,7 @@ pub fn run(options: &Options) -> Report {
         stuck,
         text: String::new(),
     };
-    report.text = text(&report, options, &workload, &nemesis, starts, drained, &peak);
+    report.text = text(&report, options, &workload, &nemesis, starts, (faults, drained), &peak);
     report
 }
 
@@ -502,7 +526,7 @@ fn text(
     workload: &Workload,
     nemesis: &Nemesis,
     starts: u32,
-    drained: Duration,
+    (faults, drained): (Duration, Duration),
     peak: &std::collections::BTreeMap<String, u64>,
 ) -> String {
     let mut text = String::new();
@@ -515,7 +539,7 @@ fn text(
         workload.produced().len(),
         options.people,
         workload.copies(),
-        options.time.as_secs_f64(),
+        faults.as_secs_f64(),
         drained.as_secs_f64()
     ));
     line(format!("{starts} processes were started; faults: {:?}", nemesis.done));

@@ -1,10 +1,14 @@
 //! The workshop itself: if these fail, nothing else means anything.
 
 use serde_json::json;
+use tailwater_tests::chaos::check::Source;
+use tailwater_tests::chaos::feed::Feed;
+use tailwater_tests::chaos::workload::Row;
 use tailwater_tests::kafka::{self, Broker};
 use tailwater_tests::lake::{self, Table};
 use tailwater_tests::topics::{New, Topics};
 use tailwater_tests::vendor::Vendor;
+use tailwater_tests::wait::PATIENCE;
 
 #[test]
 fn a_topic_is_written_and_read_back_to_its_end() {
@@ -36,6 +40,30 @@ fn a_broker_keeps_its_data_and_its_port_when_it_stops() {
     broker.stop();
     broker.start();
     assert_eq!(topics.read("kept").len(), 1);
+}
+
+#[test]
+fn a_feed_that_begins_anew_writes_every_row_as_often_as_it_should() {
+    let topics = Topics::at(kafka::brokers());
+    let prefix = kafka::prefix("feed");
+    let topic = format!("{prefix}ingest.activity");
+    topics.create(&topic, 1, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut feed = Feed::connect(kafka::brokers(), &prefix, folder.path());
+    let mut written = Vec::new();
+    for seq in 0..3_000 {
+        if seq % 1_000 == 999 {
+            assert!(feed.open() > 0, "some of it is not acknowledged yet");
+            feed.begin_anew();
+        }
+        let copies = 1 + seq % 3 / 2;
+        let value = format!("{{\"seq\":{seq}}}");
+        written.extend(std::iter::repeat_n(value.clone(), copies as usize));
+        feed.write(&Row { source: Source::Activity, person: 1, seq, key: "c1".to_owned(), value, copies });
+    }
+    feed.finish(PATIENCE);
+    let seen = topics.read(&topic).into_iter().map(|record| String::from_utf8(record.value.unwrap()).unwrap());
+    assert!(seen.eq(written), "each row, as often as it was written, in order");
 }
 
 #[test]
