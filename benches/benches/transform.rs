@@ -181,13 +181,7 @@ fn rates<const N: usize>(mut subjects: [&mut dyn FnMut() -> usize; N]) -> [f64; 
 fn main() {
     tailwater_sandbox::initialize();
     let rows = rows();
-    let column = |name: &&str| Column {
-        name: (*name).to_owned(),
-        data_type: "string".into(),
-        nullable: true,
-        id: None,
-        longs_as_strings: false,
-    };
+    let column = |name: &&str| Column::new(*name, "string");
     let schema =
         Arc::new(RowSchema::new(&Schema { columns: COLUMNS.iter().map(column).collect() }, &BTreeMap::new(), true));
     // Each case has an isolate of its own: the rows of a source are either overlaid or not, and V8 learns which.

@@ -48,13 +48,7 @@ mod tests {
             ordinal: 17,
             snapshot: true,
             schema: Some(Schema {
-                columns: vec![Column {
-                    name: "id".into(),
-                    data_type: "bigint".into(),
-                    nullable: false,
-                    id: Some(3),
-                    longs_as_strings: false,
-                }],
+                columns: vec![Column { nullable: false, id: Some(3), ..Column::new("id", "bigint") }],
             }),
         };
         let golden = concat!(

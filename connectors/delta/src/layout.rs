@@ -1,11 +1,12 @@
 //! A version's schema, three ways: as its readers see it (names and types in Spark's notation), as its files hold it (physical
 //! names, partition columns left out), and how to find the key in it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use delta_kernel::SnapshotRef;
 use delta_kernel::schema::{DataType, PrimitiveType, SchemaRef, StructField, StructType};
-use tailwater_core::schema::{Column, Schema};
+use tailwater_core::schema::{Column, Schema, push_step};
 
 use crate::error::Error;
 use crate::options::Options;
@@ -127,11 +128,10 @@ impl Layout {
     /// The columns as a reader of the rows sees them.
     pub fn schema(&self) -> Schema {
         let columns = self.columns.iter().map(|column| Column {
-            name: column.name.clone(),
-            data_type: notation(&column.data_type),
             nullable: column.nullable,
             id: column.id,
-            longs_as_strings: false,
+            field_ids: field_ids(&column.data_type),
+            ..Column::new(column.name.clone(), notation(&column.data_type))
         });
         Schema { columns: columns.collect() }
     }
@@ -161,6 +161,31 @@ impl Layout {
         }
         (path.len() > 1).then_some(path)
     }
+}
+
+/// The column mapping ids of the fields inside a column, by path.
+fn field_ids(data_type: &DataType) -> BTreeMap<String, i64> {
+    fn walk(data_type: &DataType, path: &str, ids: &mut BTreeMap<String, i64>) {
+        match plain(data_type) {
+            DataType::Struct(fields) => {
+                for field in fields.fields() {
+                    let mut path = path.to_owned();
+                    push_step(&mut path, field.name());
+                    walk(field.data_type(), &path, ids);
+                    if let Some(id) = field.column_mapping_id() {
+                        ids.insert(path, id);
+                    }
+                }
+            }
+            DataType::Array(array) => walk(array.element_type(), path, ids),
+            // A map's keys are texts in JSON.
+            DataType::Map(map) => walk(map.value_type(), path, ids),
+            DataType::Primitive(_) | DataType::Variant(_) | DataType::UserDefined(_) => {}
+        }
+    }
+    let mut ids = BTreeMap::new();
+    walk(data_type, "", &mut ids);
+    ids
 }
 
 /// The type without Spark's annotation (a user-defined type such as an ML vector).

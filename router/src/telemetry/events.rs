@@ -162,8 +162,8 @@ impl Event for Retried<'_> {
 impl Event for SchemaChanged<'_> {
     fn tell(&self, telemetry: &Telemetry) {
         let Self { source, version, difference } = *self;
-        let Difference { added, removed, retyped, renamed } = difference;
-        warn!(source, version, ?added, ?removed, ?retyped, ?renamed, "the schema changed");
+        let Difference { added, removed, retyped, renamed, replaced } = difference;
+        warn!(source, version, ?added, ?removed, ?retyped, ?renamed, ?replaced, "the schema changed");
         telemetry.metrics().schema_changed(source);
     }
 }

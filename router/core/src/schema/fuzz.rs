@@ -3,11 +3,16 @@
 use proptest::prelude::*;
 use tailwater_fuzz::{Target, effect, generated};
 
+use super::fields::path_of;
 use super::*;
 
 const TOKENS: &[&str] = &[
     r#"{"source":"s","columns":["#,
     r#"{"name":"a","type":"double","nullable":true}"#,
+    r#"{"name":"b","type":"struct<a:int,b:array<struct<c:int>>>","nullable":true,"field_ids":{"a":2,"b.c":3}}"#,
+    "struct<`a``b`:",
+    "array<",
+    "map<string,",
     r#","id":1"#,
     r#""b""#,
     r#""c""#,
@@ -21,13 +26,21 @@ const TOKENS: &[&str] = &[
 
 /// Versions in which columns come and go under few names, so that they take one another's place.
 fn histories() -> impl Strategy<Value = Vec<u8>> {
-    let column = (0_u8..12, 0_u8..3, prop::option::weighted(0.2, 0_i64..4)).prop_map(|(name, kind, id)| Column {
-        name: char::from(b'a' + name).to_string(),
-        data_type: ["double", "long", "string"][usize::from(kind)].to_owned(),
-        nullable: true,
-        id,
-        longs_as_strings: false,
-    });
+    const TYPES: &[&str] = &[
+        "double",
+        "long",
+        "string",
+        "struct<a:double,b:array<struct<c:string>>>",
+        "struct<b:double,d:map<string,int>>",
+    ];
+    let field_ids = prop::collection::btree_map(prop::sample::select(vec!["a", "b", "b.c", "d"]), 0_i64..6, 0..3);
+    let column = (0_u8..12, 0..TYPES.len(), prop::option::weighted(0.2, 0_i64..4), field_ids).prop_map(
+        |(name, kind, id, field_ids)| Column {
+            id,
+            field_ids: field_ids.into_iter().map(|(path, id)| (path.to_owned(), id)).collect(),
+            ..Column::new(char::from(b'a' + name).to_string(), TYPES[kind])
+        },
+    );
     let record = prop::collection::vec(column, 0..6).prop_map(|columns| SchemaRecord {
         source: "s".into(),
         columns,
@@ -41,13 +54,7 @@ fn histories() -> impl Strategy<Value = Vec<u8>> {
 
 /// A table whose columns, all of one type, get new names in every version: each may have taken the place of each.
 fn all_renamed((columns, versions): (usize, usize)) -> Vec<SchemaRecord> {
-    let column = |version: usize, place: usize| Column {
-        name: format!("c{place}_{version}"),
-        data_type: "double".into(),
-        nullable: true,
-        id: None,
-        longs_as_strings: false,
-    };
+    let column = |version: usize, place: usize| Column::new(format!("c{place}_{version}"), "double");
     let record = |version: usize| SchemaRecord {
         source: "s".into(),
         columns: (0..columns).map(|place| column(version, place)).collect(),
@@ -68,11 +75,20 @@ fn schemas() {
         assert_eq!(serde_json::from_slice::<Vec<SchemaRecord>>(&written).ok().as_ref(), Some(&history));
         let Some(newest) = history.first() else { return 1 };
         let mut most = 0;
-        for column in history.iter().flat_map(|record| &record.columns).take(50) {
-            let missing = explain_missing(&column.name, &history);
-            assert!(missing.known);
-            assert!(missing.candidates.iter().all(|name| newest.has(name)), "{missing:?}");
+        let columns = history.iter().flat_map(|record| &record.columns).take(50);
+        let fields = columns.clone().flat_map(|column| {
+            let inner = column.inner();
+            inner.fields().iter().map(|field| format!("{}.{}", column.name, field.name)).collect::<Vec<_>>()
+        });
+        for name in columns.clone().map(|column| column.name.clone()).chain(fields.take(50)) {
+            let missing = explain_missing(&name, &history);
+            assert!(missing.known, "{missing:?}");
+            let there = |name: &String| path_of(&newest.columns, name).is_some();
+            assert!(missing.candidates.iter().all(there), "{missing:?}");
             most = most.max(missing.candidates.len());
+        }
+        for name in reassigned(&history) {
+            assert!(explain_missing(&name.column, &history).known, "{name:?}");
         }
         for pair in history.windows(2) {
             let schema = |record: &SchemaRecord| Schema { columns: record.columns.clone() };

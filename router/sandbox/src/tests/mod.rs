@@ -51,7 +51,7 @@ pub(super) fn batch<'a>(rows: impl IntoIterator<Item = &'a str>) -> Batch<'a> {
 }
 
 pub(super) fn column(name: &str) -> Column {
-    Column { name: name.into(), data_type: "string".into(), nullable: true, id: None, longs_as_strings: false }
+    Column::new(name, "string")
 }
 
 pub(super) fn schema(columns: &[&str]) -> Option<Arc<RowSchema>> {

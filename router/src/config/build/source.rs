@@ -235,7 +235,7 @@ impl Builder<'_> {
                 Some(RawLongs::All(_)) => spark_type::is_long(&data_type),
                 Some(RawLongs::Columns(names)) => names.contains_key(name),
             };
-            columns.push(Column { name: name.clone(), data_type, nullable: true, id: None, longs_as_strings });
+            columns.push(Column { longs_as_strings, ..Column::new(name.as_str(), data_type) });
         }
         if let Some(RawLongs::Columns(names)) = longs {
             for name in names.keys() {

@@ -14,13 +14,7 @@ pub(super) const EVENT: EventFields<'static> = EventFields {
 };
 
 pub(super) fn schema(columns: &[&str]) -> Schema {
-    let column = |name: &&str| Column {
-        name: (*name).to_owned(),
-        data_type: "double".into(),
-        nullable: true,
-        id: None,
-        longs_as_strings: false,
-    };
+    let column = |name: &&str| Column::new(*name, "double");
     Schema { columns: columns.iter().map(column).collect() }
 }
 

@@ -14,7 +14,7 @@ use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::Envelope;
 use tailwater_core::judge::Signature;
 use tailwater_core::operation::Operation;
-use tailwater_core::schema::{SchemaRecord, explain_missing};
+use tailwater_core::schema::{Reassigned, SchemaRecord, explain_missing};
 use tailwater_core::{Code, SchemaId, Timestamp, code};
 use tailwater_sandbox::{Backdrop, Batch, ConsoleLevel, Headers, Output, Row, RowError, RowErrorKind, RowResult};
 use tracing::{debug, info, warn};
@@ -342,6 +342,9 @@ fn explain(error: RowError, schema: Option<SchemaId>, source: &str, schemas: &Sc
 /// The message for a column that a transform reads in vain: since when, what took its place, and the cure.
 fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord]) -> String {
     let missing = explain_missing(column, history);
+    if let Some(reassigned) = &missing.reassigned {
+        return reassigned_column(at, source, &missing.candidates, reassigned);
+    }
     let mut message = match missing.vanished_in {
         Some(version) => {
             format!("{at} reads column `{column}`, which source {source} no longer has since version {version}")
@@ -351,11 +354,8 @@ fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord]
     };
     let cure = match missing.candidates.as_slice() {
         [] => {
-            let columns: Vec<&str> = history
-                .first()
-                .map(|record| record.columns.iter().map(|column| column.name.as_str()).collect())
-                .unwrap_or_default();
-            format!("; its columns are {}. Read another one, or use row.optional('{column}')", columns.join(", "))
+            let columns = missing.beside.join(", ");
+            format!("; it has {columns}. Read another one, or use row.optional('{column}')")
         }
         [one] => format!(
             "; `{one}` took its place. Read `{one}` in the transform, or say `aliases: {{{one}: [{column}]}}` at the source"
@@ -369,6 +369,28 @@ fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord]
     message
 }
 
+/// The message for a name that belongs to another column than when the transform was written.
+fn reassigned_column(at: &str, source: &str, candidates: &[String], reassigned: &Reassigned) -> String {
+    let column = &reassigned.column;
+    let since = reassigned.since.map_or_else(String::new, |version| format!(" since version {version}"));
+    let what = match &reassigned.formerly {
+        Some(formerly) => format!("it is the former `{formerly}`, renamed"),
+        None => "a new column has the name".to_owned(),
+    };
+    let now = match candidates {
+        [one] => format!("; what `{column}` was is `{one}` now. Read `{one}` in the transform"),
+        _ => format!("; what `{column}` was is gone. Change the transform"),
+    };
+    let known = match &reassigned.formerly {
+        Some(formerly) => format!("say `aliases: {{{column}: [{formerly}]}}` at the source"),
+        None => format!("read row.optional('{column}')"),
+    };
+    format!(
+        "{at} reads column `{column}`, which is another column of source {source}{since}: {what}{now}; if `{column}` is meant as it is \
+         now, {known}"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use tailwater_core::schema::{Column, Difference};
@@ -378,16 +400,7 @@ mod tests {
     fn record(columns: &[(&str, &str)], version: u64) -> SchemaRecord {
         SchemaRecord {
             source: "ltv".into(),
-            columns: columns
-                .iter()
-                .map(|(name, data_type)| Column {
-                    name: (*name).into(),
-                    data_type: (*data_type).into(),
-                    nullable: true,
-                    id: None,
-                    longs_as_strings: false,
-                })
-                .collect(),
+            columns: columns.iter().map(|(name, data_type)| Column::new(*name, *data_type)).collect(),
             predecessor: None,
             version: Some(version),
             difference: Difference::default(),
@@ -460,6 +473,23 @@ mod tests {
         // A column of a type's name that has a value of its own is not touched.
         assert!(!overlaid(r#"{"phone":"+1"}"#, &in_use, &[], &[]).iter().any(|(path, _)| path == "phone"));
         assert!(!overlaid("{}", &[], &[], &[("mobile", "phone")]).iter().any(|(path, _)| path == "phone"));
+    }
+
+    // Issue 10, A3.
+    #[test]
+    fn a_name_that_belongs_to_another_column_is_explained_with_both_ways_out() {
+        let version = |churn, upgrade, version| {
+            let mut record = record(&[("churn", "double"), ("upgrade", "double")], version);
+            record.columns[0].id = Some(churn);
+            record.columns[1].id = Some(upgrade);
+            record
+        };
+        assert_eq!(
+            missing_column("t.js:3", "churn", "ltv", &[version(2, 1, 5), version(1, 2, 0)]),
+            "t.js:3 reads column `churn`, which is another column of source ltv since version 5: it is the former `upgrade`, renamed; \
+             what `churn` was is `upgrade` now. Read `upgrade` in the transform; if `churn` is meant as it is now, say \
+             `aliases: {churn: [upgrade]}` at the source"
+        );
     }
 
     #[test]
