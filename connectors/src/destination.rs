@@ -5,8 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use tailwater_core::Code;
-use tailwater_core::delivery::{Delivery, Outcome, Ticket};
+use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::operation::Operation;
+
+use crate::outcomes::Outcomes;
+
+/// How often a request that waits for its turn asks whether it may still be sent.
+const OWNERSHIP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Static facts about a kind of destination.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +78,9 @@ pub struct ProbeError {
 
 /// What a call may ask its caller.
 pub struct Context<'a> {
-    /// Whether this process still owns the lanes of the batch. Asked right before each request; when it answers no, nothing more is
-    /// sent and the remaining deliveries come back as `Retry` with the code `not_owned`.
+    /// Whether requests for this batch may still be started: no, once this process gives up the batch's partitions or stops. Asked right
+    /// before each request; when it answers no, nothing more is sent, requests that are in flight end, and the remaining deliveries
+    /// come back at once as `Retry` with the code `not_owned`, which counts as not attempted. It never answers yes again.
     pub still_owned: &'a (dyn Fn() -> bool + Send + Sync),
 }
 
@@ -95,14 +101,15 @@ pub trait Destination: Send + Sync {
     /// The requests that `deliver` would send for this batch. Pure.
     fn plan(&self, batch: &[Delivery]) -> Vec<Planned>;
 
-    /// Delivers a batch in which every profile occurs at most once. May do I/O and wait for rate limits; must not spawn. One outcome
-    /// per delivery, in the same order. Dropping the future means that there is no outcome.
-    async fn deliver(&self, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome>;
+    /// Delivers a batch in which every profile occurs at most once. May do I/O and wait for rate limits; must not spawn. Reports one
+    /// outcome per delivery, each as soon as it is known: it is committed while the rest of the batch runs, so nothing further may be
+    /// sent for that delivery. Dropping the future means that what was not reported has no outcome.
+    async fn deliver(&self, batch: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>);
 
-    /// Asks once for the outcomes of the deliveries that run in a job. One outcome per delivery, in the same order: `Accepted` with the
-    /// same ticket while the job runs, and while its state cannot be learned (the vendor is away), since sending again would overtake
-    /// it. `members` are all deliveries of the ticket, in the order in which they were sent.
-    async fn confirm(&self, ticket: &Ticket, members: &[Delivery], context: &Context<'_>) -> Vec<Outcome>;
+    /// Asks once for the outcomes of the deliveries that run in a job. Reports one outcome per delivery, as `deliver` does: `Accepted`
+    /// with the same ticket while the job runs, and while its state cannot be learned (the vendor is away), since sending again would
+    /// overtake it. `members` are all deliveries of the ticket, in the order in which they were sent.
+    async fn confirm(&self, ticket: &Ticket, members: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>);
 
     /// Checks credentials and connection without changing anything at the vendor.
     ///
@@ -115,4 +122,16 @@ pub trait Destination: Send + Sync {
 
     /// Ends connections. Called once, after the last `deliver` has returned.
     async fn close(&self, deadline: Duration);
+}
+
+// === impl Context ===
+
+impl Context<'_> {
+    /// Returns when no further request may be started. A request that waits for a rate limit waits for this as well: a limit of a few
+    /// requests a minute must not hold up a shutdown.
+    pub async fn lost(&self) {
+        while (self.still_owned)() {
+            tokio::time::sleep(OWNERSHIP_INTERVAL).await;
+        }
+    }
 }

@@ -2,14 +2,16 @@
 //!
 //! A destination has a pure half (`mapping`: a transform's output → operations → requests) and a half that does I/O (`deliver`,
 //! `confirm`, `probe`). The pure half can show every request without sending it. Nothing in here knows Kafka, V8 or the stages:
-//! a destination is handed deliveries and answers with one outcome each, in the same order.
+//! a destination is handed deliveries and reports one outcome for each, as soon as it is known.
 
 pub mod destination;
 pub mod error;
 pub mod http;
 pub mod klaviyo;
+pub mod outcomes;
 pub mod output;
 
 pub use destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};
 pub use error::{Error, Problem};
+pub use outcomes::Outcomes;
 pub use output::{NonFinite, Nulls};

@@ -1,4 +1,4 @@
-//! A batch → requests → one outcome per delivery.
+//! A batch → requests → one outcome per delivery, reported as soon as the vendor has answered.
 //!
 //! Events and few upserts go one by one, many upserts as jobs. A list is joined only after the upsert has succeeded. When the
 //! vendor refuses a request with many people in it, those that it points at are rejected and the rest is sent again; when it
@@ -13,10 +13,10 @@ use tailwater_core::{Code, code};
 
 use super::errors::{self, VendorError};
 use super::jobs::JobTicket;
-use super::outcomes::Outcomes;
 use super::requests::{self, BULK_POINTER, LIST_POINTER, LIST_PROFILES_MAX, Request, body};
 use super::session::{Answer, Session};
 use super::{Klaviyo, lookup};
+use crate::outcomes::Outcomes;
 
 /// Single requests at the same time: at 100 ms an answer this reaches the vendor's 75 a second.
 const SINGLES_AT_ONCE: usize = 8;
@@ -57,22 +57,20 @@ pub(super) enum Upserted {
 }
 
 impl Klaviyo {
-    pub(super) async fn deliver_batch(&self, batch: &[Delivery], session: &Session<'_>) -> Vec<Outcome> {
-        let mut outcomes = Outcomes::new(batch.len());
+    pub(super) async fn deliver_batch(&self, batch: &[Delivery], session: &Session<'_>, outcomes: &Outcomes<'_>) {
         if !self.config.create {
-            lookup::settle_unknown(self, batch, session, &mut outcomes).await;
+            lookup::settle_unknown(self, batch, session, outcomes).await;
         }
         let wanted: Vec<usize> = (0..batch.len()).filter(|&index| outcomes.is_open(index)).collect();
         let groups = requests::group(batch, &wanted, self.config.bulk_from);
-        self.send_events(batch, &groups.events, session, &mut outcomes).await;
-        self.send_singles(batch, &groups.singles, session, &mut outcomes).await;
+        self.send_events(batch, &groups.events, session, outcomes).await;
+        self.send_singles(batch, &groups.singles, session, outcomes).await;
         for (lists, members) in &groups.bulk {
-            self.send_bulk(batch, lists, members, session, &mut outcomes).await;
+            self.send_bulk(batch, lists, members, session, outcomes).await;
         }
-        outcomes.finish()
     }
 
-    async fn send_events(&self, batch: &[Delivery], members: &[usize], session: &Session<'_>, outcomes: &mut Outcomes) {
+    async fn send_events(&self, batch: &[Delivery], members: &[usize], session: &Session<'_>, outcomes: &Outcomes<'_>) {
         let sends = members.iter().filter_map(|&index| batch.get(index).map(|delivery| (index, delivery))).map(
             |(index, delivery)| async move {
                 let outcome = match session.send(&requests::event(delivery)).await {
@@ -80,12 +78,10 @@ impl Klaviyo {
                     Ok(answer) if answer.is_success() => Outcome::Delivered,
                     Ok(answer) => Outcome::Rejected(rejection(&answer)),
                 };
-                (index, outcome)
+                outcomes.set(index, &outcome);
             },
         );
-        for (index, outcome) in at_once(sends.collect()).await {
-            outcomes.set(index, outcome);
-        }
+        let _sent: Vec<()> = at_once(sends.collect()).await;
     }
 
     /// Upserts people one by one, then has them join their lists together.
@@ -94,12 +90,17 @@ impl Klaviyo {
         batch: &[Delivery],
         members: &[usize],
         session: &Session<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &Outcomes<'_>,
     ) {
-        let sends = members
-            .iter()
-            .filter_map(|&index| batch.get(index).map(|delivery| (index, delivery)))
-            .map(|(index, delivery)| async move { (index, self.upsert_one(delivery, session).await) });
+        let sends = members.iter().filter_map(|&index| batch.get(index).map(|delivery| (index, delivery))).map(
+            |(index, delivery)| async move {
+                let upserted = self.upsert_one(delivery, session).await;
+                if let Some(outcome) = ended(delivery, &upserted) {
+                    outcomes.set(index, &outcome);
+                }
+                (index, upserted)
+            },
+        );
         let upserted = at_once(sends.collect()).await;
         self.after_upsert(batch, upserted, session, outcomes).await;
     }
@@ -110,22 +111,14 @@ impl Klaviyo {
         batch: &[Delivery],
         people: Vec<(usize, Upserted)>,
         session: &Session<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &Outcomes<'_>,
     ) {
         let mut joining = Vec::new();
         for (index, upserted) in people {
-            let has_lists = batch.get(index).is_some_and(|delivery| !delivery.operation.lists.is_empty());
-            match upserted {
-                Upserted::Ended(outcome) => outcomes.set(index, outcome),
-                Upserted::Done { .. } if !has_lists => outcomes.set(index, Outcome::Delivered),
-                Upserted::Done { profile: Some(profile) } => joining.push(Joining { index, profile }),
-                Upserted::Done { profile: None } => {
-                    let reason = Reason::new(
-                        code::VENDOR_UNAVAILABLE,
-                        "the vendor's answer to the upsert holds no id, so the lists could not be joined",
-                    );
-                    outcomes.set(index, Outcome::Retry { after: None, scope: Scope::Delivery, reason });
-                }
+            if let Some(outcome) = batch.get(index).and_then(|delivery| ended(delivery, &upserted)) {
+                outcomes.set(index, &outcome);
+            } else if let Upserted::Done { profile: Some(profile) } = upserted {
+                joining.push(Joining { index, profile });
             }
         }
         self.join_lists(batch, &joining, session, outcomes).await;
@@ -174,7 +167,7 @@ impl Klaviyo {
         batch: &[Delivery],
         joining: &[Joining],
         session: &Session<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &Outcomes<'_>,
     ) {
         let mut by_list: BTreeMap<&str, Vec<&Joining>> = BTreeMap::new();
         for person in joining {
@@ -205,7 +198,7 @@ impl Klaviyo {
             let _answers = send_parts(parts, session, &make, &judge, outcomes).await;
         }
         for person in joining {
-            outcomes.set(person.index, Outcome::Delivered);
+            outcomes.set(person.index, &Outcome::Delivered);
         }
     }
 
@@ -215,7 +208,7 @@ impl Klaviyo {
         lists: &[String],
         members: &[usize],
         session: &Session<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &Outcomes<'_>,
     ) {
         let make = |members: &[usize]| requests::bulk_import(members.iter().map(|&index| body(batch, index)), lists);
         let judge = |answer: &Answer, members: &[usize]| {
@@ -255,7 +248,7 @@ async fn send_parts(
     session: &Session<'_>,
     make: &(dyn Fn(&[usize]) -> Request + Sync),
     judge: &(dyn Fn(&Answer, &[usize]) -> Refusal + Sync),
-    outcomes: &mut Outcomes,
+    outcomes: &Outcomes<'_>,
 ) -> Vec<(Vec<usize>, Answer)> {
     let mut taken = Vec::new();
     let mut repairs_left = REPAIRS_MAX;
@@ -287,7 +280,7 @@ async fn send_parts(
             Refusal::Opaque(_) => (members, true),
             Refusal::Some(guilty) => {
                 for (index, reason) in guilty {
-                    outcomes.set(index, Outcome::Rejected(reason));
+                    outcomes.set(index, &Outcome::Rejected(reason));
                 }
                 let rest: Vec<usize> = members.into_iter().filter(|&index| outcomes.is_open(index)).collect();
                 (rest, pointed_rounds >= POINTED_ROUNDS_MAX)
@@ -349,6 +342,22 @@ pub(super) fn duplicate(errors: &[VendorError]) -> Reason {
         errors::summary(errors)
     );
     Reason::new(code::DUPLICATE_PROFILE, message).with_status(409)
+}
+
+/// The outcome of an upsert; `None` if the person has lists to join first.
+fn ended(delivery: &Delivery, upserted: &Upserted) -> Option<Outcome> {
+    match upserted {
+        Upserted::Ended(outcome) => Some(outcome.clone()),
+        Upserted::Done { .. } if delivery.operation.lists.is_empty() => Some(Outcome::Delivered),
+        Upserted::Done { profile: Some(_) } => None,
+        Upserted::Done { profile: None } => {
+            let reason = Reason::new(
+                code::VENDOR_UNAVAILABLE,
+                "the vendor's answer to the upsert holds no id, so the lists could not be joined",
+            );
+            Some(Outcome::Retry { after: None, scope: Scope::Delivery, reason })
+        }
+    }
 }
 
 fn upserted(answer: &Answer) -> Upserted {

@@ -14,9 +14,9 @@ use url::Url;
 
 use super::Klaviyo;
 use super::errors::{self, Halt, VendorError, pointer_index};
-use super::outcomes::Outcomes;
 use super::requests::{self, BULK_POINTER, Field, Identified};
 use super::session::Session;
+use crate::outcomes::Outcomes;
 
 /// Pages of errors that are read of one job: a page has 100, and a job no more errors than it has people.
 const ERROR_PAGES_MAX: usize = 120;
@@ -94,8 +94,9 @@ impl Klaviyo {
         ticket: &Ticket,
         members: &[Delivery],
         session: &Session<'_>,
-    ) -> Vec<Outcome> {
-        let all = |outcome: Outcome| vec![outcome; members.len()];
+        outcomes: &Outcomes<'_>,
+    ) {
+        let all = |outcome: Outcome| outcomes.set_rest(&outcome);
         let again = |message: String| {
             let reason = Reason::new(code::VENDOR_UNAVAILABLE, message);
             Outcome::Retry { after: None, scope: Scope::Delivery, reason }
@@ -126,21 +127,23 @@ impl Klaviyo {
         };
         let job = job.data.attributes;
         match job.status.as_str() {
-            "complete" => self.settle(&known, job.failed_count.unwrap_or(0), ticket, members, session).await,
+            "complete" => {
+                self.settle(&known, job.failed_count.unwrap_or(0), ticket, members, session, outcomes).await;
+            }
             "cancelled" => {
                 let reason = Reason::new(
                     code::JOB_CANCELLED,
                     format!("the vendor cancelled the job {}; its people are sent again", known.job),
                 );
-                all(Outcome::Retry { after: None, scope: Scope::Delivery, reason })
+                all(Outcome::Retry { after: None, scope: Scope::Delivery, reason });
             }
             "queued" | "processing" => {
                 tracing::trace!(job = %known.job, status = %job.status, completed = job.completed_count, "the job runs");
-                all(Outcome::Accepted(ticket.clone()))
+                all(Outcome::Accepted(ticket.clone()));
             }
             other => {
                 tracing::warn!(job = %known.job, status = other, "the vendor reports a state that is not known; the job is taken as running");
-                all(Outcome::Accepted(ticket.clone()))
+                all(Outcome::Accepted(ticket.clone()));
             }
         }
     }
@@ -153,31 +156,28 @@ impl Klaviyo {
         ticket: &Ticket,
         members: &[Delivery],
         session: &Session<'_>,
-    ) -> Vec<Outcome> {
+        outcomes: &Outcomes<'_>,
+    ) {
         if failed == 0 {
-            return vec![Outcome::Delivered; members.len()];
+            return outcomes.set_rest(&Outcome::Delivered);
         }
         let errors = match import_errors(known, session).await {
             Ok(errors) => errors,
-            Err(halt) => return vec![unknown_yet(&halt, ticket); members.len()],
+            Err(halt) => return outcomes.set_rest(&unknown_yet(&halt, ticket)),
         };
-        let mut outcomes = Outcomes::new(members.len());
         let found = attribute(&errors, known, members);
         let mut duplicates = Vec::new();
         for (&index, error) in &found.members {
             if error.is_duplicate_profile() {
                 duplicates.push((index, *error));
             } else {
-                outcomes.set(index, failed_item(error));
+                outcomes.set(index, &failed_item(error));
             }
         }
-        self.resend_duplicates(&duplicates, members, session, &mut outcomes).await;
+        self.resend_duplicates(&duplicates, members, session, outcomes).await;
         let told = found.members.len() + found.elsewhere.len();
         if told as u64 >= failed && found.strangers == 0 {
-            for index in 0..members.len() {
-                outcomes.set(index, Outcome::Delivered);
-            }
-            return outcomes.finish();
+            return outcomes.set_rest(&Outcome::Delivered);
         }
         // Somebody failed and cannot be told from the others; saying "delivered" could be a lie, while saying it all again is harmless.
         let message = format!(
@@ -187,10 +187,7 @@ impl Klaviyo {
         tracing::warn!("{message}");
         let outcome =
             Outcome::Retry { after: None, scope: Scope::Delivery, reason: Reason::new(code::JOB_ITEM_FAILED, message) };
-        for index in 0..members.len() {
-            outcomes.set(index, outcome.clone());
-        }
-        outcomes.finish()
+        outcomes.set_rest(&outcome);
     }
 
     /// People whom the vendor knows as different ones under their identifiers: once more, by the destination's key alone.
@@ -199,7 +196,7 @@ impl Klaviyo {
         duplicates: &[(usize, &VendorError)],
         members: &[Delivery],
         session: &Session<'_>,
-        outcomes: &mut Outcomes,
+        outcomes: &Outcomes<'_>,
     ) {
         let mut upserted = Vec::new();
         for &(index, error) in duplicates {

@@ -13,9 +13,9 @@ use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope};
 
 use super::Klaviyo;
 use super::errors::{self, Halt};
-use super::outcomes::Outcomes;
 use super::requests::{self, Field, Identified, LOOKUP_BYTES_MAX, LOOKUP_VALUES_MAX, Request, encoded};
 use super::session::Session;
+use crate::outcomes::Outcomes;
 
 type Identifier = (Field, String);
 
@@ -82,7 +82,7 @@ pub(super) async fn settle_unknown(
     klaviyo: &Klaviyo,
     batch: &[Delivery],
     session: &Session<'_>,
-    outcomes: &mut Outcomes,
+    outcomes: &Outcomes<'_>,
 ) {
     let people: Vec<Vec<Identifier>> =
         batch.iter().map(|delivery| Identified::of(&delivery.operation).normal().collect()).collect();
@@ -193,7 +193,7 @@ fn parts(values: BTreeSet<String>) -> Vec<Vec<String>> {
     parts
 }
 
-fn give_all(indexes: &[usize], outcome: &Outcome, outcomes: &mut Outcomes) {
+fn give_all(indexes: &[usize], outcome: &Outcome, outcomes: &Outcomes<'_>) {
     outcomes.set_all(indexes, outcome);
 }
 

@@ -20,7 +20,6 @@ mod errors;
 mod jobs;
 mod lookup;
 mod mapping;
-mod outcomes;
 mod plan;
 mod requests;
 mod schema;
@@ -32,7 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tailwater_core::code;
-use tailwater_core::delivery::{Delivery, Outcome, Ticket};
+use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::operation::Operation;
 
 pub use account::{Account, AccountConfig, BASE_URL, RATE_SHARE};
@@ -40,6 +39,7 @@ pub use account::{Account, AccountConfig, BASE_URL, RATE_SHARE};
 use crate::destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};
 use crate::error::{Error, Problem};
 use crate::http::Seat;
+use crate::outcomes::Outcomes;
 use crate::output::{NonFinite, Nulls, nearest};
 use lookup::Known;
 use mapping::Rules;
@@ -170,12 +170,12 @@ impl Destination for Klaviyo {
         self.plan_batch(batch)
     }
 
-    async fn deliver(&self, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome> {
-        self.deliver_batch(batch, &Session::new(&self.account, context)).await
+    async fn deliver(&self, batch: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>) {
+        self.deliver_batch(batch, &Session::new(&self.account, context), outcomes).await;
     }
 
-    async fn confirm(&self, ticket: &Ticket, members: &[Delivery], context: &Context<'_>) -> Vec<Outcome> {
-        self.confirm_job(ticket, members, &Session::new(&self.account, context)).await
+    async fn confirm(&self, ticket: &Ticket, members: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>) {
+        self.confirm_job(ticket, members, &Session::new(&self.account, context), outcomes).await;
     }
 
     async fn probe(&self) -> Result<(), ProbeError> {

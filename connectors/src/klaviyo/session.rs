@@ -48,7 +48,12 @@ impl<'a> Session<'a> {
         self.check()?;
         let limiter = &self.account.limiter;
         let endpoint = request.endpoint.index();
-        if let Err(closed) = limiter.acquire(endpoint).await {
+        let turn = tokio::select! {
+            biased;
+            turn = limiter.acquire(endpoint) => turn,
+            () = self.context.lost() => return Err(self.stop(Halt::not_owned())),
+        };
+        if let Err(closed) = turn {
             let mut halt =
                 Halt::new(code::RATE_LIMITED, Scope::Account, "the account waits, as the vendor has asked it to");
             halt.after = Some(closed.remaining);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use async_trait::async_trait;
-use tailwater_connectors::{ClassifyError, ClassifyInput, Context, Destination, Planned, ProbeError, Spec};
+use tailwater_connectors::{ClassifyError, ClassifyInput, Context, Destination, Outcomes, Planned, ProbeError, Spec};
 use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::operation::Operation;
 
@@ -97,7 +97,7 @@ impl Destination for DryRun {
         self.0.plan(batch)
     }
 
-    async fn deliver(&self, batch: &[Delivery], _context: &Context<'_>) -> Vec<Outcome> {
+    async fn deliver(&self, batch: &[Delivery], outcomes: &Outcomes<'_>, _context: &Context<'_>) {
         let mut text = String::new();
         for request in self.0.plan(batch) {
             text.push_str(&format!("{} {}\n", request.method, request.url));
@@ -110,11 +110,11 @@ impl Destination for DryRun {
         }
         // The reader of a pipe may have gone (`| head`); the run goes on without it.
         std::io::stdout().lock().write_all(text.as_bytes()).ok();
-        batch.iter().map(|_| Outcome::Delivered).collect()
+        outcomes.set_rest(&Outcome::Delivered);
     }
 
-    async fn confirm(&self, _ticket: &Ticket, members: &[Delivery], _context: &Context<'_>) -> Vec<Outcome> {
-        members.iter().map(|_| Outcome::Delivered).collect()
+    async fn confirm(&self, _ticket: &Ticket, _members: &[Delivery], outcomes: &Outcomes<'_>, _context: &Context<'_>) {
+        outcomes.set_rest(&Outcome::Delivered);
     }
 
     async fn probe(&self) -> Result<(), ProbeError> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tailwater_core::delivery::{Delivery, Outcome};
 
 use super::server::{Reply, Server};
-use super::{config, klaviyo, upserts};
+use super::{config, confirm_all, deliver_all, klaviyo, upserts};
 use crate::destination::{Context, Destination};
 
 /// Polls that a job may take before the suite gives up, and the time between two of them.
@@ -18,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Delivers a batch to its end: jobs are asked for until they have one.
 pub(super) async fn settle(destination: &dyn Destination, batch: &[Delivery], context: &Context<'_>) -> Vec<Outcome> {
-    let mut outcomes = destination.deliver(batch, context).await;
+    let mut outcomes = deliver_all(destination, batch, context).await;
     assert_eq!(outcomes.len(), batch.len(), "one outcome per delivery");
     for _ in 0..POLLS_MAX {
         let Some(ticket) = outcomes
@@ -31,7 +31,7 @@ pub(super) async fn settle(destination: &dyn Destination, batch: &[Delivery], co
             .filter(|&index| matches!(&outcomes[index], Outcome::Accepted(own) if *own == ticket))
             .collect();
         let members: Vec<_> = running.iter().map(|&index| batch[index].clone()).collect();
-        let confirmed = destination.confirm(&ticket, &members, context).await;
+        let confirmed = confirm_all(destination, &ticket, &members, context).await;
         assert_eq!(confirmed.len(), members.len(), "one outcome per member");
         for (index, outcome) in running.into_iter().zip(confirmed) {
             outcomes[index] = outcome;
@@ -48,12 +48,12 @@ pub(super) async fn conforms(destination: &dyn Destination, batch: &[Delivery]) 
     assert!(batch.len() <= spec.limits.batch_deliveries_max);
     assert!(!spec.identifier_fields.is_empty() && spec.limits.calls_max > 0);
     assert!(destination.target().starts_with(spec.kind));
-    assert!(destination.deliver(&[], &owned).await.is_empty());
+    assert!(deliver_all(destination, &[], &owned).await.is_empty());
 
     let planned: HashSet<usize> = destination.plan(batch).into_iter().flat_map(|planned| planned.deliveries).collect();
     assert_eq!(planned, (0..batch.len()).collect(), "every delivery is in some request that is shown");
 
-    let lost = destination.deliver(batch, &Context { still_owned: &|| false }).await;
+    let lost = deliver_all(destination, batch, &Context { still_owned: &|| false }).await;
     assert_eq!(lost.len(), batch.len());
     for outcome in lost {
         assert!(

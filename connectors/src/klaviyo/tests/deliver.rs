@@ -6,7 +6,7 @@ use tailwater_core::code;
 use tailwater_core::delivery::{Outcome, Scope};
 
 use super::server::{Received, Reply, Server};
-use super::{KEY, config, delivery, email, klaviyo, owned, person, tally, upsert, upserts, words};
+use super::{KEY, config, deliver_all, delivery, email, klaviyo, owned, person, tally, upsert, upserts, words};
 use crate::destination::{Context, Destination};
 use crate::klaviyo::Config;
 
@@ -44,7 +44,7 @@ async fn few_people_go_one_by_one_and_join_their_lists_after_their_update() {
     let klaviyo = klaviyo(server.url(), Config { bulk_from: 10, ..config() });
     let batch =
         vec![upsert(&klaviyo, 0, &[]), upsert(&klaviyo, 1, &["AAAAAA", "BBBBBB"]), upsert(&klaviyo, 2, &["AAAAAA"])];
-    assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered"; 3]);
+    assert_eq!(words(&deliver_all(&klaviyo, &batch, &owned()).await), ["delivered"; 3]);
     let received = server.received();
     let paths: Vec<_> = received.iter().map(|received| received.path.as_str()).collect();
     assert_eq!(
@@ -72,7 +72,7 @@ async fn many_people_go_as_jobs_by_exact_list_set() {
         batch[number] = upsert(&klaviyo, number, &["AAAAAA"]);
     }
     batch[8] = upsert(&klaviyo, 8, &["AAAAAA", "BBBBBB"]);
-    let outcomes = klaviyo.deliver(&batch, &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;
     assert_eq!(
         tally(&outcomes),
         [("accepted".to_owned(), 8), ("delivered".to_owned(), 1)].into(),
@@ -99,7 +99,7 @@ async fn a_job_stays_below_the_vendors_size() {
     let text = "x".repeat(90_000);
     let output = |number| json!({"data": {"type": "profile", "attributes": {"email": email(number), "properties": {"text": text}}}});
     let batch: Vec<_> = (0..120).map(|number| delivery(&klaviyo, number, &output(number))).collect();
-    assert_eq!(tally(&klaviyo.deliver(&batch, &owned()).await), [("accepted".to_owned(), 120)].into());
+    assert_eq!(tally(&deliver_all(&klaviyo, &batch, &owned()).await), [("accepted".to_owned(), 120)].into());
     let jobs = server.received_at(BULK);
     assert_eq!(jobs.len(), 3);
     assert!(jobs.iter().all(|job| job.body_bytes < 5_000_000));
@@ -121,7 +121,7 @@ async fn people_whom_a_pointer_names_are_rejected_and_the_others_sent_again() {
     })
     .await;
     let klaviyo = klaviyo(server.url(), config());
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 8, &[]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 8, &[]), &owned()).await;
     for (number, outcome) in outcomes.iter().enumerate() {
         match outcome {
             Outcome::Rejected(reason) if [3, 5].contains(&number) => {
@@ -155,7 +155,7 @@ async fn a_refusal_that_names_nobody_is_halved_until_the_guilty_are_alone() {
         };
         let server = refusing(&[17, 40], refuse).await;
         let klaviyo = klaviyo(server.url(), config());
-        let outcomes = klaviyo.deliver(&upserts(&klaviyo, 64, &[]), &owned()).await;
+        let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 64, &[]), &owned()).await;
         assert_eq!(tally(&outcomes), [("accepted".to_owned(), 62), (format!("rejected {code}"), 2)].into());
         assert!(matches!((&outcomes[17], &outcomes[40]), (Outcome::Rejected(_), Outcome::Rejected(_))));
         assert!(server.received().len() <= 2 * 2 * 6 + 1, "{}", server.received().len());
@@ -169,7 +169,7 @@ async fn a_vendor_that_names_one_at_a_time_does_not_keep_everybody_waiting() {
     })
     .await;
     let klaviyo = klaviyo(server.url(), config());
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 100, &[]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 100, &[]), &owned()).await;
     assert_eq!(tally(&outcomes), [("accepted".to_owned(), 90), ("rejected vendor_rejected".to_owned(), 10)].into());
 }
 
@@ -177,7 +177,7 @@ async fn a_vendor_that_names_one_at_a_time_does_not_keep_everybody_waiting() {
 async fn repairing_has_an_end_and_loses_nobody() {
     let server = Server::start(|_, _| Reply::errors(400, "invalid", &["/data"])).await;
     let klaviyo = klaviyo(server.url(), config());
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 2_000, &[]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 2_000, &[]), &owned()).await;
     assert_eq!(outcomes.len(), 2_000);
     assert!(server.received().len() <= 97, "{}", server.received().len());
     assert!(
@@ -198,7 +198,7 @@ async fn credentials_that_do_not_work_stop_everything_until_a_person_acts() {
         let klaviyo = klaviyo(server.url(), Config { bulk_from: 2, ..config() });
         let mut batch = upserts(&klaviyo, 6, &["AAAAAA"]);
         batch.extend((6..12).map(|number| upsert(&klaviyo, number, &["BBBBBB"])));
-        let outcomes = klaviyo.deliver(&batch, &owned()).await;
+        let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;
         assert_eq!(tally(&outcomes), [(format!("retry {code}"), 12)].into());
         for outcome in &outcomes {
             assert!(matches!(outcome, Outcome::Retry { scope: Scope::Credentials, .. }));
@@ -214,7 +214,7 @@ async fn after_a_429_the_account_waits_as_long_as_the_vendor_asks() {
     let server = Server::start(|_, _| Reply::errors(429, "throttled", &[]).header("Retry-After", "42")).await;
     let klaviyo = klaviyo(server.url(), config());
     let batch = upserts(&klaviyo, 2, &[]);
-    for outcome in klaviyo.deliver(&batch, &owned()).await {
+    for outcome in deliver_all(&klaviyo, &batch, &owned()).await {
         let Outcome::Retry { after: Some(after), scope: Scope::Account, reason } = outcome else {
             panic!("{outcome:?}")
         };
@@ -222,7 +222,7 @@ async fn after_a_429_the_account_waits_as_long_as_the_vendor_asks() {
         assert!(after > Duration::from_secs(41) && after <= Duration::from_secs(42), "{after:?}");
     }
     let before = server.received().len();
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 5, &[]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 5, &[]), &owned()).await;
     assert_eq!(tally(&outcomes), [("retry rate_limited".to_owned(), 5)].into());
     assert_eq!(server.received().len(), before, "the gate is shut for other endpoints too");
 }
@@ -236,8 +236,8 @@ async fn a_short_429_is_waited_for_at_the_gate() {
     let klaviyo = klaviyo(server.url(), config());
     let batch = upserts(&klaviyo, 1, &[]);
     let start = std::time::Instant::now();
-    assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["retry rate_limited"]);
-    assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered"]);
+    assert_eq!(words(&deliver_all(&klaviyo, &batch, &owned()).await), ["retry rate_limited"]);
+    assert_eq!(words(&deliver_all(&klaviyo, &batch, &owned()).await), ["delivered"]);
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
@@ -253,7 +253,7 @@ async fn the_vendors_trouble_is_the_accounts_and_nobody_is_rejected_for_it() {
     for trouble in troubles {
         let server = Server::start(move |_, _| trouble()).await;
         let klaviyo = klaviyo(server.url(), config());
-        let outcomes = klaviyo.deliver(&upserts(&klaviyo, 4, &[]), &owned()).await;
+        let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 4, &[]), &owned()).await;
         assert_eq!(tally(&outcomes), [("retry vendor_unavailable".to_owned(), 4)].into());
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Retry { scope: Scope::Account, .. })));
     }
@@ -263,7 +263,7 @@ async fn the_vendors_trouble_is_the_accounts_and_nobody_is_rejected_for_it() {
 async fn an_address_where_nobody_listens_is_the_accounts_trouble() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let klaviyo = klaviyo(&format!("http://{address}"), config());
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 1, &[]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 1, &[]), &owned()).await;
     assert!(reason(&outcomes[0]).contains("nothing was sent"), "{outcomes:?}");
     assert_eq!(words(&outcomes), ["retry vendor_unavailable"]);
     assert_eq!(klaviyo.probe().await.unwrap_err().code, code::VENDOR_UNAVAILABLE);
@@ -276,7 +276,7 @@ async fn a_wrong_address_pauses_and_rejects_nobody() {
             Server::start(move |_, _| Reply::json(status, &Value::Null).header("Location", "http://127.0.0.1:1/"))
                 .await;
         let klaviyo = klaviyo(server.url(), config());
-        let outcomes = klaviyo.deliver(&upserts(&klaviyo, 3, &[]), &owned()).await;
+        let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 3, &[]), &owned()).await;
         assert!(
             outcomes.iter().all(|outcome| matches!(outcome, Outcome::Retry { scope: Scope::Credentials, .. })),
             "{status}: {outcomes:?}"
@@ -295,7 +295,7 @@ async fn a_person_who_is_refused_alone_is_rejected_with_the_vendors_words() {
     })
     .await;
     let klaviyo = klaviyo(server.url(), Config { bulk_from: 10, ..config() });
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 3, &["AAAAAA"]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 3, &["AAAAAA"]), &owned()).await;
     assert_eq!(words(&outcomes), ["delivered", "rejected vendor_rejected", "delivered"]);
     assert!(reason(&outcomes[1]).contains("no good: invalid (at /data/attributes/email)"), "{outcomes:?}");
     let joined = server.received_at("/api/lists")[0].body["data"].as_array().unwrap().len();
@@ -319,7 +319,7 @@ async fn identifiers_of_two_people_are_sent_again_with_the_key_alone() {
     let klaviyo = klaviyo(server.url(), config());
     let own = person(1);
     let output = json!({"data": {"type": "profile", "attributes": {"phone_number": own[1].1, "email": own[0].1, "title": "Dr"}, "relationships": {"lists": ["AAAAAA"]}}});
-    let outcomes = klaviyo.deliver(&[delivery(&klaviyo, 1, &output)], &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &[delivery(&klaviyo, 1, &output)], &owned()).await;
     assert_eq!(words(&outcomes), ["delivered"]);
     let received = server.received();
     assert_eq!(received[1].body["data"]["attributes"], json!({"email": own[0].1, "title": "Dr"}));
@@ -333,7 +333,7 @@ async fn a_duplicate_that_cannot_be_avoided_is_rejected_and_names_the_other() {
     let own = person(1);
     let both = json!({"data": {"type": "profile", "attributes": {"phone_number": own[1].1, "email": own[0].1}}});
     let batch = [upsert(&klaviyo, 0, &[]), delivery(&klaviyo, 1, &both)];
-    let outcomes = klaviyo.deliver(&batch, &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;
     assert_eq!(words(&outcomes), ["rejected duplicate_profile"; 2]);
     assert!(reason(&outcomes[1]).contains("01OTHER"), "{outcomes:?}");
     assert_eq!(server.received().len(), 3, "a single identifier is not sent twice");
@@ -351,7 +351,7 @@ async fn a_list_that_does_not_exist_is_named() {
     .await;
     let klaviyo = klaviyo(server.url(), config());
     let batch = [upsert(&klaviyo, 0, &["NOLIST"]), upsert(&klaviyo, 1, &["AAAAAA"])];
-    let outcomes = klaviyo.deliver(&batch, &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;
     assert_eq!(words(&outcomes), ["rejected vendor_rejected", "delivered"]);
     assert!(reason(&outcomes[0]).contains("`NOLIST`"), "{outcomes:?}");
 }
@@ -360,7 +360,7 @@ async fn a_list_that_does_not_exist_is_named() {
 async fn lists_that_a_job_cannot_join_are_the_fault_of_no_single_person() {
     let server = Server::start(|_, _| Reply::errors(400, "invalid", &["/data/relationships/lists/data/0/id"])).await;
     let klaviyo = klaviyo(server.url(), config());
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 50, &["NOLIST"]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 50, &["NOLIST"]), &owned()).await;
     assert_eq!(tally(&outcomes), [("rejected vendor_rejected".to_owned(), 50)].into());
     assert!(reason(&outcomes[0]).contains("NOLIST"));
     assert_eq!(server.received().len(), 1);
@@ -380,7 +380,7 @@ async fn an_event_carries_its_idempotency_key_and_says_when_it_is_a_backfill() {
     };
     let mut batch = vec![event(0, None), event(1, Some("order-7")), event(2, None)];
     batch[2].backfill = true;
-    assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered"; 3]);
+    assert_eq!(words(&deliver_all(&klaviyo, &batch, &owned()).await), ["delivered"; 3]);
     let mut received = server.received_at("/api/events");
     received.sort_by_key(|received| {
         received.body.pointer("/data/attributes/profile/data/attributes/email").unwrap().to_string()
@@ -396,7 +396,7 @@ async fn nothing_is_sent_for_a_lane_that_moved_away() {
     let server = Server::start(|received, _| fine(received)).await;
     let klaviyo = klaviyo(server.url(), Config { bulk_from: 2, ..config() });
     let lost = Context { still_owned: &|| false };
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 5, &[]), &lost).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 5, &[]), &lost).await;
     assert_eq!(tally(&outcomes), [("retry not_owned".to_owned(), 5)].into());
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Retry { scope: Scope::Delivery, .. })));
     assert!(server.received().is_empty());
@@ -406,7 +406,7 @@ async fn nothing_is_sent_for_a_lane_that_moved_away() {
     let still_owned = || asked.fetch_add(1, Ordering::Relaxed) == 0;
     let mut batch = upserts(&klaviyo, 3, &["AAAAAA"]);
     batch.extend((3..6).map(|number| upsert(&klaviyo, number, &["BBBBBB"])));
-    let outcomes = klaviyo.deliver(&batch, &Context { still_owned: &still_owned }).await;
+    let outcomes = deliver_all(&klaviyo, &batch, &Context { still_owned: &still_owned }).await;
     assert_eq!(tally(&outcomes), [("accepted".to_owned(), 3), ("retry not_owned".to_owned(), 3)].into());
     assert_eq!(server.received().len(), 1);
 }
@@ -415,21 +415,21 @@ async fn nothing_is_sent_for_a_lane_that_moved_away() {
 async fn a_success_that_ignored_a_part_is_still_a_success() {
     let server = Server::start(|received, _| fine(received).header("X-Klaviyo-Partial-Failure", "phone_number")).await;
     let klaviyo = klaviyo(server.url(), config());
-    assert_eq!(words(&klaviyo.deliver(&upserts(&klaviyo, 1, &[]), &owned()).await), ["delivered"]);
+    assert_eq!(words(&deliver_all(&klaviyo, &upserts(&klaviyo, 1, &[]), &owned()).await), ["delivered"]);
 }
 
 #[tokio::test]
 async fn an_answer_that_names_no_job_is_not_taken_for_one() {
     let server = Server::start(|_, _| Reply::json(202, &json!({"data": {}}))).await;
     let klaviyo = klaviyo(server.url(), config());
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 3, &[]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 3, &[]), &owned()).await;
     assert_eq!(words(&outcomes), ["retry vendor_unavailable"; 3]);
 }
 
 #[tokio::test]
 async fn an_empty_batch_has_no_outcomes() {
     let klaviyo = klaviyo(crate::klaviyo::BASE_URL, config());
-    assert!(klaviyo.deliver(&[], &owned()).await.is_empty());
+    assert!(deliver_all(&klaviyo, &[], &owned()).await.is_empty());
 }
 
 #[tokio::test]

@@ -3,8 +3,7 @@ use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Outcome, Scope, Ticket};
 
 use super::server::{Received, Reply, Server};
-use super::{config, delivery, email, klaviyo, owned, person, tally, upserts, words};
-use crate::destination::Destination;
+use super::{config, confirm_all, delivery, email, klaviyo, owned, person, tally, upserts, words};
 use crate::klaviyo::Klaviyo;
 
 const ERRORS: &str = "/api/profile-bulk-import-jobs/JOB/import-errors";
@@ -40,7 +39,7 @@ async fn complete(failed: u64, errors: Vec<Value>) -> Server {
 }
 
 async fn confirm(klaviyo: &Klaviyo, members: &[Delivery]) -> Vec<Outcome> {
-    klaviyo.confirm(&ticket(members.len()), members, &owned()).await
+    confirm_all(klaviyo, &ticket(members.len()), members, &owned()).await
 }
 
 #[tokio::test]
@@ -105,7 +104,7 @@ async fn a_place_means_nothing_when_the_members_are_not_those_of_the_job() {
     let server = complete(1, vec![import_error("invalid", Some(1), &Value::Null)]).await;
     let klaviyo = klaviyo(server.url(), config());
     let members = upserts(&klaviyo, 3, &[]);
-    let outcomes = klaviyo.confirm(&ticket(5), &members, &owned()).await;
+    let outcomes = confirm_all(&klaviyo, &ticket(5), &members, &owned()).await;
     assert_eq!(tally(&outcomes), [("retry job_item_failed".to_owned(), 3)].into());
 }
 
@@ -117,7 +116,7 @@ async fn people_of_a_job_whose_lanes_another_process_owns_are_its_affair() {
     ];
     let server = complete(2, errors).await;
     let klaviyo = klaviyo(server.url(), config());
-    let outcomes = klaviyo.confirm(&ticket(4), &upserts(&klaviyo, 2, &[]), &owned()).await;
+    let outcomes = confirm_all(&klaviyo, &ticket(4), &upserts(&klaviyo, 2, &[]), &owned()).await;
     assert_eq!(words(&outcomes), ["rejected job_item_failed", "delivered"]);
 }
 
@@ -191,6 +190,6 @@ async fn trouble_while_asking_is_no_reason_to_send_again() {
 async fn a_ticket_that_cannot_be_read_is_sent_again() {
     let klaviyo = klaviyo(crate::klaviyo::BASE_URL, config());
     let members = upserts(&klaviyo, 1, &[]);
-    let outcomes = klaviyo.confirm(&Ticket("nonsense".to_owned()), &members, &owned()).await;
+    let outcomes = confirm_all(&klaviyo, &Ticket("nonsense".to_owned()), &members, &owned()).await;
     assert_eq!(words(&outcomes), ["retry vendor_unavailable"]);
 }

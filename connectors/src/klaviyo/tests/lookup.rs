@@ -2,8 +2,7 @@ use serde_json::{Value, json};
 use tailwater_core::delivery::{Outcome, Scope};
 
 use super::server::{Reply, Server};
-use super::{config, delivery, email, klaviyo, owned, person, tally, upserts, words};
-use crate::destination::Destination;
+use super::{config, deliver_all, delivery, email, klaviyo, owned, person, tally, upserts, words};
 use crate::klaviyo::Config;
 
 fn careful() -> Config {
@@ -32,7 +31,7 @@ async fn knowing(knows: fn(usize) -> bool) -> Server {
 async fn unknown_people_are_skipped_and_never_sent() {
     let server = knowing(|number| number % 2 == 0).await;
     let klaviyo = klaviyo(server.url(), careful());
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 6, &[]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 6, &[]), &owned()).await;
     assert_eq!(
         words(&outcomes),
         ["delivered", "skipped would_create", "delivered", "skipped would_create", "delivered", "skipped would_create"]
@@ -49,7 +48,7 @@ async fn people_are_asked_for_by_the_hundred_and_remembered_when_found() {
     let klaviyo = klaviyo(server.url(), Config { bulk_from: 2, ..careful() });
     let batch = upserts(&klaviyo, 250, &[]);
     for asked in [3, 4] {
-        let outcomes = klaviyo.deliver(&batch, &owned()).await;
+        let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;
         assert!(matches!(&outcomes[7], Outcome::Skipped(_)));
         assert_eq!(tally(&outcomes).len(), 2);
         assert_eq!(server.received_at("/api/profiles").len(), asked, "only the unknown one is asked for again");
@@ -66,7 +65,7 @@ async fn a_person_known_by_another_identifier_is_known() {
         |number: usize| json!({"data": {"type": "profile", "attributes": {"external_id": format!("cust_{number}")}}});
     assert_eq!(own[2].1, "cust_1");
     let batch = [delivery(&klaviyo, 1, &output(1)), delivery(&klaviyo, 2, &output(2))];
-    assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered", "skipped would_create"]);
+    assert_eq!(words(&deliver_all(&klaviyo, &batch, &owned()).await), ["delivered", "skipped would_create"]);
 }
 
 #[tokio::test]
@@ -76,7 +75,7 @@ async fn an_event_creates_nobody_either() {
     let profile = json!({"data": {"type": "profile", "attributes": {"email": email(0)}}});
     let event =
         delivery(&klaviyo, 0, &json!({"data": {"type": "event", "attributes": {"metric": "M", "profile": profile}}}));
-    assert_eq!(words(&klaviyo.deliver(&[event], &owned()).await), ["skipped would_create"]);
+    assert_eq!(words(&deliver_all(&klaviyo, &[event], &owned()).await), ["skipped would_create"]);
     assert!(server.received_at("/api/events").is_empty());
 }
 
@@ -90,7 +89,7 @@ async fn nothing_is_sent_while_nobody_can_be_asked_for() {
     for (trouble, expected) in troubles {
         let server = Server::start(move |_, _| trouble()).await;
         let klaviyo = klaviyo(server.url(), careful());
-        for outcome in klaviyo.deliver(&upserts(&klaviyo, 3, &[]), &owned()).await {
+        for outcome in deliver_all(&klaviyo, &upserts(&klaviyo, 3, &[]), &owned()).await {
             assert!(matches!(&outcome, Outcome::Retry { scope, .. } if *scope == expected), "{outcome:?}");
         }
         assert_eq!(server.received_at("/api/profile-import").len(), 0);

@@ -12,18 +12,19 @@ mod simulator;
 mod spec;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use secrecy::SecretString;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tailwater_core::delivery::{Delivery, Outcome};
+use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::{Code, DeliveryKey, EventId, ProfileId};
 
 use super::requests::Endpoint;
 use super::{Account, AccountConfig, Config, Klaviyo};
 use crate::destination::{ClassifyInput, Context, Destination};
 use crate::http::Rate;
+use crate::outcomes::Outcomes;
 use crate::output::{NonFinite, Nulls};
 
 pub(super) const KEY: &str = "pk_0123456789abcdef0123456789abcd4f2a";
@@ -55,6 +56,52 @@ pub(super) fn klaviyo(base_url: &str, config: Config) -> Klaviyo {
 
 pub(super) fn owned() -> Context<'static> {
     Context { still_owned: &|| true }
+}
+
+/// The outcomes of a call while they are reported.
+struct Reported(Mutex<Vec<Option<Outcome>>>);
+
+impl Reported {
+    fn new(count: usize) -> Self {
+        Self(Mutex::new(vec![None; count]))
+    }
+
+    fn outcomes(&self) -> Outcomes<'_> {
+        let places = self.0.lock().unwrap();
+        Outcomes::new(places.len(), |indexes, outcome| {
+            let mut places = self.0.lock().unwrap();
+            for &index in indexes {
+                assert!(places[index].replace(outcome.clone()).is_none(), "a second outcome of a delivery");
+            }
+        })
+    }
+
+    fn all(self) -> Vec<Outcome> {
+        self.0.into_inner().unwrap().into_iter().map(|outcome| outcome.expect("one outcome per delivery")).collect()
+    }
+}
+
+/// Delivers a batch and waits for all of its outcomes.
+pub(super) async fn deliver_all(
+    destination: &dyn Destination,
+    batch: &[Delivery],
+    context: &Context<'_>,
+) -> Vec<Outcome> {
+    let reported = Reported::new(batch.len());
+    destination.deliver(batch, &reported.outcomes(), context).await;
+    reported.all()
+}
+
+/// Asks for the outcomes of a job's members.
+pub(super) async fn confirm_all(
+    destination: &dyn Destination,
+    ticket: &Ticket,
+    members: &[Delivery],
+    context: &Context<'_>,
+) -> Vec<Outcome> {
+    let reported = Reported::new(members.len());
+    destination.confirm(ticket, members, &reported.outcomes(), context).await;
+    reported.all()
 }
 
 /// A person with all three identifiers, told apart by a number.

@@ -11,7 +11,10 @@ use tailwater_simulators::klaviyo::{
 };
 
 use super::conformance::{conforms, settle};
-use super::{KEY, account_config, config, delivery, email, klaviyo, owned, person, tally, upsert, upserts, words};
+use super::{
+    KEY, account_config, config, confirm_all, deliver_all, delivery, email, klaviyo, owned, person, tally, upsert,
+    upserts, words,
+};
 use crate::destination::Destination;
 use crate::klaviyo::{Account, Config, Klaviyo};
 
@@ -73,7 +76,7 @@ async fn the_documented_limits_are_kept_before_the_vendor_has_to() {
     let simulator = simulator(true).await;
     let account = Account::new(&account_config(&simulator.url())).unwrap();
     let klaviyo = Klaviyo::new(Arc::new(account), Config { bulk_from: 1_000, ..config() }).unwrap();
-    let outcomes = klaviyo.deliver(&upserts(&klaviyo, 50, &["AAAAAA"]), &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &upserts(&klaviyo, 50, &["AAAAAA"]), &owned()).await;
     assert_eq!(tally(&outcomes), [("delivered".to_owned(), 50)].into());
     assert_eq!(simulator.stats().throttled, 0);
 }
@@ -87,7 +90,7 @@ async fn five_thousand_people_are_one_job_and_its_lists_are_exact() {
     for number in (0..5_000).step_by(50) {
         batch[number] = upsert(&klaviyo, number, &["AAAAAA"]);
     }
-    let outcomes = klaviyo.deliver(&batch, &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;
     assert_eq!(tally(&outcomes), [("accepted".to_owned(), 5_000)].into());
     assert_eq!(simulator.requests_to("POST", "/api/profile-bulk-import-jobs").len(), 2);
     let mut open = outcomes;
@@ -101,7 +104,7 @@ async fn five_thousand_people_are_one_job_and_its_lists_are_exact() {
         let members: Vec<usize> =
             (0..open.len()).filter(|&index| matches!(&open[index], Outcome::Accepted(own) if own == ticket)).collect();
         let deliveries: Vec<_> = members.iter().map(|&index| batch[index].clone()).collect();
-        for (index, outcome) in members.into_iter().zip(klaviyo.confirm(ticket, &deliveries, &owned()).await) {
+        for (index, outcome) in members.into_iter().zip(confirm_all(&klaviyo, ticket, &deliveries, &owned()).await) {
             open[index] = outcome;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -178,10 +181,10 @@ async fn two_people_at_the_vendor_are_not_merged() {
         delivery(&klaviyo, 1, &json!({"data": {"type": "profile", "attributes": {field: value}}}))
     };
     for batch in [[by("email", &own[0].1)], [by("phone_number", &own[1].1)]] {
-        assert_eq!(words(&klaviyo.deliver(&batch, &owned()).await), ["delivered"]);
+        assert_eq!(words(&deliver_all(&klaviyo, &batch, &owned()).await), ["delivered"]);
     }
     let both = json!({"data": {"type": "profile", "attributes": {"phone_number": own[1].1, "email": own[0].1, "properties": {"ltv": 7}}, "relationships": {"lists": ["AAAAAA"]}}});
-    let outcomes = klaviyo.deliver(&[delivery(&klaviyo, 1, &both)], &owned()).await;
+    let outcomes = deliver_all(&klaviyo, &[delivery(&klaviyo, 1, &both)], &owned()).await;
     assert_eq!(words(&outcomes), ["delivered"], "{outcomes:?}");
     assert_eq!(simulator.stats().profiles, 2);
     assert_eq!((ltv(&simulator, 1), members(&simulator, "AAAAAA")), (Some(json!(7)), 1));

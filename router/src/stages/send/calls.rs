@@ -33,9 +33,21 @@ pub(super) struct Waiting {
     items: Vec<InFlight>,
     since: Option<Instant>,
     /// Calls that are running, by number.
-    /// A delivery whose lane was given up meanwhile leaves a gap: its outcome is the next owner's to find out.
-    pub running: BTreeMap<u64, Vec<Option<InFlight>>>,
+    running: BTreeMap<u64, Call>,
     next_call: u64,
+}
+
+/// A call that is running.
+enum Call {
+    Delivery {
+        /// By their index in the call. What has its outcome leaves a gap, and so does what belongs to a partition that was given up
+        /// meanwhile: its outcome is the next owner's to find out.
+        items: Vec<Option<InFlight>>,
+        /// How many of the deliveries each job has taken so far.
+        taken: BTreeMap<Ticket, usize>,
+    },
+    /// What became of a job; the places of its members that are asked for, by their index in the call.
+    Question { ticket: Ticket, places: Vec<usize> },
 }
 
 /// A job of the vendor, and who is in it.
@@ -51,6 +63,22 @@ pub(super) struct Job {
 impl Waiting {
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// The deliveries of running calls that have no outcome yet.
+    pub fn flying(&self) -> impl Iterator<Item = &InFlight> {
+        let items = self.running.values().filter_map(|call| match call {
+            Call::Delivery { items, .. } => Some(items),
+            Call::Question { .. } => None,
+        });
+        items.flatten().flatten()
+    }
+
+    fn begin(&mut self, call: Call) -> u64 {
+        let number = self.next_call;
+        self.next_call += 1;
+        self.running.insert(number, call);
+        number
     }
 }
 
@@ -163,13 +191,12 @@ impl<O: Outside> Session<O> {
         if self.ready.items.is_empty() {
             self.ready.since = None;
         }
-        let call = self.ready.next_call;
-        self.ready.next_call += 1;
         let deliveries: Vec<Delivery> = items.iter().map(|item| item.delivery.clone()).collect();
         let mut lanes: Vec<i32> = items.iter().map(|item| item.open.record.partition).collect();
         lanes.sort_unstable();
         lanes.dedup();
-        self.ready.running.insert(call, items.into_iter().map(Some).collect());
+        let items = items.into_iter().map(Some).collect();
+        let call = self.ready.begin(Call::Delivery { items, taken: BTreeMap::new() });
         self.calls_running += 1;
         self.outside.deliver(call, deliveries, lanes);
     }
@@ -183,10 +210,8 @@ impl<O: Outside> Session<O> {
 
     /// Only for `bug.commit_before_outcome`.
     fn commit_what_is_called(&mut self) -> Result<(), Error> {
-        let called = self.ready.running.values().flatten().flatten();
-        for (lane, offset) in
-            called.map(|item| (item.open.record.partition, item.open.record.offset)).collect::<Vec<_>>()
-        {
+        let called = self.ready.flying().map(|item| (item.open.record.partition, item.open.record.offset));
+        for (lane, offset) in called.collect::<Vec<_>>() {
             self.done(lane, offset);
         }
         self.commit()
@@ -212,7 +237,8 @@ impl<O: Outside> Session<O> {
             lanes.sort_unstable();
             lanes.dedup();
             self.calls_running += 1;
-            self.outside.confirm(&ticket, places, members, lanes);
+            let call = self.ready.begin(Call::Question { ticket: ticket.clone(), places });
+            self.outside.confirm(call, &ticket, members, lanes);
         }
     }
 
@@ -232,68 +258,96 @@ impl<O: Outside> Session<O> {
                 }
                 Ok(())
             }
-            Answer::Delivered { call, outcomes } => {
-                self.calls_running = self.calls_running.saturating_sub(1);
-                let Some(items) = self.ready.running.remove(&call) else { return Ok(()) };
-                let outcomes = complete(outcomes, items.len())?;
-                let mut places: BTreeMap<Ticket, usize> = BTreeMap::new();
-                for (item, outcome) in items.into_iter().zip(outcomes) {
+            Answer::Outcome { call, indexes, outcome } => self.reported(call, indexes, outcome),
+            Answer::Ended { call, panicked } => self.ended(call, panicked),
+        }
+    }
+
+    /// What became of some of a call's deliveries. It is committed without waiting for the others.
+    fn reported(&mut self, call: u64, indexes: Vec<usize>, outcome: Outcome) -> Result<(), Error> {
+        let mut known = Vec::with_capacity(indexes.len());
+        match self.ready.running.get_mut(&call) {
+            Some(Call::Delivery { items, taken }) => {
+                for index in indexes {
                     let place = match &outcome {
                         Outcome::Accepted(ticket) => {
-                            let place = places.entry(ticket.clone()).or_insert(0);
+                            let place = taken.entry(ticket.clone()).or_insert(0);
                             *place += 1;
                             *place - 1
                         }
                         Outcome::Delivered | Outcome::Retry { .. } | Outcome::Rejected(_) | Outcome::Skipped(_) => 0,
                     };
-                    if let Some(item) = item {
-                        self.outcome(item, outcome, place)?;
+                    if let Some(item) = items.get_mut(index).and_then(Option::take) {
+                        known.push((place, item));
+                    }
+                }
+            }
+            Some(Call::Question { ticket, places }) => {
+                let ticket = ticket.clone();
+                let places = indexes.iter().filter_map(|index| places.get(*index).copied()).collect();
+                return self.learned(&ticket, places, &outcome);
+            }
+            None => {}
+        }
+        for (place, item) in known {
+            self.outcome(item, outcome.clone(), place)?;
+        }
+        Ok(())
+    }
+
+    /// What became of some of a job's members.
+    fn learned(&mut self, ticket: &Ticket, places: Vec<usize>, outcome: &Outcome) -> Result<(), Error> {
+        let Some(job) = self.jobs.get_mut(ticket) else { return Ok(()) };
+        match outcome {
+            Outcome::Accepted(same) if same == ticket => return Ok(()),
+            // It was not learned what became of the job. Sending again would overtake it.
+            Outcome::Retry { scope: Scope::Credentials, reason, .. } => {
+                self.pause(reason.clone());
+                return Ok(());
+            }
+            Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED => return Ok(()),
+            Outcome::Accepted(_)
+            | Outcome::Delivered
+            | Outcome::Retry { .. }
+            | Outcome::Rejected(_)
+            | Outcome::Skipped(_) => {}
+        }
+        let members: Vec<(usize, InFlight)> =
+            places.into_iter().filter_map(|place| Some((place, job.members.remove(&place)?))).collect();
+        for (place, member) in members {
+            let lane = member.open.record.partition;
+            memory::set_job(self.outside.state_mut(), lane, member.delivery.key, None)?;
+            self.outcome(member, outcome.clone(), place)?;
+        }
+        Ok(())
+    }
+
+    /// A call has ended, and everything that it has to say is said.
+    fn ended(&mut self, call: u64, panicked: bool) -> Result<(), Error> {
+        self.calls_running = self.calls_running.saturating_sub(1);
+        if panicked {
+            return Err(Error::Invalid {
+                code: code::TASK_FAILED,
+                message: "the connector panicked; its deliveries without an outcome are made again".into(),
+            });
+        }
+        match self.ready.running.remove(&call) {
+            Some(Call::Delivery { items, .. }) if items.iter().any(Option::is_some) => Err(Error::Invalid {
+                code: code::TASK_FAILED,
+                message: "the connector's call has ended with deliveries that have no outcome".into(),
+            }),
+            Some(Call::Question { ticket, .. }) => {
+                if let Some(job) = self.jobs.get_mut(&ticket) {
+                    job.asked = false;
+                    job.wait = (job.wait * 2).min(JOB_WAIT_MAX);
+                    job.due = self.outside.instant() + job.wait;
+                    if job.members.is_empty() {
+                        self.jobs.remove(&ticket);
                     }
                 }
                 Ok(())
             }
-            Answer::Confirmed { ticket, places, outcomes } => {
-                self.calls_running = self.calls_running.saturating_sub(1);
-                let outcomes = complete(outcomes, places.len())?;
-                let now = self.outside.instant();
-                let Some(job) = self.jobs.get_mut(&ticket) else { return Ok(()) };
-                job.asked = false;
-                job.wait = (job.wait * 2).min(JOB_WAIT_MAX);
-                job.due = now + job.wait;
-                let mut finished = Vec::new();
-                let mut unlearned = None;
-                for (place, outcome) in places.into_iter().zip(outcomes) {
-                    match &outcome {
-                        Outcome::Accepted(same) if *same == ticket => continue,
-                        // It was not learned what became of the job. Sending again would overtake it.
-                        Outcome::Retry { scope: Scope::Credentials, reason, .. } => {
-                            unlearned.get_or_insert_with(|| reason.clone());
-                            continue;
-                        }
-                        Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED => continue,
-                        Outcome::Accepted(_)
-                        | Outcome::Delivered
-                        | Outcome::Retry { .. }
-                        | Outcome::Rejected(_)
-                        | Outcome::Skipped(_) => {}
-                    }
-                    if let Some(member) = job.members.remove(&place) {
-                        finished.push((place, member, outcome));
-                    }
-                }
-                if job.members.is_empty() {
-                    self.jobs.remove(&ticket);
-                }
-                if let Some(reason) = unlearned {
-                    self.pause(reason);
-                }
-                for (place, member, outcome) in finished {
-                    let lane = member.open.record.partition;
-                    memory::set_job(self.outside.state_mut(), lane, member.delivery.key, None)?;
-                    self.outcome(member, outcome, place)?;
-                }
-                Ok(())
-            }
+            Some(Call::Delivery { .. }) | None => Ok(()),
         }
     }
 
@@ -314,8 +368,7 @@ impl<O: Outside> Session<O> {
 
     /// Whether a call is running that carries a delivery of these lanes. Jobs are no calls: they pass to the next owner.
     pub(super) fn calls_concern(&self, concerns: &impl Fn(i32) -> bool) -> bool {
-        let deliveries =
-            self.ready.running.values().flatten().flatten().any(|item| concerns(item.open.record.partition));
+        let deliveries = self.ready.flying().any(|item| concerns(item.open.record.partition));
         let questions = self
             .jobs
             .values()
@@ -328,27 +381,16 @@ impl<O: Outside> Session<O> {
     /// Forgets the calls' and jobs' deliveries of people who are somebody else's now.
     pub(super) fn forget_calls(&mut self, gone: impl Fn(&ProfileId) -> bool) {
         self.ready.items.retain(|item| !gone(&item.profile));
-        for item in self.ready.running.values_mut().flatten() {
-            item.take_if(|item| gone(&item.profile));
+        for call in self.ready.running.values_mut() {
+            if let Call::Delivery { items, .. } = call {
+                for item in items {
+                    item.take_if(|item| gone(&item.profile));
+                }
+            }
         }
         for job in self.jobs.values_mut() {
             job.members.retain(|_, member| !gone(&member.profile));
         }
         self.jobs.retain(|_, job| !job.members.is_empty() || job.asked);
-    }
-}
-
-/// One outcome per delivery is the connector's duty; anything else is a bug that must not be guessed around.
-fn complete(outcomes: Option<Vec<Outcome>>, expected: usize) -> Result<Vec<Outcome>, Error> {
-    match outcomes {
-        Some(outcomes) if outcomes.len() == expected => Ok(outcomes),
-        Some(outcomes) => Err(Error::Invalid {
-            code: code::TASK_FAILED,
-            message: format!("the connector gave {} outcomes for {expected} deliveries", outcomes.len()),
-        }),
-        None => Err(Error::Invalid {
-            code: code::TASK_FAILED,
-            message: "the connector panicked; its deliveries have no outcome and are made again".into(),
-        }),
     }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::topic_partition_list::TopicPartitionList;
-use tailwater_connectors::{Context, Destination as Connector, Limits};
+use tailwater_connectors::{Context, Destination as Connector, Limits, Outcomes};
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
 use tailwater_core::envelope::{Envelope, Merge, Role};
 use tailwater_core::ledger::{End, Stage};
@@ -33,9 +33,6 @@ use crate::stages::{Error, now, steady};
 use crate::state::Store;
 use crate::telemetry::Heartbeat;
 
-/// Answers that wait to be taken in: one for each call that may run, and for a probe; more than that cannot be on their way.
-const ANSWERS_MAX: usize = 256;
-
 pub(super) struct Clients<'a> {
     pub shared: &'a Arc<Shared>,
     name: &'a str,
@@ -46,7 +43,9 @@ pub(super) struct Clients<'a> {
     producer: Producer,
     store: Store,
     ledger: Ledger,
-    answers: (SyncSender<Answer>, Receiver<Answer>),
+    /// Bounded by what is in flight: a call reports once for each of its deliveries and once that it has ended. A bound of its own would
+    /// make a call wait on a thread of the runtime.
+    answers: (Sender<Answer>, Receiver<Answer>),
     topic: Arc<str>,
     heartbeat: Heartbeat,
 }
@@ -84,11 +83,22 @@ impl<'a> Clients<'a> {
             producer: Producer::connect(kafka, Some(&id), &outputs)?,
             store: Store::new(kafka, &shared.cache, &names.state_send(name)),
             ledger: Ledger::new(names.ledger(), Stage::Send, kafka.lanes),
-            answers: sync_channel(ANSWERS_MAX),
+            answers: answers(),
             topic,
             heartbeat: shared.telemetry.heartbeat(&format!("send.{name}")),
         };
         Ok((clients, setup))
+    }
+
+    /// Runs a call elsewhere. One that panics must not leave its deliveries in flight for ever: its end is reported in any case.
+    fn run(&self, call: u64, work: impl Future<Output = ()> + Send + 'static) {
+        let answers = self.answers.0.clone();
+        let work = self.shared.runtime.spawn(work);
+        self.shared.runtime.spawn(async move {
+            let panicked = work.await.is_err();
+            // The stage may have ended meanwhile; then nobody needs the answer.
+            answers.send(Answer::Ended { call, panicked }).ok();
+        });
     }
 
     /// Whether any lane is served here.
@@ -259,34 +269,29 @@ impl Outside for Clients<'_> {
         let connector = Arc::clone(&self.connector);
         let ownership = Arc::clone(&self.ownership);
         let answers = self.answers.0.clone();
-        let work = self.shared.runtime.spawn(async move {
+        self.run(call, async move {
             let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
+            let outcomes = Outcomes::new(deliveries.len(), report(call, answers));
             failpoint::hit("send.asked");
-            let outcomes = connector.deliver(&deliveries, &Context { still_owned: &still_owned }).await;
+            connector.deliver(&deliveries, &outcomes, &Context { still_owned: &still_owned }).await;
+            outcomes.finish();
             failpoint::hit("send.answered");
-            outcomes
-        });
-        // A call that panics must not leave its deliveries in flight for ever: no outcome is an answer too.
-        self.shared.runtime.spawn(async move {
-            let outcomes = work.await.ok();
-            // The stage may have ended meanwhile; then nobody needs the answer.
-            answers.send(Answer::Delivered { call, outcomes }).ok();
         });
     }
 
-    fn confirm(&mut self, ticket: &Ticket, places: Vec<usize>, members: Vec<Delivery>, lanes: Vec<i32>) {
+    fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
         let connector = Arc::clone(&self.connector);
         let ownership = Arc::clone(&self.ownership);
         let answers = self.answers.0.clone();
-        let asked = ticket.clone();
         let ticket = ticket.clone();
-        let work = self.shared.runtime.spawn(async move {
+        self.run(call, async move {
             let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
-            connector.confirm(&asked, &members, &Context { still_owned: &still_owned }).await
-        });
-        self.shared.runtime.spawn(async move {
-            let outcomes = work.await.ok();
-            answers.send(Answer::Confirmed { ticket, places, outcomes }).ok();
+            let outcomes = Outcomes::new(members.len(), report(call, answers));
+            connector.confirm(&ticket, &members, &outcomes, &Context { still_owned: &still_owned }).await;
+            if outcomes.open() > 0 {
+                // They stay in the job: to send them again could overtake it.
+                tracing::error!(ticket = %ticket.0, "the connector left members of a job without an outcome; the job is asked for again");
+            }
         });
     }
 
@@ -304,6 +309,19 @@ impl Outside for Clients<'_> {
             return self.answers.1.try_recv().ok();
         }
         self.answers.1.recv_timeout(wait).ok()
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "what is in flight bounds it: see the field")]
+fn answers() -> (Sender<Answer>, Receiver<Answer>) {
+    channel()
+}
+
+/// Hands the outcomes of a call on to the stage's thread.
+fn report(call: u64, answers: Sender<Answer>) -> impl Fn(&[usize], &Outcome) + Send + Sync {
+    move |indexes, outcome| {
+        let answer = Answer::Outcome { call, indexes: indexes.to_vec(), outcome: outcome.clone() };
+        answers.send(answer).ok();
     }
 }
 

@@ -99,9 +99,7 @@ impl<O: Outside> Session<O> {
         let until = self.outside.instant() + DRAIN_MAX;
         while self.calls_running > 0 && self.outside.instant() < until {
             self.outside.alive();
-            if let Some(Answer::Delivered { .. } | Answer::Confirmed { .. }) =
-                self.outside.answer(Duration::from_millis(50))
-            {
+            if let Some(Answer::Ended { .. }) = self.outside.answer(Duration::from_millis(50)) {
                 self.calls_running = self.calls_running.saturating_sub(1);
             }
         }

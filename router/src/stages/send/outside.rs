@@ -31,9 +31,20 @@ pub(super) struct Settings {
 
 /// What comes back from a call.
 pub(super) enum Answer {
-    Delivered { call: u64, outcomes: Option<Vec<Outcome>> },
-    Confirmed { ticket: Ticket, places: Vec<usize>, outcomes: Option<Vec<Outcome>> },
-    Probed { works: bool },
+    /// What became of some of a call's deliveries, by their index in it; the others are on their way still.
+    Outcome {
+        call: u64,
+        indexes: Vec<usize>,
+        outcome: Outcome,
+    },
+    /// A call has ended. If it has panicked, what it has not reported has no outcome.
+    Ended {
+        call: u64,
+        panicked: bool,
+    },
+    Probed {
+        works: bool,
+    },
 }
 
 /// The world, as the stage's thread sees it. An error ends the session: nothing of the open transaction has happened then, and
@@ -120,11 +131,11 @@ pub(super) trait Outside {
 
     fn limits(&self) -> Limits;
 
-    /// Starts a call; [`Answer::Delivered`] comes later, whatever happens to it.
+    /// Starts a call. [`Answer::Outcome`] comes for each delivery as soon as it is known, and [`Answer::Ended`] whatever happens.
     fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>);
 
-    /// Asks what became of a job; [`Answer::Confirmed`] comes later.
-    fn confirm(&mut self, ticket: &Ticket, places: Vec<usize>, members: Vec<Delivery>, lanes: Vec<i32>);
+    /// Starts a call that asks what became of a job; it answers as one of `deliver` does.
+    fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>);
 
     /// Asks whether the credentials work; [`Answer::Probed`] comes later.
     fn probe(&mut self);

@@ -291,8 +291,7 @@ impl Episode {
         let Some(session) = &mut self.slots[place].session else { return };
         match plant {
             Some(Plant::GateRemoved) => {
-                let flying: Vec<_> = session.ready.running.values().flatten().flatten().collect();
-                for item in flying {
+                for item in session.ready.flying() {
                     session.gate.finish(&item.profile, item.turn);
                 }
             }

@@ -325,9 +325,9 @@ impl Outside for Port {
         world.vendor.deliver(member, call, deliveries, lanes, &mut world.chance);
     }
 
-    fn confirm(&mut self, ticket: &Ticket, places: Vec<usize>, members: Vec<Delivery>, lanes: Vec<i32>) {
+    fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
         let member = self.member;
-        self.world().vendor.confirm(member, ticket, places, members, lanes);
+        self.world().vendor.confirm(member, call, ticket, members, lanes);
     }
 
     fn probe(&mut self) {

@@ -34,7 +34,7 @@ pub struct Temper {
 
 enum What {
     Deliver { call: u64 },
-    Confirm { ticket: Ticket, places: Vec<usize> },
+    Confirm { call: u64, ticket: Ticket },
     Probe,
 }
 
@@ -46,6 +46,8 @@ struct Call {
     deliveries: Vec<Delivery>,
     bulk: bool,
     outcomes: Vec<Outcome>,
+    /// How many of the outcomes were reported.
+    reported: usize,
     /// When what is on the wire arrives at the latest.
     wire: Option<u64>,
     /// Its process is gone: what is on the wire arrives, and that was all.
@@ -86,16 +88,8 @@ impl Vendor {
         self.start(by, What::Deliver { call }, lanes, deliveries, bulk);
     }
 
-    pub fn confirm(
-        &mut self,
-        by: Member,
-        ticket: &Ticket,
-        places: Vec<usize>,
-        members: Vec<Delivery>,
-        lanes: Vec<i32>,
-    ) {
-        assert_eq!(places.len(), members.len(), "a place for each member");
-        self.start(by, What::Confirm { ticket: ticket.clone(), places }, lanes, members, true);
+    pub fn confirm(&mut self, by: Member, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
+        self.start(by, What::Confirm { call, ticket: ticket.clone() }, lanes, members, true);
     }
 
     pub fn probe(&mut self, by: Member) {
@@ -103,7 +97,7 @@ impl Vendor {
     }
 
     fn start(&mut self, by: Member, what: What, lanes: Vec<i32>, deliveries: Vec<Delivery>, bulk: bool) {
-        let call = Call { by, what, lanes, deliveries, bulk, outcomes: vec![], wire: None, orphan: false };
+        let call = Call { by, what, lanes, deliveries, bulk, outcomes: vec![], reported: 0, wire: None, orphan: false };
         self.calls.insert(self.next, call);
         self.next += 1;
     }
@@ -156,6 +150,16 @@ impl Vendor {
         if !(caller.runs)(call.by) {
             return;
         }
+        // Most outcomes are told at once, some only together with later ones.
+        if let What::Deliver { call: number } | What::Confirm { call: number, .. } = call.what
+            && call.reported < call.outcomes.len()
+            && chance.in_thousand(800)
+        {
+            let mut call = self.calls.remove(&id).expect("it was picked");
+            self.report(&mut call, number);
+            self.calls.insert(id, call);
+            return;
+        }
         if call.outcomes.len() < call.deliveries.len() || matches!(call.what, What::Probe) && call.outcomes.is_empty() {
             if (caller.owns)(call.by, &call.lanes) || matches!(call.what, What::Probe) {
                 if matches!(call.what, What::Deliver { .. }) {
@@ -173,15 +177,29 @@ impl Vendor {
             }
             return;
         }
-        let call = self.calls.remove(&id).expect("it was picked");
+        let mut call = self.calls.remove(&id).expect("it was picked");
         let panicked = chance.in_thousand(self.temper.panics);
-        let outcomes = (!panicked).then_some(call.outcomes);
         let answer = match call.what {
-            What::Deliver { call } => Answer::Delivered { call, outcomes },
-            What::Confirm { ticket, places } => Answer::Confirmed { ticket, places, outcomes },
+            What::Deliver { call: number } | What::Confirm { call: number, .. } => {
+                if !panicked {
+                    self.report(&mut call, number);
+                }
+                Answer::Ended { call: number, panicked }
+            }
             What::Probe => Answer::Probed { works: !self.credentials_fail },
         };
         self.answers.entry(call.by).or_default().push(answer);
+    }
+
+    /// Tells what is known of a call and was not told. What one answer has decided is told at once.
+    fn report(&mut self, call: &mut Call, number: u64) {
+        let answers = self.answers.entry(call.by).or_default();
+        while let Some(outcome) = call.outcomes.get(call.reported) {
+            let alike = call.outcomes[call.reported..].iter().take_while(|other| *other == outcome).count();
+            let indexes = (call.reported..call.reported + alike).collect();
+            answers.push(Answer::Outcome { call: number, indexes, outcome: outcome.clone() });
+            call.reported += alike;
+        }
     }
 
     /// What is on the wire of a call reaches the vendor, which decides.
