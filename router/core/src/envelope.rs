@@ -11,7 +11,7 @@
 //! varint  = unsigned LEB128
 //! ```
 //!
-//! Fields may come in any order. A list (identifiers, refused types) is a field that appears several times; of any other
+//! Fields may come in any order. A list (identifiers, refused columns) is a field that appears several times; of any other
 //! field the last one counts.
 
 use std::fmt;
@@ -87,7 +87,7 @@ pub struct Envelope<'a> {
     pub previous_schema: Option<SchemaId>,
     pub profile: Option<ProfileId>,
     pub identifiers: SmallVec<[Identifier<'a>; 4]>,
-    /// Identifier types whose value in this row was demoted, blocked or belongs to another profile.
+    /// Paths of columns, as the source names them, whose value in this row was demoted, blocked or belongs to another profile.
     pub refused: SmallVec<[&'a str; 2]>,
     pub role: Role,
     /// The id of the backfill (a first snapshot, say) that the record belongs to: it must trigger no campaign.
