@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use tailwater_core::code;
+use tailwater_simulators::klaviyo::DEFAULT_API_KEY;
 
 use crate::cli::args::{InitArgs, Template};
 use crate::cli::{Error, Exit, output};
@@ -13,6 +14,9 @@ use crate::cli::{Error, Exit, output};
 mod templates {
     include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 }
+
+/// The list that the transform of the winback example adds people to. A test compares the two.
+const WINBACK_LIST: &str = "WINBCK";
 
 /// How many of the files that are in the way are named.
 const NAMED_MAX: usize = 5;
@@ -79,12 +83,34 @@ fn farewell(folder: &Path, template: Template, count: usize) -> String {
     };
     let enter: PathBuf = if folder == Path::new(".") { PathBuf::new() } else { folder.to_path_buf() };
     let enter = if enter.as_os_str().is_empty() { String::new() } else { format!("  cd {}\n", enter.display()) };
-    format!(
-        "{count} files are laid out; the configuration is {}.\n{begin}\n\nNext:\n{enter}  tailwater validate\n  \
-         tailwater simulate klaviyo          # a vendor to try it on, in another terminal\n  \
-         tailwater run --dry-run\n",
-        config.display()
-    )
+    let mut steps: Vec<(String, &str)> = vec![
+        (format!("export KLAVIYO_API_KEY={DEFAULT_API_KEY}"), "the simulator's; your own when `base_url` is left out"),
+        ("tailwater validate".to_owned(), ""),
+    ];
+    match template {
+        Template::Minimal => steps.extend([
+            ("tailwater simulate klaviyo".to_owned(), "a vendor to try it on, in another terminal"),
+            ("tailwater run --dry-run".to_owned(), "shows what would be sent"),
+        ]),
+        Template::Winback => steps.extend([
+            (
+                format!("tailwater simulate klaviyo --list {WINBACK_LIST}=Winback"),
+                "a vendor to try it on, in another terminal",
+            ),
+            ("tailwater run --embedded".to_owned(), "in a third one; without --embedded it needs a Kafka of your own"),
+            ("lake/commit.sh orders-v1".to_owned(), "the orders arrive: they link 4,900 customers to an email"),
+            ("tailwater audit --follow".to_owned(), "what became of every row"),
+        ]),
+    }
+    let width = steps.iter().map(|(step, _)| step.len()).max().unwrap_or(0);
+    let steps: String = steps
+        .iter()
+        .map(|(step, remark)| match *remark {
+            "" => format!("  {step}\n"),
+            remark => format!("  {step:width$}  # {remark}\n"),
+        })
+        .collect();
+    format!("{count} files are laid out; the configuration is {}.\n{begin}\n\nNext:\n{enter}{steps}", config.display())
 }
 
 #[cfg(test)]
@@ -120,6 +146,24 @@ mod tests {
         ] {
             assert!(names.contains(&name), "{name} is missing among {names:?}");
         }
+    }
+
+    // Issue 10, C3: the list was missing at the simulator, and the steps ended in 289 dead letters.
+    #[test]
+    fn the_steps_name_the_simulators_key_and_the_list_of_the_example() {
+        let (_, transform) = templates::WINBACK.iter().find(|(name, _)| *name == "transforms/ltv.js").unwrap();
+        let transform = std::str::from_utf8(transform).unwrap();
+        assert!(transform.contains(&format!("WINBACK_LIST = '{WINBACK_LIST}'")));
+        let text = farewell(Path::new("shop"), Template::Winback, 3);
+        for step in [
+            "  cd shop\n",
+            &format!("  export KLAVIYO_API_KEY={DEFAULT_API_KEY}  #"),
+            "  tailwater simulate klaviyo --list WINBCK=Winback ",
+            "  lake/commit.sh orders-v1 ",
+        ] {
+            assert!(text.contains(step), "{step} is missing in\n{text}");
+        }
+        assert!(templates::WINBACK.iter().any(|(name, _)| *name == "lake/commit.sh"));
     }
 
     #[test]
