@@ -85,7 +85,17 @@ pub const PLACES: &[Place] = &[
         &["stages/send/lanes.rs"],
         "calls have ended, what they brought is not committed, lanes are not given back",
     ),
-    place("state.changelog", &["state/store.rs"], "state was written in memory, its changelog is not produced"),
+    place("source.committed", &["stages/source.rs"], "as resolve.committed"),
+    place(
+        "state.changelog",
+        &["state/store.rs"],
+        "state was written in memory, its changelog is not produced; without transactions, outputs are acknowledged",
+    ),
+    place(
+        "state.promised",
+        &["state/store.rs"],
+        "without transactions: a batch's state is acknowledged as one piece, not under its keys",
+    ),
     place(
         "restore.half",
         &["state/store.rs"],

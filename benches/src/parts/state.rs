@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tailwater::config::model::Kafka;
-use tailwater::kafka::{Outgoing, Producer, client};
+use tailwater::kafka::{Consumer, Outgoing, Producer, client};
 use tailwater::state::{Cache, Store};
 use tailwater_tests::topics::Topics;
 use tempfile::TempDir;
@@ -64,7 +64,7 @@ pub fn measure(run: &mut Run, report: &mut Report) {
     let mut store = Store::new(kafka, &cache, &topic);
     let mut producer = connect(kafka, "store", &topic);
     store.restore(&[0], &|| {}).unwrap_or_else(|error| panic!("{error}"));
-    write(&mut store, &mut producer, 0..ENTRIES);
+    write(kafka, &mut store, &mut producer, 0..ENTRIES);
 
     restores(kafka, &topic, report);
     reads(&store, report);
@@ -77,12 +77,13 @@ fn connect(kafka: &Kafka, name: &str, topic: &str) -> Producer {
 }
 
 /// Writes entries as a stage does: into the store, to the changelog, in transactions of a batch each.
-fn write(store: &mut Store, producer: &mut Producer, entries: std::ops::Range<usize>) {
+fn write(kafka: &Kafka, store: &mut Store, producer: &mut Producer, entries: std::ops::Range<usize>) {
+    let group = Consumer::create(kafka, store.topic()).unwrap_or_else(|error| panic!("{error}"));
     let mut batch = |entries: std::ops::Range<usize>| -> Result<(), tailwater::state::Error> {
         for entry in entries {
             store.put(0, key(entry), Some(value(entry)))?;
         }
-        store.produce(producer)?;
+        store.produce(producer, &group)?;
         producer.commit_without_offsets()?;
         store.committed(producer)
     };
@@ -180,7 +181,7 @@ fn writes(kafka: &Kafka, topic: &str, store: &mut Store, producer: &mut Producer
         }
         limits.push(WRITTEN as f64 / started.elapsed().as_secs_f64());
         let started = Instant::now();
-        write(store, producer, entries);
+        write(kafka, store, producer, entries);
         ours.push(WRITTEN as f64 / started.elapsed().as_secs_f64());
     }
     let what = "put, in transactions of 5,000, to topic and disk, beside a plain transactional producer";

@@ -55,6 +55,7 @@ codes! {
     // Kafka
     KAFKA_UNREACHABLE = "kafka_unreachable", "no broker answers";
     KAFKA_AUTHORIZATION = "kafka_authorization", "the broker refuses an operation";
+    KAFKA_ABORTED = "kafka_aborted", "a batch could not be committed; it is read again";
     KAFKA_FENCED = "kafka_fenced", "a producer's transactional id was taken over, or its transaction timed out; the stage starts again";
     KAFKA_FATAL = "kafka_fatal", "the Kafka client reports a fatal error; the process ends";
     KAFKA_RECORD_TOO_LARGE = "kafka_record_too_large", "a record exceeds the broker's size limit";

@@ -1,8 +1,8 @@
 //! Client configurations, and the context that turns what librdkafka says into logs and a verdict.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use secrecy::ExposeSecret as _;
 use tracing::{debug, info, warn};
 
+use super::advice;
 use crate::config::model::{Kafka, Latency};
 
 /// How long a transaction may stay open before the broker aborts it. Short, because readers of committed records wait behind a
@@ -110,12 +111,23 @@ pub fn admin(kafka: &Kafka) -> ClientConfig {
     with_options(base(kafka), kafka, &["admin"])
 }
 
+/// The facility under which the client logs that a connection could not be made or broke.
+const CONNECTION_FAILED: &str = "FAIL";
+
 /// What a client has said so far.
 #[derive(Debug, Default)]
 pub struct Health {
     fatal: AtomicBool,
     all_brokers_down: AtomicBool,
+    /// The last connection that failed: when, and what the client said.
+    failure: Mutex<Option<(Instant, String)>>,
 }
+
+/// How long a failed connection may explain that no broker answers. The client repeats a text that stays the same every 30 s.
+const FAILURE_AGE_MAX: Duration = Duration::from_secs(90);
+
+/// Characters of the client's text that are kept.
+const FAILURE_CHARS_MAX: usize = 500;
 
 impl Health {
     pub fn is_fatal(&self) -> bool {
@@ -124,6 +136,23 @@ impl Health {
 
     pub fn is_down(&self) -> bool {
         self.all_brokers_down.load(Ordering::Relaxed)
+    }
+
+    /// Why no connection could be made, for people: what has to be checked, else the client's own words; empty if nothing is known.
+    pub fn why(&self) -> String {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*failure {
+            Some((at, text)) if at.elapsed() < FAILURE_AGE_MAX => match advice::of(text) {
+                Some(advice) => format!(": {advice}"),
+                None => format!(": {text}"),
+            },
+            Some(_) | None => String::new(),
+        }
+    }
+
+    fn failed(&self, text: &str) {
+        let kept: String = text.chars().take(FAILURE_CHARS_MAX).collect();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), kept));
     }
 
     pub fn up(&self) {
@@ -141,6 +170,13 @@ pub struct Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == CONNECTION_FAILED {
+            self.health.failed(message);
+            if let Some(advice) = advice::of(message) {
+                warn!(code = "kafka_unreachable", "{advice} ({message})");
+                return;
+            }
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 warn!(facility, "kafka client: {message}");
@@ -159,7 +195,8 @@ impl ClientContext for Context {
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 if !self.health.all_brokers_down.swap(true, Ordering::Relaxed) {
-                    warn!(code = "kafka_unreachable", "no broker answers; the client keeps trying: {reason}");
+                    let why = self.health.why();
+                    warn!(code = "kafka_unreachable", "no broker answers{why}; the client keeps trying ({reason})");
                 }
             }
             _ => debug!("kafka client: {problem}: {reason}"),

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::client::{self, Context};
 use super::ownership::Ownership;
-use super::{Error, Record, patiently};
+use super::{Error, Group, Record, is_unknown_topic, patiently};
 use crate::config::model::Kafka;
 
 /// How long a question to the broker (committed offsets, watermarks) may take.
@@ -192,27 +192,6 @@ impl Consumer {
         &self.assigned
     }
 
-    /// What a transaction needs to be refused when the group has moved on.
-    ///
-    /// # Errors
-    /// The membership was lost; or the client is gone.
-    pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
-        let metadata = self.inner.group_metadata().ok_or_else(|| Error::Fatal {
-            during: "read the group's metadata",
-            detail: "the consumer has no group".into(),
-        })?;
-        // A member that was thrown out has neither id nor generation any more, and the broker takes offsets without them from
-        // anybody. Asked after the metadata was taken, because the client changes both in one step: an answer of no means that
-        // the metadata are those of a member, which the broker refuses once they are old.
-        if self.inner.assignment_lost() {
-            return Err(Error::Aborted {
-                during: "read the group's metadata",
-                detail: format!("the membership in group {} was lost", self.group),
-            });
-        }
-        Ok(metadata)
-    }
-
     /// Takes what is there: waits up to `wait` for the first record, then drains without waiting, up to the limits.
     ///
     /// # Errors
@@ -322,7 +301,8 @@ impl Consumer {
         if self.waiting_since.is_none_or(|since| since.elapsed() < TOPIC_PATIENCE) {
             return Ok(());
         }
-        let mut topics: BTreeSet<String> = self.assigned.iter().map(|(topic, _)| topic.to_string()).collect();
+        let read: BTreeSet<String> = self.assigned.iter().map(|(topic, _)| topic.to_string()).collect();
+        let mut topics = read.clone();
         let subscription = self.inner.subscription().unwrap_or_default();
         topics.extend(subscription.elements().iter().map(|element| element.topic().to_owned()));
         for topic in topics {
@@ -343,7 +323,16 @@ impl Consumer {
             }
         }
         self.waiting_since = None;
-        Ok(())
+        if read.is_empty() {
+            return Ok(());
+        }
+        // One of them was gone while it was read. What has come back may be another topic of the same name, and the client would go on
+        // in it at the old offset: a new start checks the committed offsets against what is there.
+        let topics: Vec<String> = read.into_iter().collect();
+        Err(Error::Aborted {
+            during: "read",
+            detail: format!("one of the topics {} was gone for a while and is there again", topics.join(", ")),
+        })
     }
 
     /// Names the partition whose offset the broker refused.
@@ -354,6 +343,7 @@ impl Consumer {
                 let offset = element.offset().to_raw().unwrap_or(-1);
                 if offset >= 0 && (offset < low || offset > high) {
                     return Error::OffsetLost {
+                        group: self.group.clone(),
                         topic: element.topic().to_owned(),
                         partition: element.partition(),
                         committed: offset,
@@ -381,11 +371,10 @@ impl Consumer {
         for (topic, partition) in partitions {
             list.add_partition(topic, *partition);
         }
-        let committed = self.inner.committed_offsets(list, QUERY_TIMEOUT).map_err(|source| Error::Unreachable {
-            brokers: self.brokers.clone(),
-            during: "read committed offsets",
-            source,
-        })?;
+        let committed = self
+            .inner
+            .committed_offsets(list, QUERY_TIMEOUT)
+            .map_err(|source| self.unreachable("read committed offsets", source))?;
         let offset_of = |(topic, partition): &Partition| {
             committed.find_partition(topic, *partition).and_then(|element| match element.offset() {
                 Offset::Offset(offset) => Some(offset),
@@ -393,6 +382,18 @@ impl Consumer {
             })
         };
         Ok(partitions.iter().map(|partition| (partition.clone(), offset_of(partition))).collect())
+    }
+
+    /// How many members the group has now.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn members(&self) -> Result<usize, Error> {
+        let list = self
+            .inner
+            .fetch_group_list(Some(&self.group), QUERY_TIMEOUT)
+            .map_err(|source| self.unreachable("read the group's members", source))?;
+        Ok(list.groups().iter().filter(|group| group.name() == self.group).map(|group| group.members().len()).sum())
     }
 
     /// Where the group left off in these partitions; at the beginning where it has never been.
@@ -410,6 +411,7 @@ impl Consumer {
                 }
                 Some(committed) if committed < low || committed > high => {
                     return Err(Error::OffsetLost {
+                        group: self.group.clone(),
                         topic: topic.to_string(),
                         partition: *partition,
                         committed,
@@ -432,8 +434,17 @@ impl Consumer {
     /// # Errors
     /// No answer in time.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
-        patiently(|| self.inner.fetch_watermarks(topic, partition, QUERY_TIMEOUT))
-            .map_err(|source| Error::Unreachable { brokers: self.brokers.clone(), during: "read watermarks", source })
+        patiently(|| self.inner.fetch_watermarks(topic, partition, QUERY_TIMEOUT)).map_err(|source| {
+            if is_unknown_topic(&source) {
+                return Error::TopicMissing { topic: topic.to_owned() };
+            }
+            self.unreachable("read watermarks", source)
+        })
+    }
+
+    fn unreachable(&self, during: &'static str, source: KafkaError) -> Error {
+        let why = self.inner.context().base.health.why();
+        Error::Unreachable { brokers: self.brokers.clone(), during, why, source }
     }
 
     /// Answers [`Event::Assign`]: the partitions are read from these offsets.
@@ -491,19 +502,6 @@ impl Consumer {
         });
     }
 
-    /// Commits offsets (the next ones to read) outside of a transaction.
-    ///
-    /// # Errors
-    /// The group has moved on: another member owns the partitions.
-    pub fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Error> {
-        if offsets.count() == 0 {
-            return Ok(());
-        }
-        self.inner
-            .commit(offsets, CommitMode::Sync)
-            .map_err(|error| Error::Aborted { during: "commit offsets", detail: error.to_string() })
-    }
-
     /// Stops or goes on reading partitions, while the group membership lives on.
     ///
     /// # Errors
@@ -515,6 +513,34 @@ impl Consumer {
         }
         let result = if pause { self.inner.pause(&list) } else { self.inner.resume(&list) };
         result.map_err(|source| Error::Client { during: "pause or resume partitions", source })
+    }
+}
+
+impl Group for Consumer {
+    fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
+        let metadata = self.inner.group_metadata().ok_or_else(|| Error::Fatal {
+            during: "read the group's metadata",
+            detail: "the consumer has no group".into(),
+        })?;
+        // A member that was thrown out has neither id nor generation any more, and the broker takes offsets without them from
+        // anybody. Asked after the metadata was taken, because the client changes both in one step: an answer of no means that
+        // the metadata are those of a member, which the broker refuses once they are old.
+        if self.inner.assignment_lost() {
+            return Err(Error::Aborted {
+                during: "read the group's metadata",
+                detail: format!("the membership in group {} was lost", self.group),
+            });
+        }
+        Ok(metadata)
+    }
+
+    fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Error> {
+        if offsets.count() == 0 {
+            return Ok(());
+        }
+        self.inner
+            .commit(offsets, CommitMode::Sync)
+            .map_err(|error| Error::Aborted { during: "commit offsets", detail: error.to_string() })
     }
 }
 

@@ -9,7 +9,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::consumer::{Event, Polled, Start};
-use super::{Consumer, Error};
+use super::{Consumer, Error, Group};
 use crate::config::model::Kafka;
 
 /// What became of the lease since the last look.
@@ -71,24 +71,18 @@ impl Lease {
         }
     }
 
-    /// What a transaction needs to be fenced by the lease.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
-        self.consumer.group_metadata()
-    }
-
     /// Whether the lease was held at the last poll and that poll is recent.
     pub fn is_fresh(&self) -> bool {
         self.consumer.ownership().owns(0)
     }
+}
 
-    /// Commits offsets in the lease's group, outside of a transaction.
-    ///
-    /// # Errors
-    /// The lease has moved on.
-    pub fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Error> {
+impl Group for Lease {
+    fn group_metadata(&self) -> Result<ConsumerGroupMetadata, Error> {
+        self.consumer.group_metadata()
+    }
+
+    fn commit(&self, offsets: &TopicPartitionList) -> Result<(), Error> {
         self.consumer.commit(offsets)
     }
 }

@@ -8,6 +8,7 @@
 //! Kafka's own silent losses are errors here: offsets are never reset silently, a committed offset outside of what the topic
 //! holds stops the stage with its range, and a fatal client error ends the process.
 
+mod advice;
 pub mod client;
 pub mod consumer;
 pub mod lease;
@@ -22,6 +23,21 @@ use tailwater_core::{Code, code};
 pub use consumer::Consumer;
 pub use producer::{Outgoing, Producer};
 pub use record::Record;
+
+/// The consumer group in whose name a batch is committed.
+pub trait Group {
+    /// What the broker needs to refuse a process whose partitions have moved on.
+    ///
+    /// # Errors
+    /// The membership was lost; or the client is gone.
+    fn group_metadata(&self) -> Result<rdkafka::consumer::ConsumerGroupMetadata, Error>;
+
+    /// Commits offsets (the next ones to read) outside of a transaction.
+    ///
+    /// # Errors
+    /// The group has moved on: another member owns the partitions.
+    fn commit(&self, offsets: &rdkafka::TopicPartitionList) -> Result<(), Error>;
+}
 
 /// How long a partition without a leader is waited for: one that was just made, or whose broker has just gone.
 const LEADER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
@@ -55,11 +71,14 @@ fn patiently<T>(ask: impl Fn() -> Result<T, rdkafka::error::KafkaError>) -> Resu
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "no broker answers at {brokers} ({during}); check `kafka.brokers`, that the brokers run, and the network between"
+        "no broker answers at {brokers} ({during}){}",
+        if why.is_empty() { ": check `kafka.brokers`, that the brokers run, and the network between" } else { why }
     )]
     Unreachable {
         brokers: String,
         during: &'static str,
+        /// What is known of the connections, and what to check; see [`client::Health::why`].
+        why: String,
         #[source]
         source: rdkafka::error::KafkaError,
     },
@@ -78,11 +97,15 @@ pub enum Error {
     )]
     TooLarge { topic: String, bytes: usize },
     #[error(
-        "the committed offset {committed} of {topic}[{partition}] lies outside of what the topic holds ({low} to {high}): {}",
-        if committed > high { "the topic was deleted and made anew" } else { "records were removed before they were read" }
+        "the committed offset {committed} of {topic}[{partition}] (group {group}) lies outside of what the topic holds ({low} to {high}): {}; \
+         find out what is lost, then set the group's offset on purpose: kafka-consumer-groups.sh --group {group} --topic {topic}:{partition} \
+         --reset-offsets --to-earliest --execute",
+        if committed > high { "the topic was deleted and recreated" } else { "records were removed before they were read" }
     )]
-    OffsetLost { topic: String, partition: i32, committed: i64, low: i64, high: i64 },
-    #[error("topic {topic} does not exist; run `tailwater topics apply`, or set `kafka.create_topics: true`")]
+    OffsetLost { group: String, topic: String, partition: i32, committed: i64, low: i64, high: i64 },
+    #[error(
+        "topic {topic} does not exist, or does not any more; `tailwater topics plan` shows what is missing, `tailwater topics apply` makes it"
+    )]
     TopicMissing { topic: String },
     #[error("the Kafka option is not valid: {detail}")]
     Option { detail: String },
@@ -94,10 +117,20 @@ pub enum Error {
     },
 }
 
+/// Whether an error says that a topic is not there.
+fn is_unknown_topic(error: &rdkafka::error::KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode as Answer;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Answer::UnknownTopicOrPartition | Answer::UnknownTopic | Answer::UnknownPartition)
+    )
+}
+
 impl Error {
     pub fn code(&self) -> Code {
         match self {
-            Self::Unreachable { .. } | Self::Client { .. } | Self::Aborted { .. } => code::KAFKA_UNREACHABLE,
+            Self::Unreachable { .. } | Self::Client { .. } => code::KAFKA_UNREACHABLE,
+            Self::Aborted { .. } => code::KAFKA_ABORTED,
             Self::Unauthorized { .. } => code::KAFKA_AUTHORIZATION,
             Self::Fatal { .. } => code::KAFKA_FATAL,
             Self::Fenced { .. } => code::KAFKA_FENCED,

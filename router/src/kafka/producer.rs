@@ -1,5 +1,5 @@
-//! The producer of a stage: outputs, state and offsets of a batch in one transaction, or, where the broker has none, the same
-//! calls with acknowledgements before the offsets.
+//! The producer of a stage: outputs, state and offsets of a batch in one transaction, or, where the broker has none, one after the
+//! other: each is acknowledged before the next is written.
 //!
 //! It is used from the stage's thread only. Delivery reports are counted here instead of calling `flush`, which waits up to
 //! 100 ms each time.
@@ -12,18 +12,20 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tracing::warn;
 
-use super::Error;
 use super::client::{self, Context};
+use super::{Error, Group, is_unknown_topic};
 use crate::config::model::Kafka;
 
 /// How long one call to the transaction coordinator may take before it is tried again.
 const COORDINATOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the look for a topic may take whose records could not be written.
+const TOPIC_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The longest rest of a thread that waits for acknowledgements, between two looks. The client's own wait is not used for it: with less
 /// than a millisecond left it asks without waiting, over and over, and holds a core until its time is up.
@@ -56,6 +58,8 @@ pub struct Producer {
     open: bool,
     sent: u64,
     brokers: String,
+    /// The topics that were written to, a handful.
+    written: Vec<String>,
 }
 
 /// Counts the delivery reports and remembers how far each changelog partition was written.
@@ -179,8 +183,14 @@ impl Producer {
         }
         let inner = BaseProducer::from_config_and_context(&config, reports)
             .map_err(|error| Error::Option { detail: error.to_string() })?;
-        let producer =
-            Self { inner, transactional: id.is_some(), open: false, sent: 0, brokers: kafka.brokers.clone() };
+        let producer = Self {
+            inner,
+            transactional: id.is_some(),
+            open: false,
+            sent: 0,
+            brokers: kafka.brokers.clone(),
+            written: Vec::new(),
+        };
         if producer.transactional {
             producer.retrying("start transactions", || producer.inner.init_transactions(COORDINATOR_TIMEOUT))?;
         }
@@ -235,6 +245,9 @@ impl Producer {
 
     fn queue(&mut self, outgoing: &Outgoing<'_>, opaque: usize) -> Result<(), Error> {
         self.begin()?;
+        if !self.written.iter().any(|topic| topic == outgoing.topic) {
+            self.written.push(outgoing.topic.to_owned());
+        }
         let mut record = BaseRecord::with_opaque_to(outgoing.topic, opaque);
         record.partition = outgoing.partition;
         record.key = outgoing.key;
@@ -302,6 +315,39 @@ impl Producer {
     /// # Errors
     /// One of them was refused: the batch has to be read again.
     pub fn acknowledged(&mut self) -> Result<(), Error> {
+        self.wait_for_acknowledgements().map_err(|error| self.diagnosed(error))
+    }
+
+    /// Looks for the cause of a failure that the client itself only shows the consequences of: a topic that was deleted makes records
+    /// expire and transactions abort.
+    fn diagnosed(&self, error: Error) -> Error {
+        let vague = match &error {
+            Error::Aborted { .. } | Error::Fenced { .. } | Error::Unreachable { .. } => true,
+            Error::Unauthorized { .. }
+            | Error::Fatal { .. }
+            | Error::TooLarge { .. }
+            | Error::OffsetLost { .. }
+            | Error::TopicMissing { .. }
+            | Error::Option { .. }
+            | Error::Client { .. } => false,
+        };
+        if !vague {
+            return error;
+        }
+        for topic in &self.written {
+            // No answer at all is another trouble, which the error tells already.
+            let Ok(metadata) = self.inner.client().fetch_metadata(Some(topic), TOPIC_LOOK_TIMEOUT) else { break };
+            let unknown = |code: Option<rdkafka::types::RDKafkaRespErr>| {
+                code.is_some_and(|code| is_unknown_topic(&KafkaError::MetadataFetch(code.into())))
+            };
+            if metadata.topics().iter().any(|found| found.name() == topic && unknown(found.error())) {
+                return Error::TopicMissing { topic: topic.clone() };
+            }
+        }
+        error
+    }
+
+    fn wait_for_acknowledgements(&mut self) -> Result<(), Error> {
         let started = Instant::now();
         let mut warned = false;
         let mut rest = REST_MIN;
@@ -357,20 +403,34 @@ impl Producer {
         noted.get(&(topic.to_owned(), partition)).copied()
     }
 
-    /// Adds consumed offsets to the open transaction and commits it. `offsets` are the next ones to read.
+    /// Commits a batch: its outputs, its state and its consumed `offsets`, which are the next ones to read. In one transaction; where the
+    /// broker has none, the offsets follow when everything is acknowledged.
     ///
     /// # Errors
-    /// [`Error::Aborted`]: nothing of the batch happened, it is read again. [`Error::Fenced`]: the same, and only a new producer can do it.
-    pub fn commit(&mut self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Error> {
-        debug_assert!(self.transactional, "without transactions the consumer commits");
+    /// [`Error::Aborted`]: nothing of the batch counts, it is read again. [`Error::Fenced`]: the same, and only a new producer can do it.
+    pub fn commit(&mut self, offsets: &TopicPartitionList, group: &impl Group) -> Result<(), Error> {
+        let metadata = group.group_metadata()?;
         self.acknowledged()?;
+        if !self.transactional {
+            return group.commit(offsets);
+        }
         if offsets.count() > 0 {
             self.begin()?;
             self.retrying("add offsets to the transaction", || {
-                self.inner.send_offsets_to_transaction(offsets, group, COORDINATOR_TIMEOUT)
-            })?;
+                self.inner.send_offsets_to_transaction(offsets, &metadata, COORDINATOR_TIMEOUT)
+            })
+            .map_err(|error| self.diagnosed(error))?;
         }
         self.commit_open()
+    }
+
+    /// Without transactions, waits until everything produced so far is acknowledged, so that what is produced next is never durable
+    /// without it. With them it does nothing: the order within a transaction does not matter.
+    ///
+    /// # Errors
+    /// As [`Self::acknowledged`].
+    pub fn outputs_first(&mut self) -> Result<(), Error> {
+        if self.transactional { Ok(()) } else { self.acknowledged() }
     }
 
     /// Commits what was produced, without offsets.
@@ -384,7 +444,8 @@ impl Producer {
 
     fn commit_open(&mut self) -> Result<(), Error> {
         if self.open {
-            self.retrying("commit a transaction", || self.inner.commit_transaction(COORDINATOR_TIMEOUT))?;
+            self.retrying("commit a transaction", || self.inner.commit_transaction(COORDINATOR_TIMEOUT))
+                .map_err(|error| self.diagnosed(error))?;
             self.open = false;
         }
         Ok(())
@@ -410,6 +471,7 @@ impl Producer {
                         return Err(Error::Unreachable {
                             brokers: self.brokers.clone(),
                             during,
+                            why: self.inner.context().base.health.why(),
                             source: KafkaError::Transaction(error),
                         });
                     }

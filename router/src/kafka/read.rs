@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{ClientConfig, Offset};
 
 use super::client::Context;
-use super::{Error, Record, client, patiently};
+use super::{Error, Record, client, is_unknown_topic, patiently};
 use crate::config::model::Kafka;
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -49,7 +49,27 @@ impl Reader {
     }
 
     fn unreachable(&self, during: &'static str) -> impl FnOnce(KafkaError) -> Error + '_ {
-        move |source| Error::Unreachable { brokers: self.brokers.clone(), during, source }
+        move |source| {
+            let why = self.committed.client().context().health.why();
+            Error::Unreachable { brokers: self.brokers.clone(), during, why, source }
+        }
+    }
+
+    /// Why a question about a topic failed.
+    fn about(&self, topic: &str, during: &'static str, error: KafkaError) -> Error {
+        if is_unknown_topic(&error) {
+            return Error::TopicMissing { topic: topic.to_owned() };
+        }
+        self.unreachable(during)(error)
+    }
+
+    /// Whether a broker answers; asked by the example of a topic.
+    ///
+    /// # Errors
+    /// None does in time.
+    pub fn ask(&self, topic: &str, timeout: Duration) -> Result<(), Error> {
+        self.committed.fetch_metadata(Some(topic), timeout).map_err(self.unreachable("read metadata"))?;
+        Ok(())
     }
 
     /// The number of partitions, or `None` if there is no such topic.
@@ -103,7 +123,7 @@ impl Reader {
     /// No broker answers.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
         patiently(|| self.committed.fetch_watermarks(topic, partition, QUERY_TIMEOUT))
-            .map_err(self.unreachable("read watermarks"))
+            .map_err(|error| self.about(topic, "read watermarks", error))
     }
 
     /// Waits until no transaction is open in the partition that began before now, and gives its bounds. A process that was
@@ -117,7 +137,7 @@ impl Reader {
         let uncommitted: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&config, Context::default())
             .map_err(|error| Error::Option { detail: error.to_string() })?;
         let (_, high) = patiently(|| uncommitted.fetch_watermarks(topic, partition, QUERY_TIMEOUT))
-            .map_err(self.unreachable("read watermarks"))?;
+            .map_err(|error| self.about(topic, "read watermarks", error))?;
         let started = Instant::now();
         loop {
             let (low, stable) = self.watermarks(topic, partition)?;

@@ -287,8 +287,9 @@ pub fn apply(kafka: &Kafka, steps: &[Step]) -> Result<usize, Error> {
     let options = AdminOptions::new()
         .request_timeout(Some(Duration::from_secs(30)))
         .operation_timeout(Some(Duration::from_secs(30)));
-    let results = with_admin(kafka, async |admin| admin.create_topics(&topics, &options).await)?
-        .map_err(|source| Error::Unreachable { brokers: kafka.brokers.clone(), during: "create topics", source })?;
+    let results = with_admin(kafka, async |admin| admin.create_topics(&topics, &options).await)?.map_err(|source| {
+        Error::Unreachable { brokers: kafka.brokers.clone(), during: "create topics", why: String::new(), source }
+    })?;
     for result in results {
         match result {
             // Another process of the same workspace may have been quicker.
@@ -319,8 +320,9 @@ pub fn delete_all(kafka: &Kafka, prefix: &str) -> Result<usize, Error> {
     }
     let list: Vec<&str> = names.iter().map(String::as_str).collect();
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
-    let results = with_admin(kafka, async |admin| admin.delete_topics(&list, &options).await)?
-        .map_err(|source| Error::Unreachable { brokers: kafka.brokers.clone(), during: "delete topics", source })?;
+    let results = with_admin(kafka, async |admin| admin.delete_topics(&list, &options).await)?.map_err(|source| {
+        Error::Unreachable { brokers: kafka.brokers.clone(), during: "delete topics", why: String::new(), source }
+    })?;
     for result in results {
         if let Err((topic, error)) = result {
             return Err(Error::Unauthorized { during: format!("delete topic {topic}"), detail: error.to_string() });
@@ -339,6 +341,16 @@ pub fn message_bytes_max(kafka: &Kafka, topics: &[String]) -> Result<Option<usiz
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let settings = settings_of(kafka, &names)?;
     Ok(settings.values().filter_map(|of| of.get("max.message.bytes")?.parse().ok()).min())
+}
+
+/// For how long a compacted topic keeps deletions, or `None` where it may not be asked.
+///
+/// # Errors
+/// No admin client.
+pub fn delete_retention(kafka: &Kafka, topic: &str) -> Result<Option<Duration>, Error> {
+    let settings = settings_of(kafka, &[topic])?;
+    let millis = settings.get(topic).and_then(|of| of.get("delete.retention.ms")?.parse().ok());
+    Ok(millis.map(Duration::from_millis))
 }
 
 fn settings_of(kafka: &Kafka, topics: &[&str]) -> Result<Settings, Error> {

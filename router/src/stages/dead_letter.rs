@@ -1,10 +1,13 @@
 //! Dead letters: the record that the failing stage read, byte for byte, with Kafka Connect's headers and our own.
+//!
+//! A dead letter carries the time at which it was appended: with the record's own time, retention would delete the dead letter of an
+//! old record at once. The record's time is in a header.
 
 use std::sync::Arc;
 
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{self, Envelope};
-use tailwater_core::{Code, code};
+use tailwater_core::{Code, Timestamp, code};
 
 use crate::kafka::{Error, Outgoing, Producer, Record};
 
@@ -13,6 +16,9 @@ const CONNECT: &str = "__connect.errors.";
 
 const SOURCE_CODE: &str = "tw-source-error-code";
 const SOURCE_MESSAGE: &str = "tw-source-error-message";
+
+/// When the record was appended to the topic that it failed in, in milliseconds since the epoch. Frozen: dead letters carry it.
+const TIMESTAMP: &str = "tw-original-timestamp";
 
 /// What failed, for the headers of a dead letter.
 #[derive(Debug)]
@@ -41,7 +47,7 @@ pub fn produce(producer: &mut Producer, topic: &str, record: &Record, failure: &
         key: record.key(),
         value: record.value(),
         envelope: record.header(),
-        timestamp: Some(record.timestamp.as_millis()),
+        timestamp: None,
         headers: &headers,
     };
     match producer.send(&outgoing) {
@@ -103,6 +109,7 @@ fn headers(record: &Record, failure: &Failure<'_>) -> Vec<(String, Option<Vec<u8
         add(format!("{CONNECT}exception.stacktrace"), stack.to_owned());
     }
     add("tw-error-code".to_owned(), failure.reason.code.to_string());
+    add(TIMESTAMP.to_owned(), record.timestamp.as_millis().to_string());
     add("tw-attempts".to_owned(), failure.attempts.to_string());
     if let Some(destination) = failure.destination {
         add("tw-destination".to_owned(), destination.to_owned());
@@ -132,6 +139,13 @@ pub fn header_text(record: &Record, name: &str) -> Option<String> {
         .find(|(key, _)| key == name)
         .and_then(|(_, value)| value.as_deref())
         .map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// When the record of a dead letter was appended to the topic that it failed in. A dead letter of an earlier version carries that time
+/// as its own.
+pub fn original_time(letter: &Record) -> Timestamp {
+    let written = header_text(letter, TIMESTAMP).and_then(|text| text.parse().ok());
+    written.map_or(letter.timestamp, Timestamp::from_millis)
 }
 
 /// Gives a record another envelope; everything else stays as it was.

@@ -29,6 +29,9 @@ use crate::state::Store;
 /// Where the cursor lies in the source's state.
 const CURSOR: &[u8] = b"cursor";
 
+/// Where the reason lies why the table cannot be read now, for those who look from outside.
+const TROUBLE: &[u8] = b"trouble";
+
 /// The longest pause between two attempts at a table that cannot be read.
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -145,7 +148,7 @@ impl<'a> Session<'a> {
             });
             match step {
                 Ok(step) => {
-                    self.recovered();
+                    self.recovered(lease)?;
                     if self.take(step, lease)? {
                         let until = Instant::now() + self.delta.poll_interval;
                         while Instant::now() < until && !self.shared.shutdown.is_requested() {
@@ -157,7 +160,7 @@ impl<'a> Session<'a> {
                         }
                     }
                 }
-                Err(problem) => self.trouble(&problem),
+                Err(problem) => self.trouble(&problem, lease)?,
             }
         }
         Ok(())
@@ -233,6 +236,10 @@ impl<'a> Session<'a> {
                     self.commit(lease)?;
                 }
                 self.shared.telemetry.metrics().source_version(&self.source.name, version);
+                self.shared.telemetry.status(
+                    &format!("source.{}", self.source.name),
+                    serde_json::json!({"state": "following", "version": version}),
+                );
                 Ok(true)
             }
         }
@@ -319,26 +326,30 @@ impl<'a> Session<'a> {
     /// Commits rows and cursor together. An offset in the lease's group travels with them, because that is what makes the broker
     /// refuse a process whose lease has moved on.
     fn commit(&mut self, lease: &Lease) -> Result<(), Error> {
-        self.store.produce(&mut self.producer)?;
-        if self.producer.is_transactional() {
-            let mut fence = TopicPartitionList::new();
-            fence
-                .add_partition_offset(self.store.topic(), 0, Offset::Offset(0))
-                .map_err(|source| crate::kafka::Error::Client { during: "name the fence's offset", source })?;
-            self.producer.commit(&fence, &lease.group_metadata()?)?;
-        } else {
-            self.producer.commit_without_offsets()?;
-        }
+        self.store.produce(&mut self.producer, lease)?;
+        let mut fence = TopicPartitionList::new();
+        fence
+            .add_partition_offset(self.store.topic(), 0, Offset::Offset(0))
+            .map_err(|source| crate::kafka::Error::Client { during: "name the fence's offset", source })?;
+        self.producer.commit(&fence, lease)?;
+        failpoint::hit("source.committed");
         self.store.committed(&self.producer)?;
         Ok(())
     }
 
-    fn trouble(&mut self, problem: &tailwater_delta::Error) {
+    fn trouble(&mut self, problem: &tailwater_delta::Error, lease: &Lease) -> Result<(), Error> {
         let text = problem.to_string();
         let wait = match &self.trouble {
             Some(trouble) if trouble.text == text => (trouble.wait * 2).min(TROUBLE_WAIT_MAX),
             Some(_) | None => {
                 error!(source = %self.source.name, code = %problem.code(), "{text}; trying again");
+                let note = serde_json::json!({
+                    "code": problem.code().as_str(),
+                    "message": text,
+                    "since": super::now().to_string(),
+                });
+                self.store.put(0, TROUBLE.to_vec(), Some(note.to_string().into_bytes()))?;
+                self.commit(lease)?;
                 self.delta.poll_interval.max(Duration::from_millis(500))
             }
         };
@@ -348,9 +359,15 @@ impl<'a> Session<'a> {
         );
         self.shared.telemetry.metrics().source_failed(&self.source.name, problem.code());
         self.trouble = Some(Trouble { text, wait, next: Instant::now() + wait });
+        Ok(())
     }
 
-    fn recovered(&mut self) {
+    fn recovered(&mut self, lease: &Lease) -> Result<(), Error> {
+        // An earlier process may have left its note.
+        if self.store.get(0, TROUBLE)?.is_some() {
+            self.store.put(0, TROUBLE.to_vec(), None)?;
+            self.commit(lease)?;
+        }
         if self.trouble.take().is_some() {
             info!(source = %self.source.name, "the table can be read again");
         }
@@ -358,5 +375,6 @@ impl<'a> Session<'a> {
             &format!("source.{}", self.source.name),
             serde_json::json!({"state": "reading", "version": self.cursor.as_ref().map(|cursor| cursor.version)}),
         );
+        Ok(())
     }
 }

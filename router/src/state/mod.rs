@@ -10,10 +10,14 @@
 //! lives, because compaction moves nothing. A cache remembers marker and offset, and is followed only if it finds it there;
 //! else what the topic has lost is told, and nothing is served.
 //!
+//! Where the broker has no transactions, outputs are acknowledged before state is written, and the state of a batch is written as one
+//! piece ([`redo`]), so that a process can be killed at any moment.
+//!
 //! Used by route and send (one partition a lane), by resolve (one partition) and by the sources (their cursor).
 
 mod cache;
 mod map;
+mod redo;
 pub mod store;
 
 pub use cache::Cache;

@@ -1,6 +1,6 @@
 //! One changelog topic as a map from keys to values, partition by partition.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,21 @@ use tracing::{debug, info, warn};
 
 use super::Error;
 use super::cache::{APPLIED, Cache, MARKER};
+use super::redo::{self, Assembly, REDO};
 use crate::config::model::Kafka;
 use crate::failpoint;
 use crate::kafka::read::{Range, Reader};
-use crate::kafka::{Outgoing, Producer, Record};
+use crate::kafka::topics;
+use crate::kafka::{Group, Outgoing, Producer, Record};
 
 /// Entries that are written to disk at once during a restore.
 const RESTORE_BATCH: usize = 10_000;
 
-/// How long a cache may have been left behind and still be caught up. The broker keeps deletions for a week (`delete.retention.ms` of the
-/// state topics); a cache that has missed one would bring back what was deleted.
+/// How long a cache may have been left behind and still be caught up, at most; see [`cache_age_max`].
 const CACHE_AGE_MAX: Duration = Duration::from_secs(3 * 86_400);
+
+/// For how long a broker keeps deletions if nobody has told it otherwise. Assumed where the topic's setting may not be read.
+const DELETE_RETENTION_DEFAULT: Duration = Duration::from_secs(86_400);
 
 /// How far ahead of now a cache may have been written before its age counts as unknown.
 const CLOCK_SKEW_MAX_MS: i64 = 300_000;
@@ -50,6 +54,10 @@ struct Partition {
     overlay: Overlay,
     /// The keys of the overlay that have not been produced in the open transaction.
     unproduced: Vec<Vec<u8>>,
+    /// Keys that an earlier owner wrote as part of a batch and not under their own names (see [`redo`]).
+    unfinished: BTreeSet<Vec<u8>>,
+    /// They are part of the open batch.
+    finishing: bool,
 }
 
 /// Where a cache stands; it belongs to one cluster and one life of the topic.
@@ -115,8 +123,14 @@ impl Store {
             all.push(Found { number, keyspace, low, high, applied });
         }
         self.check_lives(&reader, &all)?;
+        let is_behind = |found: &Found| found.applied.as_ref().is_some_and(|applied| applied.offset < found.high);
+        let age_max = if all.iter().any(is_behind) {
+            cache_age_max(topics::delete_retention(&self.kafka, &self.topic)?)
+        } else {
+            CACHE_AGE_MAX
+        };
         for found in all {
-            self.follow(&reader, found, &cluster, alive)?;
+            self.follow(&reader, found, &cluster, age_max, alive)?;
         }
         Ok(())
     }
@@ -160,11 +174,18 @@ impl Store {
         }
     }
 
-    fn follow(&mut self, reader: &Reader, found: Found, cluster: &Arc<str>, alive: &dyn Fn()) -> Result<(), Error> {
+    fn follow(
+        &mut self,
+        reader: &Reader,
+        found: Found,
+        cluster: &Arc<str>,
+        age_max: Duration,
+        alive: &dyn Fn(),
+    ) -> Result<(), Error> {
         let Found { number, keyspace, low, high, applied } = found;
         let started = Instant::now();
         let applied = applied
-            .filter(|applied| applied.is_usable(high, now_ms()))
+            .filter(|applied| applied.is_usable(high, now_ms(), age_max))
             .filter(|_| !failpoint::bug("bug.state_not_restored"));
         if applied.is_none() && !keyspace.is_empty()? {
             keyspace.clear()?;
@@ -179,7 +200,10 @@ impl Store {
             announced: None,
             overlay: Overlay::new(),
             unproduced: Vec::new(),
+            unfinished: BTreeSet::new(),
+            finishing: false,
         };
+        let mut assembly = Assembly::default();
         let range = Range { topic: self.topic.to_string(), partition: number, start: from, end: high };
         let mut restored = 0_usize;
         let mut batch = self.cache.database().batch();
@@ -187,20 +211,35 @@ impl Store {
             let Some(key) = record.key() else { return Ok(true) };
             match record.value() {
                 Some(value) if key == MARKER => partition.marker = Some(Marker::at(record.offset, value)),
-                Some(value) => batch.insert(&partition.keyspace, key, value),
-                None => batch.remove(&partition.keyspace, key),
+                Some(value) if key.starts_with(REDO) => {
+                    for (key, value) in self.redone(number, key, assembly.take(record.offset, value))? {
+                        match value {
+                            Some(value) => batch.insert(&partition.keyspace, key, value),
+                            None => batch.remove(&partition.keyspace, key),
+                        }
+                    }
+                }
+                Some(value) => {
+                    assembly.wrote(key);
+                    batch.insert(&partition.keyspace, key, value);
+                }
+                None => {
+                    assembly.wrote(key);
+                    batch.remove(&partition.keyspace, key);
+                }
             }
             restored += 1;
             if restored.is_multiple_of(RESTORE_BATCH) || failpoint::is_armed("restore.half") {
                 alive();
-                partition.applied = record.offset + 1;
+                partition.applied = assembly.start().unwrap_or(record.offset + 1);
                 batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
                 std::mem::replace(&mut batch, self.cache.database().batch()).commit()?;
                 failpoint::hit("restore.half");
             }
             Ok(true)
         })?;
-        partition.applied = high;
+        partition.applied = assembly.start().unwrap_or(high);
+        partition.unfinished = assembly.unfinished();
         batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
         batch.commit()?;
         debug!(topic = %self.topic, partition = number, from, to = high, restored, ms = started.elapsed().as_millis(), "state restored");
@@ -209,6 +248,17 @@ impl Store {
         }
         self.partitions.insert(number, partition);
         Ok(())
+    }
+
+    /// The writes of a batch that was read whole; none before its last chunk.
+    fn redone(
+        &self,
+        partition: i32,
+        key: &[u8],
+        taken: Result<Option<Vec<redo::Write>>, redo::Unreadable>,
+    ) -> Result<Vec<redo::Write>, Error> {
+        use super::Map as _;
+        taken.map(Option::unwrap_or_default).map_err(|error| self.damaged(partition, key, "a batch of state", &error))
     }
 
     fn keyspace_name(&self, partition: i32) -> String {
@@ -330,34 +380,84 @@ impl Store {
         Ok(())
     }
 
-    /// Produces what was written since the last call to the changelog. Call it before the transaction is committed.
+    /// Produces what was written since the last call to the changelog. Call it after everything else of the batch was produced, and
+    /// before the batch is committed.
+    ///
+    /// Without transactions, this is what keeps a crash from losing anything: state is written only when every output is
+    /// acknowledged, and all of a partition's state at once (see [`redo`]), so that state never says that something was done which is
+    /// not in Kafka. `group` is asked first whether the partitions are still this process's, because nothing else fences it.
     ///
     /// # Errors
-    /// A value exceeds the size limit, or the client cannot go on.
-    pub fn produce(&mut self, producer: &mut Producer) -> Result<(), Error> {
+    /// A value exceeds the size limit, or the client cannot go on; an output was refused, or the membership was lost.
+    pub fn produce(&mut self, producer: &mut Producer, group: &impl Group) -> Result<(), Error> {
+        let mut written: Vec<(i32, Vec<Vec<u8>>)> = Vec::new();
         for (number, partition) in &mut self.partitions {
             let mut keys = std::mem::take(&mut partition.unproduced);
-            if keys.is_empty() {
-                continue;
+            if !keys.is_empty() {
+                keys.sort_unstable();
+                keys.dedup();
+                written.push((*number, keys));
             }
-            failpoint::hit("state.changelog");
+        }
+        if written.is_empty() && self.partitions.values().all(|partition| partition.unfinished.is_empty()) {
+            return Ok(());
+        }
+        if !producer.is_transactional() {
+            producer.acknowledged()?;
+            group.group_metadata()?;
+        }
+        failpoint::hit("state.changelog");
+        self.finish(producer)?;
+        if !producer.is_transactional() {
+            self.promise(producer, &written)?;
+            failpoint::hit("state.promised");
+        }
+        for (number, keys) in written {
+            let Some(partition) = self.partitions.get_mut(&number) else { continue };
             if partition.marker.is_none() && partition.announced.is_none() {
                 let name = uuid::Uuid::new_v4().simple().to_string();
-                let marker = Outgoing::to(&self.topic).partition(*number).key(MARKER).value(Some(name.as_bytes()));
+                let marker = Outgoing::to(&self.topic).partition(number).key(MARKER).value(Some(name.as_bytes()));
                 producer.send_noted(&marker)?;
                 partition.announced = Some(name);
             }
-            keys.sort_unstable();
-            keys.dedup();
             let mut keys = keys.iter().peekable();
             while let Some(key) = keys.next() {
                 let value = partition.overlay.get(key).and_then(Option::as_deref);
-                let outgoing = Outgoing::to(&self.topic).partition(*number).key(key).value(value);
+                let outgoing = Outgoing::to(&self.topic).partition(number).key(key).value(value);
                 // A partition's records are written in order: where the last one stands is where all of them end.
                 if keys.peek().is_some() { producer.send(&outgoing)? } else { producer.send_tracked(&outgoing)? }
             }
         }
         Ok(())
+    }
+
+    /// Writes under their own keys what an earlier owner was killed over.
+    fn finish(&mut self, producer: &mut Producer) -> Result<(), Error> {
+        for (number, partition) in &mut self.partitions {
+            for key in std::mem::take(&mut partition.unfinished) {
+                let value = partition.keyspace.get(&key)?;
+                let outgoing = Outgoing::to(&self.topic).partition(*number).key(&key).value(value.as_deref());
+                producer.send_tracked(&outgoing)?;
+                partition.finishing = true;
+            }
+        }
+        // The chunks that hold them are about to be replaced.
+        if !producer.is_transactional() && self.partitions.values().any(|partition| partition.finishing) {
+            producer.acknowledged()?;
+        }
+        Ok(())
+    }
+
+    /// Writes each partition's state as one piece and waits until that is safe.
+    fn promise(&self, producer: &mut Producer, written: &[(i32, Vec<Vec<u8>>)]) -> Result<(), Error> {
+        for (number, keys) in written {
+            let partition = self.partition(*number)?;
+            let writes = keys.iter().map(|key| (key.as_slice(), partition.overlay.get(key).and_then(Option::as_deref)));
+            for (key, value) in redo::chunks(uuid::Uuid::new_v4().as_bytes(), writes) {
+                producer.send(&Outgoing::to(&self.topic).partition(*number).key(&key).value(Some(&value)))?;
+            }
+        }
+        Ok(producer.acknowledged()?)
     }
 
     /// The transaction is committed: what was written reaches the disk.
@@ -368,9 +468,10 @@ impl Store {
         let mut batch = self.cache.database().batch();
         for (number, partition) in &mut self.partitions {
             debug_assert!(partition.unproduced.is_empty(), "written but not produced");
-            if partition.overlay.is_empty() {
+            if partition.overlay.is_empty() && !std::mem::take(&mut partition.finishing) {
                 continue;
             }
+            partition.finishing = false;
             for (key, value) in std::mem::take(&mut partition.overlay) {
                 match value {
                     Some(value) => batch.insert(&partition.keyspace, key, value),
@@ -440,6 +541,8 @@ impl Store {
                 announced: None,
                 overlay: Overlay::new(),
                 unproduced: Vec::new(),
+                unfinished: BTreeSet::new(),
+                finishing: false,
             };
             store.partitions.insert(number, partition);
         }
@@ -475,15 +578,21 @@ impl Partition {
 
 impl Applied {
     /// Whether the changelog, whose end is `high`, can be followed from here without having missed a deletion.
-    fn is_usable(&self, high: i64, now_ms: i64) -> bool {
+    fn is_usable(&self, high: i64, now_ms: i64, age_max: Duration) -> bool {
         if self.offset == high {
             return true;
         }
         let age = now_ms.saturating_sub(self.at);
         // A cache from the future was written, or is read, under a wrong clock: nobody knows how old it is.
-        let max = i64::try_from(CACHE_AGE_MAX.as_millis()).unwrap_or(i64::MAX);
+        let max = i64::try_from(age_max.as_millis()).unwrap_or(i64::MAX);
         self.offset < high && age > -CLOCK_SKEW_MAX_MS && age < max
     }
+}
+
+/// How old a cache may be when the topic keeps deletions for so long (`delete.retention.ms`). A cache that has missed a deletion
+/// would bring back what was deleted. Half of the time is left for clocks that differ and a restore that takes long.
+fn cache_age_max(delete_retention: Option<Duration>) -> Duration {
+    CACHE_AGE_MAX.min(delete_retention.unwrap_or(DELETE_RETENTION_DEFAULT) / 2)
 }
 
 impl Marker {
@@ -501,82 +610,4 @@ fn now_ms() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::Map as _;
-
-    fn keys(store: &Store, prefix: &[u8]) -> Vec<Vec<u8>> {
-        let mut keys = Vec::new();
-        store.each_key(0, prefix, |key| keys.push(key.to_vec())).unwrap();
-        keys.sort();
-        keys
-    }
-
-    #[test]
-    fn an_open_batch_is_seen_over_what_was_committed_and_goes_with_an_abort() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        for key in [&b"ha"[..], b"hb", b"x"] {
-            store.put(0, key.to_vec(), Some(b"1".to_vec())).unwrap();
-        }
-        store.keep();
-        store.put(0, b"ha".to_vec(), None).unwrap();
-        store.put(0, b"hb".to_vec(), Some(b"2".to_vec())).unwrap();
-        store.put(0, b"hc".to_vec(), Some(b"3".to_vec())).unwrap();
-        assert_eq!(keys(&store, b"h"), [b"hb".to_vec(), b"hc".to_vec()]);
-        assert_eq!(store.scan(0, b"h").unwrap().len(), 2);
-        assert_eq!(store.get(0, b"ha").unwrap(), None);
-        store.aborted();
-        assert_eq!(keys(&store, b"h"), [b"ha".to_vec(), b"hb".to_vec()]);
-        assert_eq!(store.get(0, b"hb").unwrap().as_deref(), Some(&b"1"[..]));
-    }
-
-    #[test]
-    fn a_cache_is_followed_only_where_it_can_have_missed_no_deletion() {
-        let day = 86_400_000;
-        let applied = Applied { cluster: "c".into(), offset: 50, at: 10 * day, marker: None };
-        assert!(applied.is_usable(80, 12 * day));
-        assert!(!applied.is_usable(80, 14 * day), "a deletion may have been compacted away");
-        assert!(applied.is_usable(50, 400 * day), "nothing was written since");
-        assert!(!applied.is_usable(80, 9 * day), "written under a clock that was ahead: its age is not known");
-        assert!(applied.is_usable(80, 10 * day - 1_000), "clocks differ by a little");
-        let old: Applied = serde_json::from_str(r#"{"cluster":"c","offset":50}"#).unwrap();
-        assert!(!old.is_usable(80, 10 * day));
-    }
-
-    #[test]
-    fn a_marker_is_known_by_its_key_name_and_offset() {
-        let record = |offset, key: &[u8], name: &[u8]| {
-            let at = tailwater_core::Timestamp::from_millis(0);
-            Record::new(Arc::from("t"), 0, offset, at, Some(key), Some(name), None, vec![])
-        };
-        let marker = Marker::at(7, b"abc");
-        assert!(marker.is(&record(7, MARKER, b"abc")));
-        for other in [record(8, MARKER, b"abc"), record(7, MARKER, b"abd"), record(7, b"k", b"abc")] {
-            assert!(!marker.is(&other));
-        }
-    }
-
-    #[test]
-    fn a_damaged_entry_is_an_error_and_not_an_absent_one() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        store.put(0, b"k1".to_vec(), Some(b"{".to_vec())).unwrap();
-        let error = store.get_json::<u32>(0, b"k1", "a number").unwrap_err();
-        assert_eq!(error.code(), tailwater_core::code::STATE_DAMAGED);
-        assert!(error.to_string().contains("a number in t.state[0] under the key 6b31"), "{error}");
-        assert_eq!(store.get_json::<u32>(0, b"k2", "a number").unwrap(), None);
-    }
-
-    #[test]
-    fn the_caches_own_keys_are_nobodys_state() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        store.partitions[&0].keyspace.insert(APPLIED, store.partitions[&0].applied_bytes()).unwrap();
-        store.put(0, b"a".to_vec(), Some(vec![])).unwrap();
-        assert_eq!(keys(&store, b""), [b"a".to_vec()]);
-    }
-
-    #[test]
-    fn a_partition_that_was_not_restored_is_an_error() {
-        let (store, _folder) = Store::without_broker(&[0]);
-        assert!(matches!(store.get(7, b"a"), Err(Error::NotOpen { partition: 7, .. })));
-    }
-}
+mod tests;

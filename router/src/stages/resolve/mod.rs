@@ -186,8 +186,22 @@ impl<'a> Session<'a> {
     /// Assigns every partition of every source that is not assigned yet.
     fn take_partitions(&mut self) -> Result<(), Error> {
         let mut new: Vec<Partition> = Vec::new();
-        for topic in self.sources.keys() {
-            let Some(count) = self.reader.partitions(topic)? else {
+        for (topic, input) in &self.sources {
+            let count = self.reader.partitions(topic)?;
+            if matches!(input.source.input, SourceInput::Kafka(_)) {
+                self.shared.telemetry.status(
+                    &format!("source.{}", input.source.name),
+                    match count {
+                        Some(_) => serde_json::json!({"state": "following"}),
+                        None => serde_json::json!({
+                            "state": "waiting",
+                            "code": code::TOPIC_MISSING.as_str(),
+                            "message": format!("topic {topic} does not exist yet; its producer makes it"),
+                        }),
+                    },
+                );
+            }
+            let Some(count) = count else {
                 warn!(%topic, code = "topic_missing", "the topic of a source does not exist yet; looking again in a minute");
                 continue;
             };
@@ -467,8 +481,8 @@ impl<'a> Session<'a> {
 
     fn commit(&mut self, records: &[Record], lease: &Lease) -> Result<(), Error> {
         self.keep_positions()?;
-        self.store.produce(&mut self.producer)?;
         self.ledger.produce(&mut self.producer)?;
+        self.store.produce(&mut self.producer, lease)?;
         failpoint::hit_after("resolve.produced", || self.producer.acknowledged())?;
         let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
         for record in records {
@@ -480,12 +494,7 @@ impl<'a> Session<'a> {
                 .add_partition_offset(topic, *partition, Offset::Offset(*offset))
                 .map_err(|source| crate::kafka::Error::Client { during: "name an offset", source })?;
         }
-        if self.producer.is_transactional() {
-            self.producer.commit(&offsets, &lease.group_metadata()?)?;
-        } else {
-            self.producer.commit_without_offsets()?;
-            lease.commit(&offsets)?;
-        }
+        self.producer.commit(&offsets, lease)?;
         failpoint::hit("resolve.committed");
         self.store.committed(&self.producer)?;
         Ok(())

@@ -312,8 +312,8 @@ impl<'a> Session<'a> {
     }
 
     fn commit(&mut self, next: &BTreeMap<i32, i64>) -> Result<(), Error> {
-        self.store.produce(&mut self.producer)?;
         self.ledger.produce(&mut self.producer)?;
+        self.store.produce(&mut self.producer, &self.consumer)?;
         failpoint::hit_after("route.produced", || self.producer.acknowledged())?;
         // Every lane's offset travels, moved or not: it is what makes the broker refuse a process whose lanes have moved on.
         let mut positions = self.positions.clone();
@@ -324,12 +324,7 @@ impl<'a> Session<'a> {
                 .add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
                 .map_err(|source| crate::kafka::Error::Client { during: "name an offset", source })?;
         }
-        if self.producer.is_transactional() {
-            self.producer.commit(&offsets, &self.consumer.group_metadata()?)?;
-        } else {
-            self.producer.commit_without_offsets()?;
-            self.consumer.commit(&offsets)?;
-        }
+        self.producer.commit(&offsets, &self.consumer)?;
         failpoint::hit("route.committed");
         self.store.committed(&self.producer)?;
         self.positions = positions;

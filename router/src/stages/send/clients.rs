@@ -241,22 +241,17 @@ impl Outside for Clients<'_> {
     }
 
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
-        self.store.produce(&mut self.producer)?;
         if !failpoint::bug("bug.ledger_skipped") {
             self.ledger.produce(&mut self.producer)?;
         }
+        self.store.produce(&mut self.producer, &self.consumer)?;
         failpoint::hit_after("send.produced", || self.producer.acknowledged())?;
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (lane, offset) in offsets {
             list.add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
                 .map_err(|source| kafka::Error::Client { during: "name an offset", source })?;
         }
-        if self.producer.is_transactional() {
-            self.producer.commit(&list, &self.consumer.group_metadata()?)?;
-        } else {
-            self.producer.commit_without_offsets()?;
-            self.consumer.commit(&list)?;
-        }
+        self.producer.commit(&list, &self.consumer)?;
         failpoint::hit("send.committed");
         Ok(self.store.committed(&self.producer)?)
     }

@@ -73,6 +73,7 @@ impl Dlq<'_> {
         self.records(chosen, |records| {
             let people = self.people(&records, deed)?;
             let mut told = Vec::with_capacity(records.len());
+            let mut made = Vec::with_capacity(records.len());
             for (record, listed) in &records {
                 let letter = &listed.letter;
                 let prepared = if marks.of(letter).is_some() {
@@ -82,7 +83,7 @@ impl Dlq<'_> {
                 };
                 let done = match prepared {
                     Prepared::Target(target, value) => {
-                        self.replay(&mut producer, &mut ledger, record, letter, *target, value)?
+                        self.replay(&mut producer, &mut ledger, letter, *target, value)?
                     }
                     Prepared::Done(done) => done,
                 };
@@ -96,12 +97,15 @@ impl Dlq<'_> {
                     }
                     (Done::Discarded | Done::Refused(_) | Done::Gone, _) => None,
                 };
-                if let Some(mark) = mark {
-                    mark.produce(&mut producer, &self.names.state_dlq(), &letter.at)?;
-                }
+                made.extend(mark.map(|mark| (mark, &letter.at)));
                 told.push((letter.at.clone(), done));
             }
             ledger.produce(&mut producer)?;
+            // A mark says that the record went out.
+            producer.outputs_first()?;
+            for (mark, at) in made {
+                mark.produce(&mut producer, &self.names.state_dlq(), at)?;
+            }
             producer.commit_without_offsets()?;
             for (at, done) in told {
                 each(&at, done);
@@ -157,7 +161,6 @@ impl Dlq<'_> {
         &self,
         producer: &mut Producer,
         ledger: &mut Ledger,
-        record: &Record,
         letter: &Letter,
         target: Target,
         value: Option<Vec<u8>>,
@@ -168,7 +171,8 @@ impl Dlq<'_> {
             key: target.key.as_deref(),
             value: value.as_deref(),
             envelope: Some(&target.header),
-            timestamp: Some(record.timestamp.as_millis()),
+            // With the record's own time, retention could delete the replay of an old record before it is read.
+            timestamp: None,
             headers: &target.headers,
         })?;
         if let Some(place) = &letter.ingest {

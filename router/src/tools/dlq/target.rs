@@ -4,16 +4,16 @@
 //! topic, in the lane of the person whom it belongs to *now*, marked for its destination alone. A dead letter of resolve goes back to the topic of
 //! its source, where it is a new record with the position of the old one, so that it cannot supersede what came after it.
 
-use tailwater_core::SourcePosition;
 use tailwater_core::envelope::{Envelope, Identifier, Redelivery};
 use tailwater_core::limits::REPLAYS_MAX;
+use tailwater_core::{SourcePosition, Timestamp};
 use tailwater_identity::Person;
 
 use super::letter::{Letter, Queue};
 use crate::config::model::Config;
 use crate::kafka::Record;
 use crate::kafka::topics::{Names, input_topic};
-use crate::stages::dead_letter::{header_text, is_own_header};
+use crate::stages::dead_letter::{header_text, is_own_header, original_time};
 
 /// The header of a record that its source could only announce.
 const ANNOUNCED: &str = "tw-source-error-code";
@@ -116,6 +116,10 @@ pub fn target(
     let origin = letter.origin.as_ref().ok_or(Refusal::NoOrigin)?;
     let count = letter.replays.saturating_add(1);
     envelope.replay = Some(Redelivery { id: replay, count });
+    if envelope.time == Timestamp::default() {
+        // An event that names no time has that of its record, and the replay is a new record.
+        envelope.time = original_time(record);
+    }
     let headers = record.headers.iter().filter(|(name, _)| !is_own_header(name)).cloned().collect();
     match &letter.at.queue {
         Queue::Source(_) => {
@@ -168,7 +172,7 @@ fn refresh<'a>(envelope: &mut Envelope<'a>, config: &Config, person: Option<&'a 
 mod tests {
     use std::sync::Arc;
 
-    use tailwater_core::{Coordinates, ProfileId, Timestamp};
+    use tailwater_core::{Coordinates, ProfileId};
     use tailwater_identity::Held;
 
     use super::*;
@@ -300,6 +304,12 @@ destinations:
         let place = Coordinates { topic: "app.rows", partition: 3, offset: 77 };
         assert_eq!(envelope.position, Some(SourcePosition::Log(place)));
         assert_eq!(envelope.only_destination, None);
+        // Issue 10, A14: the replay is a new record, and an event without a time of its own keeps the time of the old one.
+        assert_eq!(envelope.time, Timestamp::from_millis(5));
+        let appended = [("tw-original-timestamp", "1700000000000")];
+        let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &Envelope::default(), &appended);
+        let target = super::target(&config(), &letter, &record, None, "r1", false).unwrap();
+        assert_eq!(Envelope::decode(&target.header).unwrap().time, Timestamp::from_millis(1_700_000_000_000));
     }
 
     #[test]
