@@ -3,6 +3,7 @@
 mod dry_run;
 mod live;
 mod reload;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -23,7 +24,7 @@ use crate::kafka::topics::{self, Names, Step};
 use crate::stages::schemas::Schemas;
 use crate::stages::{self, Error};
 use crate::state::Cache;
-use crate::supervisor::{ExitReason, Shutdown, Supervisor, TaskError, TaskKind};
+use crate::supervisor::{Cause, ExitReason, Shutdown, Supervisor, TaskError, TaskKind};
 use crate::telemetry::{Telemetry, admin};
 
 /// The first pause before a stage is started again from its last commit, and the longest one.
@@ -147,10 +148,15 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
         config,
     });
     for (name, target) in shared.live.targets() {
-        info!(destination = %name, %target, dry_run = options.dry_run, "delivering");
+        info!(destination = %name, vendor = %target, dry_run = options.dry_run, "delivering");
     }
+    shared.telemetry.status("workspace", serde_json::json!(shared.config.workspace));
+    shared.telemetry.status("prefix", serde_json::json!(shared.config.kafka.prefix));
+    watch::spawn(&shared, &supervisor.spawner());
     let waits = Arc::clone(&shared);
     let dry = options.dry_run;
+    let verdict = dry_run::Verdict::default();
+    let watched = Arc::clone(&verdict);
     let roles = if options.roles.is_empty() { Role::ALL.to_vec() } else { options.roles.clone() };
     let spawner = supervisor.spawner();
     supervisor.thread("start", TaskKind::Once, move |_| {
@@ -162,11 +168,14 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
         }
         reload::spawn(&waits, &spawner);
         if dry {
-            dry_run::watch(&waits, &spawner);
+            dry_run::watch(&waits, &spawner, &watched);
         }
         Ok(())
     });
-    let reason = supervisor.run_until_shutdown();
+    let mut reason = supervisor.run_until_shutdown();
+    if let (Some(error), Cause::Requested(_)) = (verdict.get(), &reason.cause) {
+        reason.cause = Cause::Failed { task: "dry run".to_owned(), error: error.clone() };
+    }
     if dry {
         dry_run::clean_up(&shared.config);
     }
@@ -230,6 +239,9 @@ fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
 fn spawn(shared: &Arc<Shared>, spawner: &crate::supervisor::Spawner, role: Role) {
     match role {
         Role::Source => {
+            if !shared.config.sources.values().any(|source| matches!(source.input, SourceInput::Delta(_))) {
+                warn!("the role `source` has nothing to do: no source of the configuration reads a table");
+            }
             for source in shared.config.sources.values() {
                 if let SourceInput::Delta(delta) = &source.input {
                     let (shared, source, delta) = (Arc::clone(shared), source.clone(), delta.clone());

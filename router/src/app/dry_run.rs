@@ -2,24 +2,28 @@
 //!
 //! It works under a prefix and in a folder of its own, so that no offset, no state and no ledger of the real workspace is touched: the
 //! tables and the producers' own topics are read from their beginning, and the requests that would be sent are printed. When
-//! everything has its end, it stops by itself and deletes what it made.
+//! everything has its end, it stops by itself and deletes what it made. If a source could not be read or a destination is paused, the run
+//! says which, and has failed: an empty run must not look like a complete one.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use serde_json::Value;
+use tracing::{error, info, warn};
 
 use async_trait::async_trait;
 use tailwater_connectors::{ClassifyError, ClassifyInput, Context, Destination, Outcomes, Planned, ProbeError, Spec};
 use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::operation::Operation;
+use tailwater_core::{Code, code};
 
 use super::Shared;
 use crate::audit::{Audit, audit};
 use crate::config::Config;
+use crate::config::model::SourceInput;
 use crate::kafka::topics;
-use crate::supervisor::{Spawner, TaskKind};
+use crate::supervisor::{Spawner, TaskError, TaskKind};
 
 /// Looks of the audit that must agree before the run counts as complete, and the time between them.
 const QUIET_LOOKS: u32 = 3;
@@ -34,9 +38,12 @@ pub fn isolate(config: &mut Config) {
     config.admin.listen.set_port(0);
 }
 
-/// Ends the run when nothing is left to do.
-pub fn watch(shared: &Arc<Shared>, spawner: &Spawner) {
-    let shared = Arc::clone(shared);
+/// Why the run is no success, once that is known.
+pub type Verdict = Arc<OnceLock<TaskError>>;
+
+/// Ends the run when nothing is left to do, or when what is left cannot be done.
+pub fn watch(shared: &Arc<Shared>, spawner: &Spawner, verdict: &Verdict) {
+    let (shared, verdict) = (Arc::clone(shared), Arc::clone(verdict));
     spawner.thread("dry-run", TaskKind::Watcher, move |stop| {
         let mut last: Option<Audit> = None;
         let mut quiet = 0;
@@ -48,15 +55,66 @@ pub fn watch(shared: &Arc<Shared>, spawner: &Spawner) {
                     continue;
                 }
             };
-            quiet = if !now.is_moving() && last.as_ref() == Some(&now) { quiet + 1 } else { 0 };
+            let page = shared.telemetry.status_page();
+            let trouble = trouble(&shared.config, &page);
+            // What a pause holds back does not move any more.
+            let done = !now.is_moving() || trouble.iter().any(|one| one.paused);
+            let idle = done && !is_reading(&shared.config, &page) && last.as_ref() == Some(&now);
+            quiet = if idle { quiet + 1 } else { 0 };
             if quiet >= QUIET_LOOKS {
-                info!("the dry run is complete; nothing was sent\n{}", now.to_text());
-                shared.shutdown.request("the dry run is complete");
+                let text = now.to_text();
+                match trouble.first() {
+                    None => info!("the dry run is complete; nothing was sent\n{text}"),
+                    Some(first) => {
+                        let all: Vec<&str> = trouble.iter().map(|one| one.text.as_str()).collect();
+                        let message = format!("the dry run is not complete: {}", all.join("; "));
+                        error!(code = %first.code, "{message}\n{text}");
+                        verdict.set(TaskError { code: first.code, message }).ok();
+                    }
+                }
+                shared.shutdown.request("the dry run has ended");
             }
             last = Some(now);
         }
         Ok(())
     });
+}
+
+/// A source or a destination that does not work.
+#[derive(Debug, PartialEq, Eq)]
+struct Trouble {
+    code: Code,
+    text: String,
+    paused: bool,
+}
+
+/// What the status says about sources and destinations that do not work.
+fn trouble(config: &Config, page: &Value) -> Vec<Trouble> {
+    let mut found = Vec::new();
+    let mut look = |what: &str, entry: &Value| {
+        let state = entry["state"].as_str().unwrap_or_default();
+        if !["failing", "paused", "waiting"].contains(&state) {
+            return;
+        }
+        let code = entry["code"].as_str().and_then(Code::find).unwrap_or(code::TASK_FAILED);
+        let text = format!("{what} is {state} ({code}): {}", entry["message"].as_str().unwrap_or_default());
+        found.push(Trouble { code, text, paused: state == "paused" });
+    };
+    for name in config.sources.keys() {
+        look(&format!("source {name}"), &page["source"][name]);
+    }
+    for (name, entry) in page["destination"].as_object().into_iter().flatten() {
+        look(&format!("destination {name}"), entry);
+    }
+    found
+}
+
+/// Whether a table has not been read to its end yet.
+fn is_reading(config: &Config, page: &Value) -> bool {
+    let tables = config.sources.values().filter(|source| matches!(source.input, SourceInput::Delta(_)));
+    tables
+        .map(|source| page["source"][&source.name]["state"].as_str())
+        .any(|state| matches!(state, None | Some("reading")))
 }
 
 /// Deletes the topics and the folder of a dry run.
@@ -127,5 +185,50 @@ impl Destination for DryRun {
 
     async fn close(&self, deadline: Duration) {
         self.0.close(deadline).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config() -> Config {
+        let text = "
+version: 1
+workspace: w
+kafka: { brokers: '127.0.0.1:9092', prefix: 't.' }
+identity: { types: { email: { priority: 1, max: 5, normalise: email } } }
+sources:
+  ltv: { type: delta, kind: state, table: /lake/ltv, key: email, identifiers: { email: email } }
+accounts: { main: { type: klaviyo, api_key: '${env:PATH}' } }
+destinations:
+  k: { account: main, create: true, key: email, identifiers: { email: email }, routes: [{ from: ltv, transform: t.js }] }
+";
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("t.js"), "function send(p, h) { return [] }").unwrap();
+        let file = folder.path().join("tailwater.yaml");
+        std::fs::write(&file, text).unwrap();
+        let checked = crate::config::check(&file, &crate::config::LoadOptions::default());
+        checked.config.unwrap_or_else(|| panic!("{:?}", checked.problems))
+    }
+
+    // Issue 10, D: a dry run whose only source had failed was "complete" and exited with 0.
+    #[test]
+    fn a_source_that_failed_is_named_and_the_run_waits_for_tables_that_are_being_read() {
+        let config = config();
+        assert!(is_reading(&config, &json!({})), "its first attempt is not over");
+        let failed =
+            json!({"source": {"ltv": {"state": "failing", "code": "delta_not_a_table", "message": "no table"}}});
+        assert!(!is_reading(&config, &failed));
+        let found = trouble(&config, &failed);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].code, code::DELTA_NOT_A_TABLE);
+        assert!(found[0].text.contains("source ltv is failing") && found[0].text.contains("no table"));
+        let read = json!({"source": {"ltv": {"state": "following"}}, "destination": {"k.route": {"state": "running"}}});
+        assert!(trouble(&config, &read).is_empty() && !is_reading(&config, &read));
+        let paused = json!({"destination": {"k.route": {"state": "paused", "code": "missing_column", "message": "x"}}});
+        assert!(trouble(&config, &paused)[0].paused);
     }
 }

@@ -11,7 +11,7 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::Error;
+use super::{Error, json};
 
 /// What is logged unless the operator says otherwise. Libraries tell of their own affairs at `info`; an operator wants ours.
 pub const FILTER_DEFAULT: &str = "info,delta_kernel=off,fjall=warn,lsm_tree=error";
@@ -74,7 +74,7 @@ where
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     Ok(match format {
         Format::Text => Box::new(builder.with_ansi(colours).finish()),
-        Format::Json => Box::new(builder.json().flatten_event(true).with_current_span(false).finish()),
+        Format::Json => Box::new(builder.event_format(json::Lines).finish()),
     })
 }
 
@@ -135,6 +135,23 @@ mod tests {
         assert_eq!(value["message"], "will be retried");
         assert_eq!(value["destination"], "klaviyo");
         assert_eq!(value["attempt"], 2);
+    }
+
+    // Issue 10, D: a field named `target` gave a line two keys of that name.
+    #[test]
+    fn every_key_of_a_json_line_is_there_once() {
+        let line = logged(Format::Json, "info", || {
+            tracing::info!(target: "a::part", { target = "klaviyo", level = 3, timestamp = f64::NAN, target_ = true }, "a \"word\"");
+        });
+        let keys: Vec<&str> =
+            ["timestamp", "level", "target", "target_", "target__", "message", "level_", "timestamp_"].into();
+        for key in &keys {
+            assert_eq!(line.matches(&format!("\"{key}\":")).count(), 1, "{key} in {line}");
+        }
+        let value: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line).unwrap();
+        assert_eq!(value.len(), keys.len());
+        assert_eq!((&value["target"], &value["target_"]), (&"a::part".into(), &"klaviyo".into()));
+        assert_eq!((&value["level"], &value["message"]), (&"INFO".into(), &"a \"word\"".into()));
     }
 
     #[test]

@@ -160,10 +160,14 @@ metrics! {
         "Attempts by outcome: delivered, accepted, retry, rejected, skipped.";
     retries: counter("tailwater_retries_total", ["destination", "code"])
         "Deliveries that are tried again, by code.";
+    vendor_unavailable: gauge("tailwater_vendor_unavailable", ["destination"])
+        "1 while the vendor takes no deliveries, because it is down or throttles, else 0.";
     event_age_seconds: histogram("tailwater_event_age_seconds", ["destination"], AGE_SECONDS)
         "Age of an event when the vendor has it: from the event's time to the delivery, backfills excepted.";
 
     // Process
+    kafka_reachable: gauge("tailwater_kafka_reachable", [])
+        "1 while a broker answers, else 0.";
     build_info: gauge("tailwater_build_info", ["version"])
         "1, with the version of this process.";
     tasks: gauge("tailwater_tasks", ["kind"])

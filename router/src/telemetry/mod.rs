@@ -11,9 +11,11 @@
 pub mod admin;
 pub mod events;
 pub mod health;
+mod json;
 pub mod logging;
 pub mod metrics;
 mod status;
+mod vendor;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use tailwater_core::Code;
 pub use events::Event;
 pub use health::{Heartbeat, Readiness};
 pub use metrics::Metrics;
+pub use vendor::Vendor;
 
 /// What can go wrong when telemetry is set up; afterwards nothing can.
 #[derive(Debug, thiserror::Error)]

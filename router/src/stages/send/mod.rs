@@ -49,7 +49,7 @@ use super::pace::Pace;
 use super::{Error, IDLE_WAIT};
 use crate::app::Shared;
 use crate::kafka::Record;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, Vendor};
 
 /// How long the loop waits for records while something else may happen any moment.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
@@ -129,6 +129,8 @@ struct Session<O: Outside> {
     /// Nothing is started before this time: the account's trouble.
     not_before: Timestamp,
     paused: Option<Pause>,
+    /// How the vendor answers, for people to see.
+    vendor: Vendor,
     reading: bool,
     /// Something was produced or written since the last commit.
     dirty: bool,
@@ -155,6 +157,7 @@ impl<O: Outside> Session<O> {
             jobs: BTreeMap::new(),
             not_before: Timestamp::default(),
             paused: None,
+            vendor: Vendor::new(&setup.telemetry, &setup.name),
             reading: true,
             dirty: false,
             setup,

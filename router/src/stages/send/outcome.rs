@@ -5,7 +5,7 @@ use tailwater_core::gate::Turn;
 use tailwater_core::ledger::End;
 use tailwater_core::retry::{Decision, exhausted};
 use tailwater_core::{Code, ProfileId, code};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Session;
 use super::calls::InFlight;
@@ -28,6 +28,9 @@ impl<O: Outside> Session<O> {
         item.open.sent = true;
         self.outside.history(&item.open.record, &item.delivery, &outcome)?;
         self.dirty = true;
+        if !matches!(outcome, Outcome::Retry { .. }) {
+            self.vendor.answered(self.outside.now());
+        }
         match outcome {
             Outcome::Delivered => {
                 let record = std::sync::Arc::clone(&item.open.record);
@@ -94,16 +97,13 @@ impl<O: Outside> Session<O> {
                 self.rejected(item, last)
             }
             Decision::At(due) => {
+                let now = self.outside.now();
+                self.vendor.refused(&reason, scope, now, now.saturating_add(due.since(time)));
                 match scope {
                     Scope::Delivery => {
                         debug!(destination = %self.setup.name, code = %reason.code, attempt = item.open.attempts, "will be tried again: {}", reason.message);
                     }
-                    Scope::Account => {
-                        if self.not_before < time {
-                            warn!(destination = %self.setup.name, code = %reason.code, wait_ms = due.since(time).as_millis(), "the vendor cannot take deliveries now, all of them wait: {}", reason.message);
-                        }
-                        self.not_before = self.not_before.max(due);
-                    }
+                    Scope::Account => self.not_before = self.not_before.max(due),
                     Scope::Credentials => self.pause(reason),
                 }
                 self.give_back(item, due);
