@@ -52,6 +52,7 @@ Begin:
   tailwater run                                run every stage in one process
 
 Look:
+  tailwater status                             what works, what does not, and how far is it behind?
   tailwater audit                              does every record have an end?
   tailwater trace ana@example.com              why was this person's event held, skipped or delivered?
   tailwater tap resolved --limit 5             what do the records look like?
@@ -90,6 +91,7 @@ pub enum Command {
     Init(InitArgs),
     Topics(TopicsArgs),
     Tap(TapArgs),
+    Status(StatusArgs),
     Audit(AuditArgs),
     Trace(TraceArgs),
     Dlq(DlqArgs),
@@ -234,6 +236,28 @@ pub struct TapArgs {
 pub enum From {
     Beginning,
     End,
+}
+
+/// Show on one screen what works, what does not, and how far each part is behind.
+///
+/// Per source, route and destination: its state (paused, failing, stopped, waiting, stalled, throttled, running, idle) with the reason, the
+/// records that are left (lag), the rate, when it is through at this rate, what waits for the destination's key, and open dead letters.
+/// It reads Kafka, so it works from any machine and also when no process runs; processes whose admin endpoint answers add what only they
+/// know. Exit code 0 if everything is fine (throttled is: it passes by itself), 6 if something needs attention.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tailwater status\n  tailwater status --admin 10.0.0.7:9464 --admin 10.0.0.8:9464\n  tailwater status --json | jq '.destinations[] | select(.state == \"failing\")'"
+)]
+pub struct StatusArgs {
+    /// The admin endpoint of a process to ask as well; may be given several times. Default: `admin.listen`, if something answers there.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Vec<SocketAddr>,
+    /// How long the rates are measured.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "2")]
+    pub sample: std::time::Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Prove that every record has an end.

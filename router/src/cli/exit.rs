@@ -21,6 +21,8 @@ pub enum Exit {
     KafkaUnreachable = 4,
     /// `run` was asked to stop and something did not end in time. Nothing is lost: what was not committed is read again.
     NotDrained = 5,
+    /// `status` found something that needs a person: paused, failing, stopped, waiting or stalled.
+    Attention = 6,
     /// A bug in Tailwater.
     Internal = 70,
 }
@@ -34,6 +36,7 @@ Exit codes:
    3  the configuration cannot be used
    4  no Kafka broker answers
    5  stopped, but something did not end in time (nothing is lost)
+   6  something needs attention (`status`: paused, failing, stopped, waiting or stalled)
   70  a bug in tailwater";
 
 impl Exit {
@@ -60,7 +63,7 @@ mod tests {
     #[test]
     fn every_code_stands_in_the_help() {
         use Exit::*;
-        for exit in [Success, Problem, Usage, Configuration, KafkaUnreachable, NotDrained, Internal] {
+        for exit in [Success, Problem, Usage, Configuration, KafkaUnreachable, NotDrained, Attention, Internal] {
             let number = (exit as u8).to_string();
             assert!(HELP.lines().any(|line| line.split_whitespace().next() == Some(&number)), "{exit:?}");
         }

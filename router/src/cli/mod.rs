@@ -56,6 +56,7 @@ pub fn dispatch(cli: &Cli) -> Result<Exit, Error> {
         Command::Init(args) => commands::init::execute(args),
         Command::Topics(args) => commands::topics::execute(args, global),
         Command::Tap(args) => commands::tap::execute(args, global),
+        Command::Status(args) => commands::status::execute(args, global),
         Command::Audit(args) => commands::audit::execute(args, global),
         Command::Trace(args) => commands::trace::execute(args, global),
         Command::Dlq(args) => commands::dlq::execute(args, global),

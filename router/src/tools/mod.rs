@@ -1,12 +1,13 @@
-//! The tools with which a person looks into a workspace from outside: `tap`, `trace` and `dlq`.
+//! The tools with which a person looks into a workspace from outside: `status`, `tap`, `trace` and `dlq`.
 //!
 //! They read topics without a group and only what is committed, so that looking changes nothing: no offset moves, no stage waits. The
 //! only one that writes is `dlq`, and only what an operator asked for, in a transaction. None of them needs a stage to run, and none may
-//! ever depend on what a process has in memory: what they tell is what Kafka holds.
+//! ever depend on what a process has in memory: what they tell is what Kafka holds. (`status` adds what processes say that answer.)
 
 pub mod dlq;
 pub mod identities;
 pub mod shown;
+pub mod status;
 pub mod tap;
 pub mod trace;
 

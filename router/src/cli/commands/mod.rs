@@ -7,6 +7,7 @@ pub mod dlq;
 pub mod init;
 pub mod run;
 pub mod simulate;
+pub mod status;
 pub mod tap;
 pub mod topics;
 pub mod trace;
