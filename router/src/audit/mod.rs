@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tailwater_core::{Code, Timestamp, code};
 
-pub use self::report::{Audit, Flow, Lost};
+pub use self::report::{Audit, Flow, Lost, Paused};
 
 use crate::config::model::Config;
 use crate::kafka;
@@ -93,5 +93,7 @@ fn look(config: &Config, since: Option<Timestamp>, progress: &mut dyn FnMut(&str
     progress("reading the ledger to its end");
     reader.ledger(&mut ledger)?;
     ledger.add_removed(&mut known, &reader.removed_before, since.is_some());
-    Ok(tally::tally(config, &known, &ledger, &open))
+    let mut audit = tally::tally(config, &known, &ledger, &open);
+    audit.paused = reader.paused.into_iter().collect();
+    Ok(audit)
 }

@@ -1,19 +1,19 @@
 //! Reads from Kafka what the audit adds up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tailwater_core::ledger::{Key, decode_entries};
 use tailwater_core::{Coordinates, Timestamp, envelope};
 
-use super::Error;
 use super::tally::{self, Known, Ledger, Places};
+use super::{Error, Paused};
 use crate::config::model::Config;
 use crate::kafka::consumer::Partition;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::topics::{self, Names};
 use crate::kafka::{Consumer, Record};
-use crate::stages::send;
+use crate::stages::held;
 
 /// The committed offsets of a group.
 pub type Committed = BTreeMap<(String, i32), Option<i64>>;
@@ -26,6 +26,8 @@ pub struct Read<'a> {
     /// The first offset that Kafka still has of each ingest partition.
     pub removed_before: BTreeMap<(String, i32), i64>,
     ledger_read_to: BTreeMap<i32, i64>,
+    /// The pauses that route has written down; every partition of a destination holds the same one.
+    pub paused: BTreeSet<Paused>,
 }
 
 impl<'a> Read<'a> {
@@ -36,6 +38,7 @@ impl<'a> Read<'a> {
             reader: Reader::connect(&config.kafka)?,
             removed_before: BTreeMap::new(),
             ledger_read_to: BTreeMap::new(),
+            paused: BTreeSet::new(),
         })
     }
 
@@ -120,23 +123,35 @@ impl<'a> Read<'a> {
     }
 
     /// The records that wait in route's state.
-    pub fn held(&self, destination: &str, places: &mut Places) -> Result<(), Error> {
-        self.waiting(&self.names.state_route(destination), &mut places.held)
+    pub fn held(&mut self, destination: &str, places: &mut Places) -> Result<(), Error> {
+        for note in self.waiting(&self.names.state_route(destination), &mut places.held)? {
+            let text = |name: &str| note[name].as_str().unwrap_or_default().to_owned();
+            self.paused.insert(Paused {
+                destination: destination.to_owned(),
+                route: text("route"),
+                code: text("code"),
+                message: text("message"),
+                since: text("since"),
+            });
+        }
+        Ok(())
     }
 
     /// The records that wait in send's state.
     pub fn parked(&self, destination: &str, places: &mut Places) -> Result<(), Error> {
-        self.waiting(&self.names.state_send(destination), &mut places.parked)
+        self.waiting(&self.names.state_send(destination), &mut places.parked).map(|_| ())
     }
 
+    /// Notes the records that wait in a state topic; the pauses that it holds.
     fn waiting(
         &self,
         topic: &str,
         blocks: &mut BTreeMap<tally::BlockId, tailwater_core::ledger::Bitmap>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<serde_json::Value>, Error> {
         if self.reader.partitions(topic)?.is_none() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let mut pauses: BTreeMap<(i32, Vec<u8>), serde_json::Value> = BTreeMap::new();
         let name: Arc<str> = Arc::from(topic);
         // The topic may hold several versions of a key until it is compacted: the last one counts.
         let mut held: BTreeMap<(i32, Vec<u8>), Arc<Record>> = BTreeMap::new();
@@ -145,19 +160,24 @@ impl<'a> Read<'a> {
             match record.value() {
                 None => {
                     held.remove(&(record.partition, key.to_vec()));
+                    pauses.remove(&(record.partition, key.to_vec()));
                 }
-                Some(value) => {
-                    if let Some((_, entry)) = send::read_parked(&name, record.partition, key, value) {
+                Some(value) => match held::read_entry(&name, record.partition, key, value) {
+                    held::Entry::Held { held: entry, .. } => {
                         held.insert((record.partition, key.to_vec()), entry.record);
                     }
-                }
+                    held::Entry::Pause(note) => {
+                        pauses.insert((record.partition, key.to_vec()), note);
+                    }
+                    held::Entry::Other => {}
+                },
             }
             Ok(true)
         })?;
         for record in held.values() {
             note(record, None, blocks);
         }
-        Ok(())
+        Ok(pauses.into_values().collect())
     }
 
     /// Reads on in the ledger.

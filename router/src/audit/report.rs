@@ -14,6 +14,8 @@ use super::tally::{LOST_MAX, place_text};
 pub struct Flow {
     pub source: String,
     pub destination: String,
+    /// The routes that lead from the one to the other.
+    pub routes: Vec<String>,
     #[serde(rename = "in")]
     pub came_in: u64,
     /// By note; empty for nothing to note.
@@ -37,12 +39,24 @@ pub struct Lost {
     pub last_seen: Option<&'static str>,
 }
 
+/// A route that is stopped until a person acts. What it holds back counts as in flight.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Paused {
+    pub destination: String,
+    /// Empty where the whole destination is paused.
+    pub route: String,
+    pub code: String,
+    pub message: String,
+    pub since: String,
+}
+
 /// What an audit found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     pub flows: Vec<Flow>,
     /// At most [`LOST_MAX`] of the unaccounted records.
     pub lost: Vec<Lost>,
+    pub paused: Vec<Paused>,
 }
 
 impl Flow {
@@ -50,6 +64,7 @@ impl Flow {
         Self {
             source: source.to_owned(),
             destination: destination.to_owned(),
+            routes: Vec::new(),
             came_in: 0,
             delivered: BTreeMap::new(),
             skipped: BTreeMap::new(),
@@ -76,10 +91,11 @@ impl Serialize for Lost {
 
 impl Serialize for Audit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut audit = serializer.serialize_struct("Audit", 3)?;
+        let mut audit = serializer.serialize_struct("Audit", 4)?;
         audit.serialize_field("unaccounted", &self.unaccounted())?;
         audit.serialize_field("flows", &self.flows)?;
         audit.serialize_field("lost", &self.lost)?;
+        audit.serialize_field("paused", &self.paused)?;
         audit.end()
     }
 }
@@ -126,17 +142,28 @@ impl Audit {
             self.flows.iter().map(|flow| flow.destination.len()).max().unwrap_or(0).max("destination".len()),
         );
         let (s, d) = widths;
+        let routes: Vec<String> = self.flows.iter().map(|flow| flow.routes.join(", ")).collect();
+        let r = routes.iter().map(String::len).max().unwrap_or(0).max("route".len());
         // Writing to a string has no way to fail.
         writeln!(
             text,
-            "{:s$}  {:d$}  {:>9}  {:>9}  {:>9}  {:>13}  {:>9}  {:>9}  {:>11}",
-            "source", "destination", "in", "delivered", "skipped", "dead-lettered", "held", "in flight", "unaccounted"
+            "{:s$}  {:d$}  {:r$}  {:>9}  {:>9}  {:>9}  {:>13}  {:>9}  {:>9}  {:>11}",
+            "source",
+            "destination",
+            "route",
+            "in",
+            "delivered",
+            "skipped",
+            "dead-lettered",
+            "held",
+            "in flight",
+            "unaccounted"
         )
         .ok();
-        for flow in &self.flows {
+        for (flow, route) in self.flows.iter().zip(&routes) {
             writeln!(
                 text,
-                "{:s$}  {:d$}  {:>9}  {:>9}  {:>9}  {:>13}  {:>9}  {:>9}  {:>11}",
+                "{:s$}  {:d$}  {route:r$}  {:>9}  {:>9}  {:>9}  {:>13}  {:>9}  {:>9}  {:>11}",
                 flow.source,
                 flow.destination,
                 flow.came_in,
@@ -157,6 +184,11 @@ impl Audit {
                     writeln!(text, "{} to {}: {count} {what} ({reason})", flow.source, flow.destination).ok();
                 }
             }
+        }
+        for paused in &self.paused {
+            let Paused { destination, route, code, message, since } = paused;
+            let what = if route.is_empty() { destination.clone() } else { format!("{destination}, route {route},") };
+            writeln!(text, "paused: {what} since {since} ({code}): {message}").ok();
         }
         for lost in &self.lost {
             writeln!(

@@ -111,6 +111,12 @@ pub fn tally(config: &Config, known: &Known, ledger: &Ledger, open: &BTreeMap<St
             }
             let topic = topics::input_topic(&names, source);
             let mut flow = Flow::new(&source.name, name);
+            flow.routes = destination
+                .routes
+                .iter()
+                .filter(|route| route.from == source.name)
+                .map(|route| route.name.clone())
+                .collect();
             let unresolved = known.unresolved.get(&topic).copied().unwrap_or(0);
             flow.came_in = unresolved;
             flow.in_flight = unresolved;
@@ -130,7 +136,7 @@ pub fn tally(config: &Config, known: &Known, ledger: &Ledger, open: &BTreeMap<St
             flows.push(flow);
         }
     }
-    Audit { flows, lost }
+    Audit { flows, lost, paused: Vec::new() }
 }
 
 /// Counts one block; what is left has no end and is nowhere.

@@ -262,8 +262,9 @@ pub struct StatusArgs {
 
 /// Prove that every record has an end.
 ///
-/// Per source and destination: what came in, and what of it was delivered, skipped, dead-lettered, is held or in flight. What has none
-/// of these ends is *unaccounted*; it must be 0, otherwise the exit code is 1 and the coordinates are printed.
+/// Per source and destination, with the routes between them: what came in, and what of it was delivered, skipped, dead-lettered, is held
+/// or in flight. What has none of these ends is *unaccounted*; it must be 0, otherwise the exit code is 1 and the coordinates are printed.
+/// A route that is paused is named, with its reason, and the exit code is 6.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
     /// Only records since then: 2h, 7d, 2026-03-01, 2026-03-01T08:00:00Z. Default: all that Kafka still has.

@@ -32,7 +32,8 @@ pub fn execute(args: &AuditArgs, global: &Global) -> Result<Exit, Error> {
                     message: format!("{} records have no end and are nowhere", found.unaccounted()),
                 });
             }
-            return Ok(Exit::Success);
+            // What a pause holds back is accounted for, and stays where it is until somebody acts.
+            return Ok(if found.paused.is_empty() { Exit::Success } else { Exit::Attention });
         }
         shown = Some(found);
         std::thread::sleep(FOLLOW_INTERVAL);

@@ -7,15 +7,12 @@
 //! ```
 //! Beside them lie the keys of `stages::held`, for records that wait behind a merge, and those of `finished`.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::ids::ContentHash;
 use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code};
 
 use crate::failpoint;
-use crate::stages::held::{self, Held};
 use crate::state::{self, Map};
 
 const LAST: u8 = b'l';
@@ -201,14 +198,6 @@ pub fn is_passed(store: &impl Map, lane: i32, merge: u64) -> Result<bool, state:
 /// The subject's profile lane, for callers that only have the profile.
 pub fn lane_of(profile: ProfileId, lanes: u32) -> i32 {
     i32::try_from(profile.lane(lanes)).unwrap_or(0)
-}
-
-/// What a state record of send says, for the tools that read the topic from outside.
-pub fn read_parked(topic: &Arc<str>, lane: i32, key: &[u8], value: &[u8]) -> Option<(ProfileId, Held)> {
-    match held::read_entry(topic, lane, key, value) {
-        held::Entry::Held { profile, held } => Some((profile, held)),
-        held::Entry::Pause(_) | held::Entry::Other => None,
-    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,6 @@ mod pause;
 #[cfg(test)]
 mod simulation;
 
-pub use self::memory::read_parked;
-
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
