@@ -5,27 +5,111 @@ use std::collections::BTreeSet;
 
 use regex::Regex;
 
-/// Placeholders that several vendors block by default (Segment, Adobe, Meiro, PostHog publish such lists); compared without
-/// regard to case, with or without quotes around them. Values of nothing but zeros and hyphens are blocked too.
+/// Words that programs write where a value is missing, and that several vendors block by default (Segment, Adobe, Meiro and PostHog publish
+/// such lists). Only letters and digits are compared, without regard to case: `N/A`, `<NA>`, `#na` and `n.a.` are all `na`, and
+/// `Not Set`, `(not_set)` and `notset` are one too.
 pub const DEFAULT_BLOCKED: &[&str] = &[
+    // Missing, in programming languages, data frames and databases
     "null",
     "none",
     "nil",
     "undefined",
+    "undef",
+    "void",
     "nan",
-    "anonymous",
-    "guest",
-    "invalid",
-    "unknown",
-    "not_authenticated",
+    "na",
+    "nat",
+    "nullptr",
+    "dbnull",
+    "na_character_",
+    "na_integer_",
+    "na_real_",
+    "optional.empty",
+    "[object object]",
+    "[object undefined]",
+    "[object null]",
+    "invalid date",
+    "__hive_default_partition__",
+    "inf",
+    "infinity",
     "true",
     "false",
-    "-1",
+    // Missing, in the words of people and reports
+    "not set",
+    "not available",
+    "not applicable",
+    "not provided",
+    "not specified",
+    "not given",
+    "not known",
+    "not found",
+    "not authenticated",
+    "data not available",
+    "no data",
+    "no value",
+    "no email",
+    "no phone",
+    "unknown",
+    "unset",
+    "unspecified",
+    "unassigned",
+    "unidentified",
+    "missing",
+    "empty",
+    "blank",
+    "invalid",
+    "anonymous",
+    "anon",
+    "guest",
+    "default",
+    "dummy",
+    "placeholder",
+    "tbd",
+    "tba",
+    // The name of the column in place of its value
     "id",
     "email",
-    "distinct_id",
-    "[object object]",
+    "phone",
+    "user id",
+    "customer id",
+    "client id",
+    "device id",
+    "anonymous id",
+    "distinct id",
 ];
+
+/// Values that are compared as a whole, without regard to case, because their letters alone would say too much: the nulls of databases and
+/// spreadsheets, the numbers that stand for a missing one, and ids that whole series of devices share.
+const BLOCKED_VALUES: &[&str] = &[
+    "\\n",
+    "%!s(<nil>)",
+    "-1",
+    "-99",
+    "-999",
+    "-9999",
+    "1.#qnan",
+    "-1.#qnan",
+    "1.#ind",
+    "-1.#ind",
+    "#name?",
+    "#ref!",
+    "#value!",
+    "#num!",
+    "#div/0!",
+    "#error!",
+    "0x0",
+    "02:00:00:00:00:00",
+    "ff:ff:ff:ff:ff:ff",
+    "ffffffff-ffff-ffff-ffff-ffffffffffff",
+    "9774d56d682e549c",
+];
+
+/// Words that make an address up where both sides of it are such words or placeholders: `no@no.com`, `test@test.de`.
+const MADE_UP: &[&str] = &["no", "nomail", "noreply", "test", "fake", "asdf", "x", "xx", "xxx"];
+
+/// What a template leaves behind when nothing was put in, opening and closing.
+const TEMPLATES: &[(&str, &str)] =
+    &[("{{", "}}"), ("${", "}"), ("{%", "%}"), ("<%", "%>"), ("%%", "%%"), ("*|", "|*"), ("#{", "}")];
 
 /// The compiled blocklist of one type.
 #[derive(Debug, Clone)]
@@ -41,21 +125,62 @@ impl Blocklist {
         Self { defaults, exact, patterns }
     }
 
-    /// Whether a trimmed value is blocked as it came, before it is normalised: `null` is no address, but above all it is blocked.
+    /// Whether a clean value is blocked as it came, before it is normalised: `null` is no address, but above all it is blocked.
     pub(crate) fn blocks_raw(&self, value: &str) -> bool {
         value.is_empty() || (self.defaults && is_placeholder(value)) || self.exact.contains(value)
     }
 
     /// Whether a normalised value is blocked.
     pub(crate) fn blocks_key(&self, match_key: &str) -> bool {
-        self.exact.contains(match_key) || self.patterns.iter().any(|pattern| pattern.is_match(match_key))
+        (self.defaults && is_placeholder(match_key))
+            || self.exact.contains(match_key)
+            || self.patterns.iter().any(|pattern| pattern.is_match(match_key))
     }
 }
 
 fn is_placeholder(value: &str) -> bool {
-    let bare = value.trim_matches(['"', '\'', '`']).trim();
-    bare.bytes().all(|byte| byte == b'0' || byte == b'-')
-        || DEFAULT_BLOCKED.iter().any(|blocked| bare.eq_ignore_ascii_case(blocked))
+    if BLOCKED_VALUES.iter().any(|blocked| value.eq_ignore_ascii_case(blocked))
+        || TEMPLATES.iter().any(|(open, close)| value.starts_with(open) && value.ends_with(close))
+    {
+        return true;
+    }
+    if let Some((local, domain)) = value.split_once('@') {
+        return is_made_up(local, domain);
+    }
+    let letters = words(value);
+    // No letter or digit at all, or only zeros: `?`, `0000-00-00`.
+    if letters.bytes().all(|byte| byte == b'0') || is_blocked_word(&letters) {
+        return true;
+    }
+    // `null null` is what a missing first name and a missing last name make together.
+    all_blocked(value, char::is_whitespace) || all_blocked(value, |char| !char.is_alphanumeric())
+}
+
+fn all_blocked(value: &str, separator: fn(char) -> bool) -> bool {
+    value.split(separator).filter(|part| !part.is_empty()).all(|part| is_blocked_word(&words(part)))
+}
+
+fn is_blocked_word(letters: &str) -> bool {
+    DEFAULT_BLOCKED.iter().any(|blocked| same_letters(blocked, letters))
+}
+
+fn is_made_up(local: &str, domain: &str) -> bool {
+    let made_up = |text: &str| {
+        let letters = words(text);
+        letters.is_empty() || is_blocked_word(&letters) || MADE_UP.contains(&letters.as_str())
+    };
+    // The domain up to its last label: `none.com`, `no-email.co`.
+    let name = domain.rsplit_once('.').map_or(domain, |(name, _)| name);
+    made_up(local) && made_up(name)
+}
+
+/// The letters and digits of a text, in lower case.
+fn words(text: &str) -> String {
+    text.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+fn same_letters(blocked: &str, letters: &str) -> bool {
+    blocked.bytes().filter(u8::is_ascii_alphanumeric).eq(letters.bytes())
 }
 
 #[cfg(test)]
@@ -79,6 +204,96 @@ mod tests {
             assert!(is_placeholder(value), "{value}");
         }
         for value in ["nullify", "10", "ada@example.com", "idx", "-10", "guest-4711"] {
+            assert!(!is_placeholder(value), "{value}");
+        }
+    }
+
+    /// Issue 10, A7: each program has its own word for a missing value.
+    #[test]
+    fn the_placeholders_of_data_frames_and_databases_are_blocked() {
+        for value in [
+            "<NA>",
+            "NaT",
+            "NA",
+            "N/A",
+            "n/a",
+            "#N/A",
+            "#N/A N/A",
+            "#NA",
+            "n.a.",
+            "\\N",
+            "(null)",
+            "<nil>",
+            "(not set)",
+            ".",
+            "?",
+            "{}",
+            "[]",
+            "none@none.com",
+            "distinctid",
+            "distinct_id",
+            "-nan",
+            "-NaN",
+            "1.#IND",
+            "-1.#QNAN",
+            "#REF!",
+            "#NULL!",
+            "%!s(<nil>)",
+            "Not Set",
+            "not_authenticated",
+            "nan.",
+            "--",
+            "\u{2014}",
+            "...",
+            "0.0",
+            "0000-00-00",
+            "{00000000-0000-0000-0000-000000000000}",
+            "null null",
+            "None None",
+            "Invalid Date",
+            "__HIVE_DEFAULT_PARTITION__",
+            "NA_character_",
+            "Optional.empty",
+            "{{email}}",
+            "${user.id}",
+            "{{ customer.id | default: '' }}",
+            "*|EMAIL|*",
+            "%%email%%",
+            "null@null.com",
+            "no@no.com",
+            "test@test.de",
+            "n/a@n/a",
+            "no-email@noemail.com",
+            "unknown@unknown.org",
+            "customer_id",
+            "Infinity",
+            "-inf",
+            "undefined_undefined",
+        ] {
+            assert!(is_placeholder(value), "{value}");
+        }
+        for value in [
+            "n",
+            "N1",
+            "na-4711",
+            "nadia",
+            "nat@example.com",
+            "none@example.com",
+            "na@company.com",
+            "info@info.com",
+            "test@example.com",
+            "ada@none.com",
+            "unknown@gmail.com",
+            "x1",
+            "a",
+            "c-1",
+            "100",
+            "0x1f",
+            "user{{1}}",
+            "true-north",
+            "id-5",
+            "\u{5f20}\u{4e09}",
+        ] {
             assert!(!is_placeholder(value), "{value}");
         }
     }

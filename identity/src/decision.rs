@@ -48,7 +48,7 @@ pub struct Resolution {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InUse {
     pub kind: Arc<str>,
-    /// As it is delivered: trimmed, otherwise as the source wrote it; a phone number in E.164.
+    /// As it is delivered: clean, otherwise as the source wrote it; a phone number in E.164.
     pub value: Arc<str>,
 }
 
@@ -68,7 +68,7 @@ pub struct Refusal {
 pub enum Why {
     /// The value is on a blocklist.
     Blocked,
-    /// The value is none of its type: no address, no phone number, too long, or with control characters.
+    /// The value is none of its type: no address, no phone number, too long, or with control or lost characters.
     Invalid,
     /// The type is not declared.
     UnknownType,

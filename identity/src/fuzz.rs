@@ -21,7 +21,28 @@ fn rules() -> Rules {
     Rules::new(types, Globals::default()).expect("right rules")
 }
 
+const HIDDEN: [char; 7] = ['\u{200b}', '\u{feff}', '\u{ad}', '\u{200d}', '\u{202e}', '\u{2060}', '\u{fe0f}'];
+
 const TOKENS: &[&str] = &[
+    "mailto:",
+    "<",
+    ">",
+    "\"",
+    "'",
+    ",",
+    ";",
+    ".0",
+    "e7",
+    "1.2345E4",
+    "9007199254740992.0",
+    "N/A",
+    "<NA>",
+    "\\N",
+    "\u{200b}",
+    "\u{feff}",
+    "\u{2060}",
+    "\u{2011}",
+    "\u{ff20}",
     "@",
     ".",
     "ada@example.com",
@@ -60,6 +81,9 @@ const TOKENS: &[&str] = &[
 #[test]
 fn identifiers() {
     let rules = rules();
+    let accept = |kind: &str, value: &str| {
+        rules.accept(kind, value).map(|accepted| (accepted.match_key.to_string(), accepted.delivery.to_string()))
+    };
     let mut values = generated(
         prop_oneof![
             "\\PC{1,12}@\\PC{1,12}\\.[a-zA-Z]{2,3}",
@@ -82,6 +106,20 @@ fn identifiers() {
                 match rules.match_key(kind, &key) {
                     Ok(again) => assert_eq!(again, key, "{kind}: {value:?}"),
                     Err(why) => panic!("{kind}: {value:?} has the match key {key:?}, which is refused: {why:?}"),
+                }
+                // A vendor that gets the delivery value and gives it back must mean the same person.
+                let accepted = accept(kind, &value).expect("it has a match key");
+                assert_eq!(accept(kind, &accepted.1), Ok(accepted.clone()), "{kind}: {value:?}");
+                // What nobody can see makes nobody else.
+                for (at, _) in value.char_indices().take(24) {
+                    let hidden = HIDDEN[at % HIDDEN.len()];
+                    let mut with = value.to_string();
+                    with.insert(at, hidden);
+                    if with.len() <= VALUE_BYTES_MAX
+                        && let Ok(spoiled) = accept(kind, &with)
+                    {
+                        assert_eq!(spoiled, accepted, "{kind}: {with:?}");
+                    }
                 }
                 (0, key.is_ascii())
             }

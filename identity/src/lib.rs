@@ -19,13 +19,17 @@
 //! formats of keys and values ([`key`], `record`) are frozen by golden tests: changelogs hold them.
 
 mod blocklist;
+mod clean;
 mod decision;
+mod email;
 mod error;
 #[cfg(test)]
 mod fuzz;
 pub mod key;
 mod limits;
 mod normalise;
+pub mod number;
+mod phone;
 mod profile;
 mod record;
 mod resolver;

@@ -1,35 +1,36 @@
 //! From a raw value to its match key and its delivery value.
 //!
 //! Two values are kept. The *match key* decides who somebody is: `Ada@Example.com` and `ada@example.com` are one. The
-//! *delivery value* is what a vendor gets: the value as it came, trimmed. A phone number is the exception: its delivery value is
-//! its E.164 form, because vendors take no other. Dots and plus signs of an address are left alone: what they mean is each
-//! provider's own affair, and a plus address is a mailbox of its own to whoever sends mail.
+//! *delivery value* is what a vendor gets: as the source wrote it in case and script, and as clean as the match key otherwise, because
+//! a vendor that gets two spellings makes two people of them. A phone number's delivery value is its E.164 form, since vendors take no
+//! other. Dots and plus signs of an address are left alone: what they mean is each provider's own affair, and a plus address is a
+//! mailbox of its own to whoever sends mail.
+//!
+//! Two properties hold for every value: a match key and a delivery value have the same match key as the value that they were made of, and
+//! an invisible character anywhere in a value leaves its match key as it is, or has the value refused.
 //!
 //! Match keys are frozen like the formats: a change here makes a known person a stranger.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
-use idna::AsciiDenyList;
-use idna::uts46::{DnsLength, Hyphens, Uts46};
 use phonenumber::country;
-use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
+use unicode_normalization::UnicodeNormalization as _;
 
-/// The longest value that can be an identifier, in bytes after trimming. Adobe draws the line at 1024 characters as well; it
+use crate::clean::is_space;
+use crate::{email, number, phone};
+
+/// The longest value that can be an identifier, in bytes after cleaning. Adobe draws the line at 1024 characters as well; it
 /// also bounds what one profile can grow to.
 pub const VALUE_BYTES_MAX: usize = 1024;
 
-/// The most characters of a phone number as people write it. E.164 has 15 digits; the rest is brackets and blanks.
-const PHONE_CHARS_MAX: usize = 40;
-
-/// How values of a type are compared.
+/// How values of a type are compared. Whatever the type, invisible characters and the white space around a value do not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Normaliser {
-    /// Without the white space around it; case counts. For opaque ids.
+    /// As it is, in Unicode NFC; case counts. For opaque ids. An integer that was written as a double (`12345.0`) is the integer.
     Trim,
-    /// Trimmed, in lower case.
+    /// The same in lower case.
     Lower,
-    /// Trimmed, Unicode NFC, lower case, the domain in its ASCII form (IDNA). What is no address is no identifier.
+    /// Lower case, the domain in its ASCII form (IDNA), without punctuation around the address. What is no address is no identifier.
     Email,
     /// E.164. A number without a country code is read as one of `region` (ISO 3166-1: `US`, `DE`); what is no valid number,
     /// or has an extension, is no identifier.
@@ -69,25 +70,43 @@ impl Normaliser {
 // === impl Compiled ===
 
 impl Compiled {
-    /// `None` when the value is none of its type. `value` is trimmed already.
-    pub(crate) fn apply<'a>(self, value: &'a str) -> Option<Normalised<'a>> {
-        if value.is_empty() || value.len() > VALUE_BYTES_MAX || value.chars().any(char::is_control) {
+    /// `None` when the value is none of its type. `value` is [clean](crate::clean::clean); `raw` is the value as it came.
+    pub(crate) fn apply<'a>(self, value: &'a str, raw: &str) -> Option<Normalised<'a>> {
+        if value.is_empty() || value.len() > VALUE_BYTES_MAX {
             return None;
         }
-        let (match_key, delivery) = match self {
-            Self::Trim => (Cow::Borrowed(value), Cow::Borrowed(value)),
-            Self::Lower => (lower(value), Cow::Borrowed(value)),
-            Self::Email => (email(value)?, Cow::Borrowed(value)),
+        let normalised = match self {
+            Self::Trim => {
+                let id = opaque(value)?;
+                Normalised { match_key: id.clone(), delivery: id }
+            }
+            Self::Lower => {
+                let id = opaque(value)?;
+                let folded = match lower(&id) {
+                    folded if folded.is_ascii() => folded.into_owned(),
+                    folded => folded.nfc().collect(),
+                };
+                Normalised { match_key: Cow::Owned(folded), delivery: id }
+            }
+            Self::Email => email::normalise(value, raw)?,
             Self::Phone(region) => {
-                let number = phone(value, region)?;
-                (Cow::Owned(number.clone()), Cow::Owned(number))
+                let number = phone::e164(value, region)?;
+                Normalised { match_key: Cow::Owned(number.clone()), delivery: Cow::Owned(number) }
             }
         };
-        (match_key.len() <= VALUE_BYTES_MAX).then_some(Normalised { match_key, delivery })
+        (normalised.match_key.len().max(normalised.delivery.len()) <= VALUE_BYTES_MAX).then_some(normalised)
     }
 }
 
-fn lower(value: &str) -> Cow<'_, str> {
+/// An id that means nothing to us. A space other than the plain one looks like it and is not, so which id is meant cannot be known.
+fn opaque(value: &str) -> Option<Cow<'_, str>> {
+    if number::is_written_as_double(value) {
+        return number::integer(value);
+    }
+    (!value.chars().any(|char| char != ' ' && is_space(char))).then_some(Cow::Borrowed(value))
+}
+
+pub(crate) fn lower(value: &str) -> Cow<'_, str> {
     if value.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
         Cow::Borrowed(value)
     } else {
@@ -95,60 +114,23 @@ fn lower(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// NFC, lower case, and NFC again, because lower case may take a composed letter apart.
-fn fold(value: &str) -> Cow<'_, str> {
-    if value.is_ascii() {
-        return lower(value);
-    }
-    Cow::Owned(nfc(&nfc(value).to_lowercase()).into_owned())
+/// What follows the scheme of a link, whose case does not count.
+pub(crate) fn after_scheme<'a>(value: &'a str, scheme: &str) -> Option<&'a str> {
+    let (start, rest) = value.split_at_checked(scheme.len())?;
+    start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-fn nfc(value: &str) -> Cow<'_, str> {
-    match is_nfc_quick(value.chars()) {
-        IsNormalized::Yes => Cow::Borrowed(value),
-        IsNormalized::No | IsNormalized::Maybe => Cow::Owned(value.nfc().collect()),
-    }
-}
-
-/// A local part, an at sign, and a domain with at least one dot. Quoted local parts with white space or a second at sign are
-/// legal on paper and a mistake in a table.
-fn email(value: &str) -> Option<Cow<'_, str>> {
-    let folded = fold(value);
-    let with_ascii_domain = {
-        let (local, domain) = folded.split_once('@')?;
-        if local.is_empty() || folded.contains(char::is_whitespace) {
-            return None;
-        }
-        // The URL standard's list forbids what no domain can hold, such as a second at sign, and lets the underscores of
-        // real-world names pass.
-        let ascii =
-            Uts46::new().to_ascii(domain.as_bytes(), AsciiDenyList::URL, Hyphens::Allow, DnsLength::Verify).ok()?;
-        if !ascii.contains('.') {
-            return None;
-        }
-        (ascii != domain).then(|| format!("{local}@{ascii}"))
+/// Full-width letters, digits and marks, which an East Asian keyboard writes, as the ASCII that they stand for.
+pub(crate) fn narrow(value: &str) -> Cow<'_, str> {
+    let ascii = |char: char| match u32::from(char) {
+        code @ 0xff01..=0xff5e => char::from_u32(code - 0xfee0).unwrap_or(char),
+        _ => char,
     };
-    Some(with_ascii_domain.map_or(folded, Cow::Owned))
-}
-
-/// Only digits and the marks that people put between them reach the parser: a number with letters (`1-800-FLOWERS`, an
-/// extension) does not name one person's phone.
-fn phone(value: &str, region: country::Id) -> Option<String> {
-    let plain = value.len() <= PHONE_CHARS_MAX
-        && value
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b' ' | b'(' | b')' | b'-' | b'.' | b'/'));
-    if !plain {
-        return None;
+    if value.chars().any(|char| ascii(char) != char) {
+        value.chars().map(ascii).collect()
+    } else {
+        Cow::Borrowed(value)
     }
-    let number = phonenumber::parse(Some(region), value).ok()?;
-    if number.extension().is_some() || !phonenumber::is_valid(&number) {
-        return None;
-    }
-    let mut text = String::with_capacity(16);
-    // The formatter can fail on a country code without metadata, where `to_string` would panic.
-    write!(text, "{}", number.format().mode(phonenumber::Mode::E164)).ok()?;
-    Some(text)
 }
 
 #[cfg(test)]
@@ -156,9 +138,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clean::{clean, is_ignorable};
 
-    fn key(normaliser: &Normaliser, value: &str) -> Option<String> {
-        normaliser.compile().unwrap().apply(value.trim()).map(|normalised| normalised.match_key.into_owned())
+    fn both(normaliser: &Normaliser, raw: &str) -> Option<(String, String)> {
+        let value = clean(raw)?;
+        let Normalised { match_key, delivery } = normaliser.compile().unwrap().apply(&value, raw)?;
+        Some((match_key.into_owned(), delivery.into_owned()))
+    }
+
+    fn key(normaliser: &Normaliser, raw: &str) -> Option<String> {
+        both(normaliser, raw).map(|(key, _)| key)
     }
 
     fn phone_of(region: &str) -> Normaliser {
@@ -181,35 +170,13 @@ mod tests {
             ("ada@", None),
             ("ada@localhost", None),
             ("ada@example..com", None),
-            ("ada@example.com.", None),
+            ("ada@example.com.", Some("ada@example.com")),
             ("a@b@example.com", None),
             ("ada lovelace@example.com", None),
             ("Ada <ada@example.com>", None),
         ];
         for (value, expected) in cases {
             assert_eq!(key(&Normaliser::Email, value).as_deref(), expected, "{value}");
-        }
-    }
-
-    #[test]
-    fn phone_numbers_become_e164_or_no_identifier() {
-        let cases = [
-            ("US", "(415) 555-2671", Some("+14155552671")),
-            ("US", "+1 415.555.2671", Some("+14155552671")),
-            ("US", "14155552671", Some("+14155552671")),
-            ("DE", "030 901820", Some("+4930901820")),
-            ("DE", "0049 30 901820", Some("+4930901820")),
-            ("DE", "+1 415 555 2671", Some("+14155552671")),
-            ("IT", "06 69812345", Some("+390669812345")),
-            ("US", "555-2671", None),
-            ("US", "123", None),
-            ("US", "1-800-FLOWERS", None),
-            ("US", "(415) 555-2671 ext. 3", None),
-            ("US", "+999 123 456 789", None),
-            ("US", "", None),
-        ];
-        for (region, value, expected) in cases {
-            assert_eq!(key(&phone_of(region), value).as_deref(), expected, "{region} {value}");
         }
     }
 
@@ -224,6 +191,30 @@ mod tests {
         assert_eq!(key(&Normaliser::Lower, " aB1 ").as_deref(), Some("ab1"));
     }
 
+    /// Issue 10, A7.
+    #[test]
+    fn an_opaque_id_is_one_whatever_hides_in_it() {
+        for (raw, expected) in [
+            ("u3\u{200b}", Some("u3")),
+            ("\u{feff}u3", Some("u3")),
+            ("u\u{2060}3", Some("u3")),
+            ("\u{3000}u3\u{a0}", Some("u3")),
+            ("u 3", Some("u 3")),
+            ("u\u{a0}3", None),
+            ("u3\u{fffd}", None),
+            ("cafe\u{301}", Some("caf\u{e9}")),
+            ("12345.0", Some("12345")),
+            ("1.2345E4", Some("12345")),
+            ("9007199254740992.0", None),
+            ("1.5", Some("1.5")),
+            ("007", Some("007")),
+            ("1e7", Some("1e7")),
+            ("GA1.2.1234567890.1772409600", Some("GA1.2.1234567890.1772409600")),
+        ] {
+            assert_eq!(both(&Normaliser::Trim, raw), expected.map(|id| (id.to_owned(), id.to_owned())), "{raw:?}");
+        }
+    }
+
     #[test]
     fn what_is_too_long_or_has_control_characters_is_no_identifier() {
         assert_eq!(key(&Normaliser::Trim, &"x".repeat(VALUE_BYTES_MAX + 1)), None);
@@ -232,34 +223,77 @@ mod tests {
     }
 
     #[test]
-    fn the_delivery_value_is_as_received_and_a_phone_number_in_e164() {
-        let address = Compiled::Email.apply("Ada@Example.com").unwrap();
-        assert_eq!(address.delivery, "Ada@Example.com");
-        let number = phone_of("US").compile().unwrap().apply("(415) 555-2671").unwrap();
-        assert_eq!(number.delivery, "+14155552671");
+    fn the_delivery_value_keeps_its_case_and_a_phone_number_is_in_e164() {
+        assert_eq!(both(&Normaliser::Email, "Ada@Example.com").unwrap().1, "Ada@Example.com");
+        assert_eq!(both(&phone_of("US"), "(415) 555-2671").unwrap().1, "+14155552671");
+    }
+
+    fn normalisers() -> Vec<Normaliser> {
+        vec![Normaliser::Trim, Normaliser::Lower, Normaliser::Email, phone_of("US"), phone_of("DE"), phone_of("BR")]
+    }
+
+    /// Values as tables have them: right ones, and ones with something in or around them.
+    fn values() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "\\PC{0,12}@\\PC{1,8}\\.(com|example|b\u{fc}cher)",
+            "[<\"'(]?[a-zA-Z.'+]{1,8}@[a-z\u{e4}-]{1,8}\\.(com|example\u{3002}com|COM)[>\"');,.]{0,2}",
+            "[+0-9\u{660}-\u{669}\u{ff10}-\u{ff19} ()./\u{2011}\u{a0}-]{0,24}",
+            "-?[0-9]{1,18}(\\.[0-9]{0,3})?([eE][+-]?[0-9]{1,2})?",
+            "\\PC{0,40}",
+        ]
+    }
+
+    fn hidden() -> impl Strategy<Value = char> {
+        prop_oneof![
+            prop::sample::select(vec![
+                '\u{ad}',
+                '\u{34f}',
+                '\u{61c}',
+                '\u{180e}',
+                '\u{200b}',
+                '\u{200c}',
+                '\u{200d}',
+                '\u{200e}',
+                '\u{202c}',
+                '\u{202d}',
+                '\u{2060}',
+                '\u{2069}',
+                '\u{2800}',
+                '\u{3164}',
+                '\u{fe0f}',
+                '\u{feff}',
+                '\u{e0020}',
+            ]),
+            any::<char>().prop_filter("ignorable", |char| is_ignorable(*char)),
+        ]
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
         #[test]
-        fn a_match_key_is_its_own_match_key(value in "\\PC{0,12}@\\PC{1,8}\\.(com|example|b\u{fc}cher)") {
-            for normaliser in [Normaliser::Trim, Normaliser::Lower, Normaliser::Email] {
-                if let Some(once) = key(&normaliser, &value) {
-                    prop_assert_eq!(key(&normaliser, &once), Some(once.clone()), "{:?} {}", normaliser, value);
+        fn a_match_key_and_a_delivery_value_have_the_match_key_that_they_were_made_with(value in values()) {
+            for normaliser in normalisers() {
+                if let Some((match_key, delivery)) = both(&normaliser, &value) {
+                    prop_assert_eq!(key(&normaliser, &match_key), Some(match_key.clone()), "{:?} {:?}", normaliser, value);
+                    prop_assert_eq!(
+                        both(&normaliser, &delivery), Some((match_key, delivery.clone())), "{:?} {:?}", normaliser, value
+                    );
                 }
             }
         }
 
         #[test]
-        fn no_text_makes_a_normaliser_panic(value in "\\PC{0,40}|[0-9+ ()./-]{0,40}") {
-            for normaliser in [Normaliser::Trim, Normaliser::Lower, Normaliser::Email, phone_of("US"), phone_of("BR"), phone_of("AR")] {
-                let _ = key(&normaliser, &value);
-            }
-        }
-
-        #[test]
-        fn an_e164_number_is_its_own_match_key_in_every_region(value in "\\+?[0-9]{6,15}") {
-            if let Some(number) = key(&phone_of("DE"), &value) {
-                prop_assert_eq!(key(&phone_of("DE"), &number), Some(number.clone()));
+        fn an_invisible_character_anywhere_changes_no_match_key(
+            value in values(), hidden in hidden(), place in any::<prop::sample::Index>(),
+        ) {
+            let mut places: Vec<usize> = value.char_indices().map(|(at, _)| at).collect();
+            places.push(value.len());
+            let mut with = value.clone();
+            with.insert(*place.get(&places), hidden);
+            for normaliser in normalisers() {
+                let (plain, spoiled) = (both(&normaliser, &value), both(&normaliser, &with));
+                prop_assert!(spoiled.is_none() || spoiled == plain, "{:?} {:?}: {:?}, without {:?}", normaliser, with, spoiled, plain);
             }
         }
     }

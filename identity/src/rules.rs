@@ -9,6 +9,7 @@ use regex::Regex;
 use tailwater_core::{Code, code};
 
 use crate::blocklist::Blocklist;
+use crate::clean::clean;
 use crate::decision::Why;
 use crate::normalise::{Compiled, Normaliser};
 
@@ -202,11 +203,11 @@ impl Rules {
     pub(crate) fn accept(&self, kind: &str, raw: &str) -> Result<Accepted, Why> {
         let rank = self.rank(kind).ok_or(Why::UnknownType)?;
         let kind = &self.types[rank];
-        let value = raw.trim();
-        if kind.blocklist.blocks_raw(value) {
+        let value = clean(raw).ok_or(Why::Invalid)?;
+        if kind.blocklist.blocks_raw(&value) {
             return Err(Why::Blocked);
         }
-        let normalised = kind.normaliser.apply(value).ok_or(Why::Invalid)?;
+        let normalised = kind.normaliser.apply(&value, raw).ok_or(Why::Invalid)?;
         if kind.blocklist.blocks_key(&normalised.match_key) {
             return Err(Why::Blocked);
         }
@@ -293,11 +294,12 @@ fn compile(rule: &TypeRule, path: &str, globals: &Globals, problems: &mut Proble
     let normaliser = normaliser?;
     let mut exact = BTreeSet::new();
     for value in &rule.blocked {
-        let value = value.trim();
-        exact.insert(value.to_owned());
-        if let Some(normalised) = normaliser.apply(value) {
+        exact.insert(value.trim().to_owned());
+        let Some(cleaned) = clean(value) else { continue };
+        if let Some(normalised) = normaliser.apply(&cleaned, value) {
             exact.insert(normalised.match_key.into_owned());
         }
+        exact.insert(cleaned.into_owned());
     }
     Some(Type {
         name: Arc::from(rule.name.as_str()),
