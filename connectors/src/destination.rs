@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use tailwater_core::Code;
 use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::operation::Operation;
+use tailwater_core::{Code, Timestamp};
 
 use crate::outcomes::Outcomes;
 
@@ -45,6 +45,9 @@ pub struct ClassifyInput<'a> {
     pub ordinal: usize,
     /// The profile's identifiers in use: (type, value).
     pub identifiers: &'a [(&'a str, &'a str)],
+    /// The time of the source's event. An event of the vendor's without a time of its own gets it: without one, the vendor takes the
+    /// moment of delivery, which can be long after.
+    pub time: Timestamp,
     /// Paths of numbers that are not finite; the sandbox has already taken them out of `output`.
     pub non_finite: &'a [String],
 }

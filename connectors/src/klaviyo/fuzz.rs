@@ -187,8 +187,14 @@ fn outputs_of_transforms() {
         else {
             return 0;
         };
-        let input =
-            ClassifyInput { output: &output, route: "ltv", ordinal: 3, identifiers: &identifiers, non_finite: &[] };
+        let input = ClassifyInput {
+            output: &output,
+            route: "ltv",
+            ordinal: 3,
+            identifiers: &identifiers,
+            time: tailwater_core::Timestamp::default(),
+            non_finite: &[],
+        };
         match classify(rules, &input) {
             Ok(operation) => {
                 let body: Value = serde_json::from_str(operation.body.get()).expect("the body is JSON");

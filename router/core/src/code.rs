@@ -84,10 +84,12 @@ codes! {
     DECODE_FAILED = "decode_failed", "a record could not be decoded";
     NO_IDENTIFIERS = "no_identifiers", "an event has no usable identifier";
     EVENT_ID_MISSING = "event_id_missing", "an event of a source of facts has no id";
+    EVENT_TIME_INVALID = "event_time_invalid", "an event's time is missing or could not be read";
     SOURCE_REPEAT = "source_repeat", "the source repeated a row that was already applied";
     TOMBSTONE = "tombstone", "a record without a value carries nothing to deliver";
     PRE_IMAGE = "pre_image", "the record is the row before an update; the row after it follows";
     IDENTIFIER_REFUSED = "identifier_refused", "an identifier was not used because a limit or a rule forbids it";
+    IDENTIFIER_SHARED = "identifier_shared", "many people bring the same identifier";
 
     // Transforms and route
     TRANSFORM_SYNTAX = "transform_syntax", "a transform does not parse or exports no function";

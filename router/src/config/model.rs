@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tailwater_core::schema::Schema;
+use tailwater_core::time::TimeUnit;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -83,7 +84,9 @@ pub struct Source {
     pub key: Option<String>,
     /// Column or path → identifier type. One type may be fed by several columns.
     pub identifiers: Vec<(String, String)>,
+    /// Column or path of the time at which it happened.
     pub event_time: Option<String>,
+    pub event_time_rules: EventTimeRules,
     /// Name of the events; default the source's name.
     pub event_type: String,
     pub on_delete: OnDelete,
@@ -91,6 +94,15 @@ pub struct Source {
     pub aliases: BTreeMap<String, Vec<String>>,
     /// Transforms see the row before a change (`row._event.before`).
     pub before_image: bool,
+}
+
+/// How the values of `event_time` are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventTimeRules {
+    /// What a number counts; `None`: its magnitude shows it.
+    pub unit: Option<TimeUnit>,
+    /// A row whose time is missing or unreadable becomes a dead letter; otherwise it gets the time of its record.
+    pub dead_letter: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -189,12 +189,12 @@ pub struct RawIdentifierType {
 #[derive(Deserialize, Serialize, JsonSchema, Default, Clone)]
 #[serde(rename_all = "snake_case")]
 pub enum RawNormalise {
-    /// White space around the value is removed.
+    /// Without invisible characters and the white space around the value. An integer written as a double (`12345.0`) is the integer.
     #[default]
     Trim,
-    /// Trimmed, in lower case.
+    /// The same, in lower case.
     Lower,
-    /// As an email address: trimmed, lower case, the domain in its ASCII form. Dots and plus signs stay.
+    /// As an email address: lower case, the domain in its ASCII form, without punctuation around the address. Dots and plus signs in it stay.
     Email,
     /// As a telephone number in the international form (E.164).
     Phone {
@@ -231,7 +231,12 @@ pub struct RawDeltaSource {
     #[schemars(extend("minProperties" = 1))]
     pub identifiers: BTreeMap<String, String>,
     /// The column with the time at which it happened. Default: the time of the commit.
-    pub event_time: Option<String>,
+    ///
+    /// Accepted texts: ISO 8601 and RFC 3339 (`2026-03-01T08:00:00.267Z`, `2026-03-01 09:00:00+01:00`); the same without an offset or
+    /// followed by `UTC`, which is UTC; a date, which is midnight UTC; RFC 2822 and HTTP dates. Accepted numbers: seconds, milliseconds,
+    /// microseconds or nanoseconds since 1970, with or without a fraction. Without `unit`, the magnitude of a number shows its unit,
+    /// for times from 1973 to 2477. Times are kept to the millisecond.
+    pub event_time: Option<RawEventTime>,
     /// The name of the events. Default: the name of the source.
     pub event_type: Option<String>,
     /// What a deleted row leads to.
@@ -279,8 +284,13 @@ pub struct RawKafkaSource {
     /// Paths that hold identifiers, each with the type of identifier in it: `user.email: email`.
     #[schemars(extend("minProperties" = 1))]
     pub identifiers: BTreeMap<String, String>,
-    /// The path of the time at which it happened. Default: the record's timestamp.
-    pub event_time: Option<String>,
+    /// The path of the time at which it happened. Default: the header `ce_time` of CloudEvents, or the record's timestamp.
+    ///
+    /// Accepted texts: ISO 8601 and RFC 3339 (`2026-03-01T08:00:00.267Z`, `2026-03-01 09:00:00+01:00`); the same without an offset or
+    /// followed by `UTC`, which is UTC; a date, which is midnight UTC; RFC 2822 and HTTP dates. Accepted numbers: seconds, milliseconds,
+    /// microseconds or nanoseconds since 1970, with or without a fraction. Without `unit`, the magnitude of a number shows its unit,
+    /// for times from 1973 to 2477. Times are kept to the millisecond.
+    pub event_time: Option<RawEventTime>,
     /// The name of the events. Default: the name of the source.
     pub event_type: Option<String>,
     /// What a deleted row leads to.
@@ -300,6 +310,53 @@ pub struct RawKafkaSource {
     /// Which columns of whole numbers become texts; needs `schema`.
     #[serde(default)]
     pub longs: Option<RawLongs>,
+}
+
+#[derive(Deserialize, JsonSchema, Clone)]
+#[serde(untagged)]
+pub enum RawEventTime {
+    /// The column or path.
+    Path(String),
+    /// The column or path, and how its values are read.
+    Rules(RawEventTimeRules),
+}
+
+#[derive(Deserialize, JsonSchema, Clone)]
+#[serde(deny_unknown_fields)]
+pub struct RawEventTimeRules {
+    /// The column or path.
+    pub path: String,
+    /// What numbers count since 1970-01-01T00:00:00Z.
+    pub unit: Option<RawTimeUnit>,
+    /// What happens to a row whose time is missing or cannot be read. Either way it is counted and logged.
+    #[serde(default)]
+    pub on_invalid: RawOnInvalidTime,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+pub enum RawTimeUnit {
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+}
+
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum RawOnInvalidTime {
+    /// It gets the time of its record or commit.
+    #[default]
+    RecordTime,
+    /// It goes to the source's dead letters (`event_time_invalid`).
+    DeadLetter,
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]

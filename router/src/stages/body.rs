@@ -1,5 +1,6 @@
 //! Looks into a row's JSON without building a tree of it: a column or a dotted path as the bytes that stand there.
 
+use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
@@ -48,11 +49,19 @@ impl<'a, 'p> Values<'a, 'p> {
     /// # Errors
     /// None that [`Self::read`] has not found already.
     pub fn scalar(&self, place: usize) -> Result<Option<String>, serde_json::Error> {
+        self.json(place)?.map_or(Ok(None), text_of)
+    }
+
+    /// The JSON text at the path of this place; as [`find`] has it.
+    ///
+    /// # Errors
+    /// None that [`Self::read`] has not found already.
+    pub fn json(&self, place: usize) -> Result<Option<&'a str>, serde_json::Error> {
         let Some(found) = self.found.get(place) else { return Ok(None) };
         match (found.whole, found.at_head, found.tail) {
             // A column whose own name holds the dots wins over a path.
-            (Some(whole), _, _) => text_of(whole.get()),
-            (None, Some(outer), Some(tail)) if outer.get().starts_with('{') => scalar(outer.get().as_bytes(), tail),
+            (Some(whole), _, _) => Ok(Some(whole.get())),
+            (None, Some(outer), Some(tail)) if outer.get().starts_with('{') => find(outer.get().as_bytes(), tail),
             (None, Some(_) | None, _) => Ok(None),
         }
     }
@@ -97,6 +106,30 @@ fn text_of(text: &str) -> Result<Option<String>, serde_json::Error> {
         Some(b'"') => serde_json::from_str(text).map(Some),
         Some(b'{' | b'[' | b'n') | None => Ok(None),
         Some(_) => Ok(Some(text.to_owned())),
+    }
+}
+
+/// The text of a JSON string in which half of a surrogate pair, which JSON allows and no text can hold, is U+FFFD. For values whose
+/// fault must not spoil the row; never for a key or an id, of which two could become the same.
+///
+/// # Errors
+/// It is no JSON string.
+pub fn lossy(json: &str) -> Result<String, serde_json::Error> {
+    serde_json::Deserializer::from_str(json).deserialize_bytes(Lossy)
+}
+
+/// A JSON string as bytes, which is how serde gives one with half of a surrogate pair.
+struct Lossy;
+
+impl Visitor<'_> for Lossy {
+    type Value = String;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<String, E> {
+        Ok(String::from_utf8_lossy(bytes).into_owned())
     }
 }
 
@@ -237,6 +270,17 @@ mod tests {
         assert_eq!(find(ROW, "gone").unwrap(), Some("null"));
         assert_eq!(scalar(ROW, "contact").unwrap(), None);
         assert_eq!(scalar(ROW, "contact.phone").unwrap(), None);
+    }
+
+    /// Issue 10, A7.
+    #[test]
+    fn half_a_surrogate_pair_spoils_its_own_value_only() {
+        let row = br#"{"id": "u3\udc00", "email": "petra@example.com", "both": "\ud83d\ude00"}"#;
+        let values = Values::read(row, ["id", "email", "both"]).unwrap();
+        let text = |place| lossy(values.json(place).unwrap().unwrap()).unwrap();
+        assert!(text(0).starts_with("u3\u{fffd}"));
+        assert_eq!((text(1).as_str(), text(2).as_str()), ("petra@example.com", "\u{1f600}"));
+        assert!(values.scalar(0).is_err(), "two keys could become the same");
     }
 
     #[test]

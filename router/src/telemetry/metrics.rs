@@ -140,6 +140,10 @@ metrics! {
         "Merges of two profiles.";
     identifiers_refused: counter("tailwater_identifiers_refused_total", ["type", "reason"])
         "Identifiers in an event that were not used, by type and reason.";
+    identifier_shared_people: gauge("tailwater_identifier_shared_people", ["type"])
+        "The most people who brought the same value of a type since this process resolves; 0 below ten.";
+    event_times_invalid: counter("tailwater_event_times_invalid_total", ["source", "reason"])
+        "Rows whose own time is missing or could not be read, so that the record's was taken: missing, unreadable, unit_unclear, out_of_range.";
 
     // Transforms
     transform_rows: counter("tailwater_transform_rows_total", ["destination", "result"])
@@ -250,6 +254,16 @@ impl Metrics {
 
     pub fn identifier_refused(&self, kind: &str, reason: &str) {
         self.identifiers_refused.with_label_values(&[kind, reason]).inc();
+    }
+
+    /// So many people bring the same value of a type.
+    pub fn identifier_shared(&self, kind: &str, people: usize) {
+        self.identifier_shared_people.with_label_values(&[kind]).set(level(people));
+    }
+
+    /// A row got the time of its record instead of its own.
+    pub fn event_time_invalid(&self, source: &str, reason: &str) {
+        self.event_times_invalid.with_label_values(&[source, reason]).inc();
     }
 
     pub fn merged(&self) {

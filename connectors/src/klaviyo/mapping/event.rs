@@ -2,6 +2,7 @@
 //! person as strictly as a profile of its own, since the vendor creates and updates people by it.
 
 use serde_json::{Map, Value};
+use tailwater_core::Timestamp;
 
 use super::Checker;
 use super::take::{coerce, expect_type, invalid, object, refuse_rest, refused, unknown, wrong_type};
@@ -56,6 +57,10 @@ impl Checker<'_> {
             }
         }
         out.entry("properties").or_insert_with(|| Value::Object(Map::new()));
+        // Without a time the vendor takes the moment of the request, which can be a month after the event.
+        if self.input.time != Timestamp::default() {
+            out.entry("time").or_insert_with(|| Value::String(self.input.time.to_string()));
+        }
         Ok(serde_json::json!({"type": "event", "attributes": out}))
     }
 

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tailwater_core::code;
 use tailwater_core::operation::{Operation, OperationKind};
+use tailwater_core::{Timestamp, code};
 
 use super::config;
 use crate::destination::{ClassifyError, ClassifyInput};
@@ -15,7 +15,14 @@ const ADA: &[(&str, &str)] =
 
 fn with(config: &Config, output: &str, non_finite: &[String]) -> Result<Operation, ClassifyError> {
     let output = RawValue::from_string(output.to_owned()).unwrap();
-    let input = ClassifyInput { output: &output, route: "ltv", ordinal: 3, identifiers: ADA, non_finite };
+    let input = ClassifyInput {
+        output: &output,
+        route: "ltv",
+        ordinal: 3,
+        identifiers: ADA,
+        time: Timestamp::default(),
+        non_finite,
+    };
     let rules = Rules { identifiers: &config.identifiers, nulls: config.nulls, non_finite: config.non_finite };
     classify(rules, &input)
 }
@@ -271,6 +278,25 @@ fn an_event_is_taken_with_its_metric_and_profile() {
     assert_eq!(foreign.code, code::FOREIGN_IDENTIFIER);
 }
 
+/// Issue 10, A8: after a hold of 30 days, the vendor dated the event by its delivery.
+#[test]
+fn an_event_without_a_time_has_the_time_of_its_source() {
+    let config = config();
+    let rules = Rules { identifiers: &config.identifiers, nulls: config.nulls, non_finite: config.non_finite };
+    let time_of = |attributes: Value| {
+        let output = json!({"data": {"type": "event", "attributes": attributes}}).to_string();
+        let output = RawValue::from_string(output).unwrap();
+        let time = Timestamp::parse("2026-03-01T08:00:00.267Z").unwrap();
+        let input =
+            ClassifyInput { output: &output, route: "ltv", ordinal: 0, identifiers: ADA, time, non_finite: &[] };
+        body(&classify(rules, &input).unwrap())["attributes"]["time"].clone()
+    };
+    let ada = json!({"data": {"type": "profile", "attributes": {"email": "ada@example.com"}}});
+    assert_eq!(time_of(json!({"metric": "M", "profile": ada})), "2026-03-01T08:00:00.267Z");
+    assert_eq!(time_of(json!({"metric": "M", "profile": ada, "time": null})), "2026-03-01T08:00:00.267Z");
+    assert_eq!(time_of(json!({"metric": "M", "profile": ada, "time": "2026-02-01"})), "2026-02-01T00:00:00.000Z");
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -347,7 +373,14 @@ fn likely_output() -> impl Strategy<Value = Value> {
 fn plainly(output: &str) -> Option<Operation> {
     let config = config();
     let output = RawValue::from_string(output.to_owned()).unwrap();
-    let input = ClassifyInput { output: &output, route: "ltv", ordinal: 3, identifiers: ADA, non_finite: &[] };
+    let input = ClassifyInput {
+        output: &output,
+        route: "ltv",
+        ordinal: 3,
+        identifiers: ADA,
+        time: Timestamp::default(),
+        non_finite: &[],
+    };
     let rules = Rules { identifiers: &config.identifiers, nulls: config.nulls, non_finite: config.non_finite };
     let plain = plain::classify(rules, &input)?;
     let proper = classify_any(rules, &input).expect("what is plain is in order");

@@ -120,7 +120,14 @@ pub(super) fn delivery(klaviyo: &Klaviyo, number: usize, output: &Value) -> Deli
     let identifiers = person(number);
     let borrowed: Vec<_> = identifiers.iter().map(|(kind, value)| (kind.as_str(), value.as_str())).collect();
     let output = RawValue::from_string(output.to_string()).unwrap();
-    let input = ClassifyInput { output: &output, route: "ltv", ordinal: 0, identifiers: &borrowed, non_finite: &[] };
+    let input = ClassifyInput {
+        output: &output,
+        route: "ltv",
+        ordinal: 0,
+        identifiers: &borrowed,
+        time: tailwater_core::Timestamp::default(),
+        non_finite: &[],
+    };
     let operation = klaviyo.classify(&input).unwrap().remove(0);
     let event = EventId::of_fact("acme", "ltv", &number.to_string());
     Delivery {

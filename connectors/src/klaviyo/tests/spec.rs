@@ -193,6 +193,7 @@ fn every_attribute_of_the_specification_is_taken_or_refused_with_a_reason() {
             route: "r",
             ordinal: 0,
             identifiers: &identifiers,
+            time: tailwater_core::Timestamp::default(),
             non_finite: &[],
         })
     };

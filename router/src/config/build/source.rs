@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use tailwater_core::code;
 use tailwater_core::schema::{Column, Schema};
+use tailwater_core::time::TimeUnit;
 
 use super::{Builder, spark_type};
 use crate::config::forms::nearest;
-use crate::config::model::{DeltaSource, KafkaSource, Longs, OnDelete, Source, SourceInput, SourceKind, Start};
+use crate::config::model::{
+    DeltaSource, EventTimeRules, KafkaSource, Longs, OnDelete, Source, SourceInput, SourceKind, Start,
+};
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{
-    RawAddedColumns, RawCoalesce, RawDeltaSource, RawKafkaSource, RawKind, RawLongs, RawOnDelete, RawStart,
+    RawAddedColumns, RawCoalesce, RawDeltaSource, RawEventTime, RawKafkaSource, RawKind, RawLongs, RawOnDelete,
+    RawOnInvalidTime, RawStart, RawTimeUnit,
 };
 use crate::config::value::Period;
 
@@ -45,7 +49,7 @@ impl Builder<'_> {
         let columns = Columns {
             key: raw.key.as_deref(),
             id: raw.id.as_deref(),
-            event_time: raw.event_time.as_deref(),
+            event_time: raw.event_time.as_ref().map(event_time_path),
             identifiers: &raw.identifiers,
             aliases: &raw.aliases,
         };
@@ -78,7 +82,8 @@ impl Builder<'_> {
             key: raw.key.or_else(|| raw.id.clone()),
             kind,
             identifiers: raw.identifiers.into_iter().collect(),
-            event_time: raw.event_time,
+            event_time: raw.event_time.as_ref().map(|raw| event_time_path(raw).to_owned()),
+            event_time_rules: raw.event_time.as_ref().map(event_time_rules).unwrap_or_default(),
             event_type: raw.event_type.unwrap_or_else(|| name.to_owned()),
             on_delete: on_delete(raw.on_delete),
             aliases: raw.aliases,
@@ -92,7 +97,7 @@ impl Builder<'_> {
         let columns = Columns {
             key: raw.key.as_deref(),
             id: raw.id.as_deref(),
-            event_time: raw.event_time.as_deref(),
+            event_time: raw.event_time.as_ref().map(event_time_path),
             identifiers: &raw.identifiers,
             aliases: &raw.aliases,
         };
@@ -106,7 +111,8 @@ impl Builder<'_> {
             key: raw.key.or_else(|| raw.id.clone()),
             kind,
             identifiers: raw.identifiers.into_iter().collect(),
-            event_time: raw.event_time,
+            event_time: raw.event_time.as_ref().map(|raw| event_time_path(raw).to_owned()),
+            event_time_rules: raw.event_time.as_ref().map(event_time_rules).unwrap_or_default(),
             event_type: raw.event_type.unwrap_or_else(|| name.to_owned()),
             on_delete: on_delete(raw.on_delete),
             aliases: raw.aliases,
@@ -310,6 +316,26 @@ struct Columns<'a> {
     event_time: Option<&'a str>,
     identifiers: &'a BTreeMap<String, String>,
     aliases: &'a BTreeMap<String, Vec<String>>,
+}
+
+fn event_time_path(raw: &RawEventTime) -> &str {
+    match raw {
+        RawEventTime::Path(path) => path,
+        RawEventTime::Rules(rules) => &rules.path,
+    }
+}
+
+fn event_time_rules(raw: &RawEventTime) -> EventTimeRules {
+    let RawEventTime::Rules(rules) = raw else { return EventTimeRules::default() };
+    EventTimeRules {
+        unit: rules.unit.map(|unit| match unit {
+            RawTimeUnit::Seconds => TimeUnit::Seconds,
+            RawTimeUnit::Milliseconds => TimeUnit::Milliseconds,
+            RawTimeUnit::Microseconds => TimeUnit::Microseconds,
+            RawTimeUnit::Nanoseconds => TimeUnit::Nanoseconds,
+        }),
+        dead_letter: rules.on_invalid == RawOnInvalidTime::DeadLetter,
+    }
 }
 
 fn on_delete(raw: RawOnDelete) -> OnDelete {

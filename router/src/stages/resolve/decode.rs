@@ -3,10 +3,14 @@
 //! Understood are rows of our own sources (the `tw` header), rows that a producer wrote with Spark's `to_json(struct(*))` on a change
 //! feed (`_change_type`, `_commit_version`), CloudEvents headers (`ce_*`), and plain JSON objects. Pure.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::Envelope;
+use tailwater_core::time::TimeProblem;
 use tailwater_core::{ChangeKind, EventId, SourcePosition, Timestamp, code};
+use tailwater_identity::number;
 
 use crate::config::model::{Source, SourceKind};
 use crate::kafka::Record;
@@ -15,17 +19,36 @@ use crate::stages::{body, dead_letter};
 /// Identifiers that one event may bring; more are counted and refused by the resolver's own limit.
 pub type Identifiers = SmallVec<[(usize, String); 4]>;
 
+/// Characters of an unreadable time that a message quotes.
+const QUOTED_CHARS_MAX: usize = 60;
+
 /// A record that was understood.
 #[derive(Debug)]
 pub struct Event<'r> {
     pub envelope: Envelope<'r>,
     /// Place in the source's `identifiers` and the raw value, absent and null ones left out.
     pub identifiers: Identifiers,
+    /// Places of values that are no identifiers whatever their type: structs, lists, and numbers that are no exact integers.
+    pub unusable: SmallVec<[usize; 2]>,
     pub event_id: EventId,
     pub time: Timestamp,
+    /// Why `time` is not the event's own.
+    pub time_problem: Option<NoTime>,
     pub change: ChangeKind,
     /// The name of the event, where the record brings its own.
     pub event_type: Option<String>,
+}
+
+/// Why an event has not the time that its source says it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoTime {
+    /// Null or absent.
+    Missing,
+    Unread {
+        /// Its beginning, as it came.
+        value: String,
+        problem: TimeProblem,
+    },
 }
 
 /// What became of a record.
@@ -95,10 +118,12 @@ fn read<'r>(
             }
         };
     }
-    let mut identifiers = Identifiers::new();
+    let (mut identifiers, mut unusable) = (Identifiers::new(), SmallVec::new());
     for index in 0..source.identifiers.len() {
-        if let Some(text) = row.identifier(index)? {
-            identifiers.push((index, text));
+        match row.identifier(index)? {
+            Found::Text(text) => identifiers.push((index, text)),
+            Found::Unusable => unusable.push(index),
+            Found::Nothing => {}
         }
     }
     let position = envelope.position.unwrap_or(SourcePosition::Log(record.coordinates()));
@@ -106,19 +131,31 @@ fn read<'r>(
         Ok(id) => id,
         Err(reason) => return Ok(Decoded::Reject(reason)),
     };
-    let time = match &source.event_time {
-        Some(_) => row.event_time()?.and_then(|text| time_of(&text)),
-        None => dead_letter::header_text(record, "ce_time").and_then(|text| Timestamp::parse(&text)),
-    };
     let known = if envelope.time == Timestamp::default() { record.timestamp } else { envelope.time };
+    let (time, time_problem) = match event_time(record, &row, source)? {
+        Ok(time) => (time.unwrap_or(known), None),
+        Err(problem) if source.event_time_rules.dead_letter => {
+            return Ok(Decoded::Reject(Reason::new(code::EVENT_TIME_INVALID, problem.message(source))));
+        }
+        Err(problem) => (known, Some(problem)),
+    };
     Ok(Decoded::Event(Box::new(Event {
         identifiers,
+        unusable,
         event_id,
-        time: time.unwrap_or(known),
+        time,
+        time_problem,
         change,
         event_type: dead_letter::header_text(record, "ce_type"),
         envelope: Envelope { position: Some(position), ..envelope },
     })))
+}
+
+/// What stands where an identifier is expected.
+enum Found {
+    Text(String),
+    Unusable,
+    Nothing,
 }
 
 /// What resolve reads of a row, found in one pass. The paths stand in this order: the identifiers, then these.
@@ -139,20 +176,35 @@ impl<'r, 's> Row<'r, 's> {
         Ok(Self { values: body::Values::read(value, paths)?, identifiers: source.identifiers.len() })
     }
 
-    fn identifier(&self, index: usize) -> Result<Option<String>, serde_json::Error> {
-        self.values.scalar(index)
+    fn identifier(&self, index: usize) -> Result<Found, serde_json::Error> {
+        let Some(json) = self.values.json(index)? else { return Ok(Found::Nothing) };
+        Ok(match json.as_bytes().first() {
+            Some(b'"') => Found::Text(body::lossy(json)?),
+            Some(b'-' | b'0'..=b'9') => {
+                number::integer(json).map_or(Found::Unusable, |text| Found::Text(text.into_owned()))
+            }
+            Some(b'{' | b'[') => Found::Unusable,
+            Some(b't' | b'f') => Found::Text(json.to_owned()),
+            _ => Found::Nothing,
+        })
     }
 
     fn change_type(&self) -> Result<Option<String>, serde_json::Error> {
         self.values.scalar(self.identifiers)
     }
 
-    fn event_time(&self) -> Result<Option<String>, serde_json::Error> {
-        self.values.scalar(self.identifiers + 1)
+    fn event_time(&self) -> Result<Option<&'r str>, serde_json::Error> {
+        self.values.json(self.identifiers + 1)
     }
 
+    /// An integer is one id however its producer writes it.
     fn id(&self) -> Result<Option<String>, serde_json::Error> {
-        self.values.scalar(self.identifiers + 2)
+        match self.values.json(self.identifiers + 2)? {
+            Some(json) if json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
+                Ok(Some(number::integer(json).map_or_else(|| json.to_owned(), Cow::into_owned)))
+            }
+            _ => self.values.scalar(self.identifiers + 2),
+        }
     }
 }
 
@@ -198,17 +250,49 @@ fn event_id(
     }))
 }
 
-/// RFC 3339, a date, or a number: seconds since 1970 up to the year 5138, milliseconds beyond.
-fn time_of(text: &str) -> Option<Timestamp> {
-    if let Some(time) = Timestamp::parse(text) {
-        return Some(time);
+/// The time that the event says itself; nothing where its source names none.
+fn event_time(
+    record: &Record,
+    row: &Row<'_, '_>,
+    source: &Source,
+) -> Result<Result<Option<Timestamp>, NoTime>, serde_json::Error> {
+    if source.event_time.is_none() {
+        let Some(text) = dead_letter::header_text(record, "ce_time") else { return Ok(Ok(None)) };
+        return Ok(Timestamp::parse(&text).map(Some).ok_or_else(|| NoTime::of(&text, TimeProblem::Unreadable)));
     }
-    let number: i64 = text.split('.').next()?.parse().ok()?;
-    Some(Timestamp::from_millis(if number.unsigned_abs() < 100_000_000_000 {
-        number.checked_mul(1000)?
-    } else {
-        number
-    }))
+    let Some(json) = row.event_time()?.filter(|json| *json != "null") else { return Ok(Err(NoTime::Missing)) };
+    let text = if json.starts_with('"') { body::lossy(json)? } else { json.to_owned() };
+    Ok(match Timestamp::read(&text, source.event_time_rules.unit) {
+        Ok(time) => Ok(Some(time)),
+        Err(problem) => Err(NoTime::of(&text, problem)),
+    })
+}
+
+// === impl NoTime ===
+
+impl NoTime {
+    fn of(value: &str, problem: TimeProblem) -> Self {
+        Self::Unread { value: value.chars().take(QUOTED_CHARS_MAX).collect(), problem }
+    }
+
+    /// One word for a metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unread { problem, .. } => problem.as_str(),
+        }
+    }
+
+    pub fn message(&self, source: &Source) -> String {
+        let place = match &source.event_time {
+            Some(path) => format!("`{path}` (source {}, `event_time`)", source.name),
+            None => format!("the header ce_time (source {})", source.name),
+        };
+        match self {
+            Self::Missing => format!("expected a time in {place}, found none"),
+            Self::Unread { value, problem } => format!("expected a time in {place}, found {value:?}: {problem}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -216,7 +300,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::model::{KafkaSource, OnDelete, SourceInput};
+    use crate::config::model::{EventTimeRules, KafkaSource, OnDelete, SourceInput};
+    use tailwater_core::time::TimeUnit;
 
     fn source(kind: SourceKind) -> Source {
         Source {
@@ -226,6 +311,7 @@ mod tests {
             key: None,
             identifiers: vec![("user.email".into(), "email".into()), ("id".into(), "customer_id".into())],
             event_time: Some("at".into()),
+            event_time_rules: EventTimeRules::default(),
             event_type: "app".into(),
             on_delete: OnDelete::Skip,
             aliases: std::collections::BTreeMap::new(),
@@ -269,6 +355,81 @@ mod tests {
         assert!(
             matches!(decode(&before, &source(SourceKind::State), "acme"), Decoded::Skip(reason) if reason.code == code::PRE_IMAGE)
         );
+    }
+
+    fn refused(value: &str, rules: EventTimeRules) -> (Timestamp, Option<&'static str>) {
+        let source = Source { event_time_rules: rules, ..source(SourceKind::State) };
+        let record = record(Some(value), vec![]);
+        let event = event(&record, &source);
+        (event.time, event.time_problem.as_ref().map(NoTime::reason))
+    }
+
+    /// Issue 10, A8.
+    #[test]
+    fn a_time_is_read_in_its_unit_or_reported() {
+        let day = Timestamp::parse("2026-03-02").unwrap();
+        let record_time = Timestamp::from_millis(9);
+        for (at, expected) in [
+            ("1772409600", (day, None)),
+            ("1772409600000000", (day, None)),
+            ("1772409600000000000", (day, None)),
+            ("\"1772409600000\"", (day, None)),
+            ("1772409600.267", (Timestamp::from_millis(day.as_millis() + 267), None)),
+            ("\"2026-03-02 00:00:00 UTC\"", (day, None)),
+            ("\"03/02/2026\"", (record_time, Some("unreadable"))),
+            ("\"2026\\ud800\"", (record_time, Some("unreadable"))),
+            ("true", (record_time, Some("unreadable"))),
+            ("{\"seconds\": 1772409600}", (record_time, Some("unreadable"))),
+            ("[2026, 3, 2]", (record_time, Some("unreadable"))),
+            ("7", (record_time, Some("unit_unclear"))),
+            ("null", (record_time, Some("missing"))),
+        ] {
+            assert_eq!(refused(&format!("{{\"id\":\"c\",\"at\":{at}}}"), EventTimeRules::default()), expected, "{at}");
+        }
+        assert_eq!(refused("{\"id\":\"c\"}", EventTimeRules::default()), (record_time, Some("missing")));
+        let seconds = EventTimeRules { unit: Some(TimeUnit::Seconds), dead_letter: false };
+        assert_eq!(refused("{\"id\":\"c\",\"at\":7}", seconds), (Timestamp::from_millis(7000), None));
+        assert_eq!(refused("{\"id\":\"c\",\"at\":1772409600000}", seconds), (record_time, Some("out_of_range")));
+    }
+
+    #[test]
+    fn a_row_without_a_time_is_a_dead_letter_where_the_source_says_so() {
+        let rules = EventTimeRules { unit: None, dead_letter: true };
+        let source = Source { event_time_rules: rules, ..source(SourceKind::State) };
+        for value in ["{\"id\":\"c\",\"at\":\"soon\"}", "{\"id\":\"c\"}"] {
+            let record = record(Some(value), vec![]);
+            let decoded = decode(&record, &source, "acme");
+            assert!(
+                matches!(&decoded, Decoded::Reject(reason) if reason.code == code::EVENT_TIME_INVALID && reason.message.contains("`at`")),
+                "{decoded:?}"
+            );
+        }
+    }
+
+    /// Issue 10, A7.
+    #[test]
+    fn an_integer_is_one_identifier_and_what_is_no_identifier_spoils_no_other() {
+        for (value, ids, unusable) in [
+            (r#"{"id":12345.0}"#, &[(1, "12345")][..], &[][..]),
+            (r#"{"id":1e7}"#, &[(1, "10000000")], &[]),
+            (r#"{"id":"12345"}"#, &[(1, "12345")], &[]),
+            (r#"{"id":9007199254740993}"#, &[(1, "9007199254740993")], &[]),
+            (r#"{"id":9007199254740992.0,"user":{"email":"a@b.c"}}"#, &[(0, "a@b.c")], &[1]),
+            (r#"{"id":1.5,"user":{"email":"a@b.c"}}"#, &[(0, "a@b.c")], &[1]),
+            (r#"{"id":["c1"],"user":{"email":"a@b.c"}}"#, &[(0, "a@b.c")], &[1]),
+            (r#"{"id":{},"user":{"email":null}}"#, &[], &[1]),
+            (r#"{"id":"c\ud800","user":{"email":"a@b.c"}}"#, &[(0, "a@b.c"), (1, "c\u{fffd}")], &[]),
+        ] {
+            let record = record(Some(value), vec![]);
+            let event = event(&record, &source(SourceKind::State));
+            let got: Vec<(usize, String)> = event
+                .identifiers
+                .iter()
+                .map(|(place, text)| (*place, text.split_inclusive('\u{fffd}').next().unwrap_or_default().to_owned()))
+                .collect();
+            let expected: Vec<(usize, String)> = ids.iter().map(|(place, text)| (*place, (*text).to_owned())).collect();
+            assert_eq!((got, event.unusable.as_slice()), (expected, unusable), "{value}");
+        }
     }
 
     #[test]

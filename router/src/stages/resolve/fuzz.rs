@@ -73,6 +73,7 @@ fn source(kind: SourceKind) -> Source {
         key: Some("id".into()),
         identifiers: vec![("user.email".into(), "email".into()), ("id".into(), "customer_id".into())],
         event_time: Some("at".into()),
+        event_time_rules: crate::config::model::EventTimeRules::default(),
         event_type: "app".into(),
         on_delete: OnDelete::Skip,
         aliases: BTreeMap::new(),

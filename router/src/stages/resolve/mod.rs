@@ -10,6 +10,8 @@ mod decode;
 #[cfg(test)]
 mod fuzz;
 mod identities;
+mod shared;
+mod times;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,11 +25,13 @@ use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::{End, Stage};
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use tailwater_core::{SchemaId, SourcePosition, code};
-use tailwater_identity::{Decision, Incoming, Resolution, Resolver};
+use tailwater_identity::{Decision, Incoming, Refusal, Resolution, Resolver, Why};
 use tracing::{debug, info, warn};
 
 use self::decode::{Decoded, Event};
 use self::identities::Identities;
+use self::shared::SharedValues;
+use self::times::InvalidTimes;
 use super::dead_letter::{self, Failure};
 use super::ledger::Ledger;
 use super::pace::Pace;
@@ -87,6 +91,8 @@ struct Session<'a> {
     /// Where each partition of a table's rows stands; known of those that rows came from.
     applied: BTreeMap<Partition, Applied>,
     reader: Reader,
+    shared_values: SharedValues,
+    invalid_times: InvalidTimes,
 }
 
 /// The position of the last row that was applied of a partition.
@@ -114,6 +120,18 @@ struct Pending<'r> {
     event: Box<Event<'r>>,
 }
 
+impl<'r> Pending<'r> {
+    /// Path and type of the values that are no identifiers whatever their type.
+    fn unusable(&self) -> impl Iterator<Item = (&'r str, &'r str)> {
+        let source = self.source;
+        self.event
+            .unusable
+            .iter()
+            .filter_map(|index| source.identifiers.get(*index))
+            .map(|(path, kind)| (path.as_str(), kind.as_str()))
+    }
+}
+
 impl<'a> Session<'a> {
     fn open(shared: &'a Arc<Shared>, group: &str, heartbeat: &crate::telemetry::Heartbeat) -> Result<Self, Error> {
         let kafka = &shared.config.kafka;
@@ -137,6 +155,8 @@ impl<'a> Session<'a> {
             resolved: names.resolved(),
             applied: BTreeMap::new(),
             reader: Reader::connect(kafka)?,
+            shared_values: SharedValues::default(),
+            invalid_times: InvalidTimes::default(),
         };
         session.store.restore(&[0], &|| heartbeat.tick())?;
         session.announce_declared_schemas()?;
@@ -168,6 +188,7 @@ impl<'a> Session<'a> {
             heartbeat.tick();
             if lease.poll(Duration::ZERO)? == Change::Lost {
                 warn!("another process resolves for this workspace now");
+                self.shared_values.withdraw(&self.shared.telemetry);
                 return Ok(());
             }
             if looked.is_none_or(|at| at.elapsed() > METADATA_INTERVAL) {
@@ -273,6 +294,8 @@ impl<'a> Session<'a> {
         self.resolve(&pending, &workspace)?;
         let committing = Instant::now();
         self.commit(records, lease)?;
+        self.shared_values.report(&self.shared.telemetry);
+        self.invalid_times.report(Instant::now());
         self.pace.committed(committing.elapsed());
         let metrics = self.shared.telemetry.metrics();
         metrics.stage_records("resolve", records.len());
@@ -307,8 +330,13 @@ impl<'a> Session<'a> {
         }
         let mut header = Vec::with_capacity(512);
         for (one, decision) in pending.iter().zip(&decided.decisions) {
+            self.refused(one, decision.refused());
             match decision {
-                Decision::Resolved(resolution) => self.forward(one, resolution, workspace, &mut header)?,
+                Decision::Resolved(resolution) => {
+                    self.shared_values.note(&rules, workspace, resolution);
+                    self.invalid_times.note(&self.shared.telemetry, one);
+                    self.forward(one, resolution, workspace, &mut header)?;
+                }
                 Decision::NoIdentifiers { refused } => {
                     let columns: Vec<&str> = one.source.identifiers.iter().map(|(path, _)| path.as_str()).collect();
                     let mut message = format!(
@@ -316,11 +344,14 @@ impl<'a> Session<'a> {
                         columns.join(", "),
                         one.source.name
                     );
+                    let unusable = one.unusable().map(|(_, kind)| (kind, Why::Invalid));
+                    let refused: Vec<(&str, Why)> =
+                        refused.iter().map(|refusal| (&*refusal.kind, refusal.why)).chain(unusable).collect();
                     if refused.is_empty() {
                         message.push_str("; all of them are missing or null");
                     } else {
                         let refused: Vec<String> =
-                            refused.iter().map(|one| format!("{} ({})", one.kind, one.why.as_str())).collect();
+                            refused.iter().map(|(kind, why)| format!("{kind} ({})", why.as_str())).collect();
                         message.push_str("; not usable: ");
                         message.push_str(&refused.join(", "));
                     }
@@ -329,6 +360,17 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Counts the identifiers of an event that were not used.
+    fn refused(&self, one: &Pending<'_>, refused: &[Refusal]) {
+        let metrics = self.shared.telemetry.metrics();
+        for refusal in refused {
+            metrics.identifier_refused(&refusal.kind, refusal.why.as_str());
+        }
+        for (_, kind) in one.unusable() {
+            metrics.identifier_refused(kind, Why::Invalid.as_str());
+        }
     }
 
     fn forward(
@@ -371,9 +413,9 @@ impl<'a> Session<'a> {
         for refusal in &resolution.refused {
             if let Some((index, _)) = event.identifiers.get(refusal.index) {
                 envelope.refused.push(&one.source.identifiers[*index].0);
-                self.shared.telemetry.metrics().identifier_refused(&refusal.kind, refusal.why.as_str());
             }
         }
+        envelope.refused.extend(one.unusable().map(|(path, _)| path));
         header.clear();
         envelope.encode(header);
         let lane = self.lane(resolution.profile);

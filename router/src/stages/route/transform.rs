@@ -209,6 +209,7 @@ impl Results {
 fn classify(outputs: Vec<Output>, route: &Route, work: &Work, routes: &Routes) -> Made {
     let identifiers: Vec<(&str, &str)> =
         work.identifiers.iter().map(|(kind, value)| (kind.as_str(), value.as_str())).collect();
+    let time = work.record.envelope().map(|envelope| envelope.time).unwrap_or_default();
     let mut operations = Vec::with_capacity(outputs.len());
     for (ordinal, output) in outputs.into_iter().enumerate() {
         let failed = |code: Code, message: String| {
@@ -228,6 +229,7 @@ fn classify(outputs: Vec<Output>, route: &Route, work: &Work, routes: &Routes) -
             route: &route.name,
             ordinal,
             identifiers: &identifiers,
+            time,
             non_finite: &output.non_finite,
         };
         match routes.connector.classify(&input) {
@@ -434,6 +436,7 @@ mod tests {
             key: None,
             identifiers: vec![("mail".into(), "email".into()), ("customer_id".into(), "legacy_id".into())],
             event_time: None,
+            event_time_rules: crate::config::model::EventTimeRules::default(),
             event_type: "app".into(),
             on_delete: OnDelete::Skip,
             aliases: aliases.iter().map(|(new, old)| ((*new).to_owned(), vec![(*old).to_owned()])).collect(),
