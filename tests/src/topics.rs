@@ -144,6 +144,20 @@ impl Topics {
         });
     }
 
+    /// Removes a group that nobody is in, and all its offsets with it: what the broker does with offsets that nobody commits for a week.
+    pub fn delete_group(&self, group: &str) {
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        // The group may still be closing.
+        eventually(&format!("group {group} is deleted"), PATIENCE, || {
+            let results = runtime().block_on(self.admin().delete_groups(&[group], &options));
+            match results.map_err(|error| error.to_string())?.pop() {
+                Some(Ok(_)) => Ok(()),
+                Some(Err((group, error))) => Err(format!("{group}: {error}")),
+                None => Err("no answer".into()),
+            }
+        });
+    }
+
     /// Where a group stands in a topic, for the message of a test that waited in vain: per partition the committed offset, the end of what
     /// is committed by transactions, and the end.
     pub fn lag(&self, group: &str, topic: &str) -> String {

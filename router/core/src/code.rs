@@ -82,10 +82,13 @@ codes! {
 
     // Ingest and resolve
     DECODE_FAILED = "decode_failed", "a record could not be decoded";
+    INVALID_VALUE = "invalid_value", "a value is none of its column's declared type";
     NO_IDENTIFIERS = "no_identifiers", "an event has no usable identifier";
     EVENT_ID_MISSING = "event_id_missing", "an event of a source of facts has no id";
     EVENT_TIME_INVALID = "event_time_invalid", "an event's time is missing or could not be read";
     SOURCE_REPEAT = "source_repeat", "the source repeated a row that was already applied";
+    DESTINATION_UNKNOWN = "destination_unknown", "a record is meant for a destination that the configuration does not have";
+    SCHEMA_UNKNOWN = "schema_unknown", "a row refers to a schema that the topic schemas does not hold";
     TOMBSTONE = "tombstone", "a record without a value carries nothing to deliver";
     PRE_IMAGE = "pre_image", "the record is the row before an update; the row after it follows";
     IDENTIFIER_REFUSED = "identifier_refused", "an identifier was not used because a limit or a rule forbids it";

@@ -18,6 +18,7 @@ pub mod judge;
 pub mod ledger;
 pub mod limits;
 pub mod operation;
+pub mod path;
 pub mod position;
 pub mod retry;
 pub mod schema;

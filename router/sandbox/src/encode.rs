@@ -1,5 +1,6 @@
 //! Turns rows into the one JSON text that crosses into V8, with notes on what the text alone cannot say.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::Serialize;
@@ -23,13 +24,16 @@ pub(crate) struct Encoded<'a> {
     pub(crate) failures: Vec<(usize, RowError)>,
 }
 
+/// A value inside a struct: the row's place in the array, the path, and what stands there.
+type Inside<'a> = (usize, Vec<Cow<'a, str>>, Option<&'a str>);
+
 /// The index is the one within the array.
 #[derive(Debug, Default, Serialize)]
 struct Notes<'a> {
     /// Integers that must not be read.
     u: Vec<(usize, Path)>,
     /// Values inside structs: the path and what stands there.
-    o: Vec<(usize, Vec<&'a str>, Option<&'a str>)>,
+    o: Vec<Inside<'a>>,
     /// Columns: the name and what stands there in each row.
     c: Vec<(&'a str, Vec<Cover<'a>>)>,
 }
@@ -119,7 +123,7 @@ impl<'a> Encoded<'a> {
             if is_column(path, schema) {
                 self.cover(position, path, value);
             } else {
-                self.notes.o.push((position, path.split('.').collect(), value));
+                self.notes.o.push((position, tailwater_core::path::steps(path), value));
             }
         }
         self.text.push(b'}');
@@ -191,7 +195,7 @@ fn inner(data: &[u8], check_utf8: bool) -> Result<&[u8], &'static str> {
 }
 
 fn is_column(path: &str, schema: Option<&RowSchema>) -> bool {
-    !path.contains('.') || schema.is_some_and(|schema| schema.has_column(path))
+    !path.contains(['.', '`']) || schema.is_some_and(|schema| schema.has_column(path))
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl<'a> Read<'a> {
 
     /// The topics of all sources.
     pub fn ingest_topics(&self) -> Vec<String> {
-        self.config.sources.values().map(|source| topics::input_topic(&self.names, source)).collect()
+        self.config.sources.values().flat_map(|source| topics::input_topics(&self.names, source)).collect()
     }
 
     /// How far a stage's group has come in these topics; `None` where it has not begun.

@@ -84,6 +84,20 @@ impl Ledger {
             .map(|(round, entries)| (*round, entries))
     }
 
+    /// The records of a block that resolve noted for another source, which read the topic at that time.
+    fn of_another_source(&self, source: &str, block: &BlockId) -> Bitmap {
+        let mut others = Bitmap::default();
+        for (_, entries) in self.rounds("", block) {
+            // Earlier versions wrote no name; one topic had one source then as well.
+            let named =
+                entries.iter().filter(|((end, name), _)| *end == End::Resolved && !name.is_empty() && name != source);
+            for (_, bitmap) in named {
+                others.join(bitmap);
+            }
+        }
+        others
+    }
+
     /// The ends of a block at a destination, those that hold for all destinations included, latest round first.
     fn of(&self, destination: &str, block: &BlockId) -> Vec<Entries> {
         let mut rounds: BTreeMap<u32, Entries> = BTreeMap::new();
@@ -109,7 +123,7 @@ pub fn tally(config: &Config, known: &Known, ledger: &Ledger, open: &BTreeMap<St
             if !destination.routes.iter().any(|route| route.from == source.name) {
                 continue;
             }
-            let topic = topics::input_topic(&names, source);
+            let topics = topics::input_topics(&names, source);
             let mut flow = Flow::new(&source.name, name);
             flow.routes = destination
                 .routes
@@ -117,12 +131,13 @@ pub fn tally(config: &Config, known: &Known, ledger: &Ledger, open: &BTreeMap<St
                 .filter(|route| route.from == source.name)
                 .map(|route| route.name.clone())
                 .collect();
-            let unresolved = known.unresolved.get(&topic).copied().unwrap_or(0);
+            let unresolved: u64 = topics.iter().filter_map(|topic| known.unresolved.get(topic)).sum();
             flow.came_in = unresolved;
             flow.in_flight = unresolved;
-            for (block, bitmap) in known.blocks.iter().filter(|(block, _)| block.0 == topic) {
-                flow.came_in += bitmap.count();
-                let left = count(&mut flow, bitmap.clone(), &ledger.of(name, block), places, block);
+            for (block, bitmap) in known.blocks.iter().filter(|(block, _)| topics.contains(&block.0)) {
+                let own = bitmap.without(&ledger.of_another_source(&source.name, block));
+                flow.came_in += own.count();
+                let left = count(&mut flow, own, &ledger.of(name, block), places, block);
                 flow.unaccounted += left.count();
                 for offset in left.offsets(block.2).take(LOST_MAX.saturating_sub(lost.len())) {
                     lost.push(Lost {
@@ -297,6 +312,26 @@ mod tests {
         let (flow, left) = counted(&[0, 1, 2], &ledger.of("klaviyo", &block()), &places(&[], &[], &[], &[]));
         assert_eq!(flow.delivered.values().sum::<u64>(), 3);
         assert!(left.is_empty());
+    }
+
+    /// Issue 10: the topic belonged to another source once; its records are that source's, not this one's.
+    #[test]
+    fn records_that_another_source_brought_are_not_counted_for_this_one() {
+        let mut ledger = Ledger::default();
+        let key = Key {
+            stage: tailwater_core::ledger::Stage::Resolve,
+            destination: String::new(),
+            lane: 0,
+            topic: TOPIC.into(),
+            partition: 0,
+            block: 0,
+            round: 0,
+            segment: 1,
+        };
+        let noted = [(End::Resolved, "", &[0][..]), (End::Resolved, "first", &[1, 2]), (End::Resolved, "ltv", &[3])];
+        ledger.add(key, entries(&noted));
+        assert_eq!(ledger.of_another_source("ltv", &block()).offsets(0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(ledger.of_another_source("first", &block()).offsets(0).collect::<Vec<_>>(), [3]);
     }
 
     #[test]

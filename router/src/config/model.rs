@@ -148,6 +148,57 @@ pub struct KafkaSource {
     pub topic: String,
     /// The declared schema; `None` means `strict: false`.
     pub schema: Option<Schema>,
+    /// What becomes of a value that is none of its column's declared type.
+    pub on_invalid: OnInvalid,
+    /// What happens when most records fail to decode.
+    pub on_decode_failures: OnDecodeFailures,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnInvalid {
+    /// The row ends as a dead letter.
+    #[default]
+    DeadLetter,
+    /// The row goes on with null in place of the value.
+    Omit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDecodeFailures {
+    /// One alert; the records end as dead letters.
+    #[default]
+    Alert,
+    /// One alert, and the source stops until a person acts.
+    Pause,
+}
+
+impl Source {
+    pub const fn on_invalid(&self) -> OnInvalid {
+        match &self.input {
+            SourceInput::Delta(_) => OnInvalid::DeadLetter,
+            SourceInput::Kafka(kafka) => kafka.on_invalid,
+        }
+    }
+
+    pub const fn on_decode_failures(&self) -> OnDecodeFailures {
+        match &self.input {
+            SourceInput::Delta(_) => OnDecodeFailures::Alert,
+            SourceInput::Kafka(kafka) => kafka.on_decode_failures,
+        }
+    }
+}
+
+#[cfg(test)]
+impl KafkaSource {
+    /// A topic of JSON without a schema.
+    pub fn of(topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            schema: None,
+            on_invalid: OnInvalid::default(),
+            on_decode_failures: OnDecodeFailures::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

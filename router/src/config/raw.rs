@@ -227,7 +227,8 @@ pub struct RawDeltaSource {
     pub key: Option<String>,
     /// The column with the id of a fact. Needed for `kind: events`.
     pub id: Option<String>,
-    /// Columns that hold identifiers, each with the type of identifier in it: `customer_id: customer_id`. A dot leads into structs.
+    /// Columns that hold identifiers, each with the type of identifier in it: `customer_id: customer_id`. A dot leads into structs; a name that
+    /// has dots or spaces itself stands between backticks: ``"`contact.home`.`first name`": email``.
     #[schemars(extend("minProperties" = 1))]
     pub identifiers: BTreeMap<String, String>,
     /// The column with the time at which it happened. Default: the time of the commit.
@@ -277,11 +278,13 @@ pub struct RawKafkaSource {
     pub topic: Option<String>,
     /// What the rows are.
     pub kind: RawKind,
-    /// The path of the value that says which row it is. Needed for `kind: state`.
+    /// The path of the value that says which row it is: a replayed older state of the same row is skipped. Needed for `kind: state`. A row
+    /// that lacks it (absent, null, or no single value) is delivered as a row of its own, known by its topic, partition and offset.
     pub key: Option<String>,
     /// The path of a fact's id. Without one, a record is known by its topic, partition and offset.
     pub id: Option<String>,
-    /// Paths that hold identifiers, each with the type of identifier in it: `user.email: email`.
+    /// Paths that hold identifiers, each with the type of identifier in it: `user.email: email`. A name that has dots or spaces itself stands
+    /// between backticks: ``"`user.contact`.`first name`": email``.
     #[schemars(extend("minProperties" = 1))]
     pub identifiers: BTreeMap<String, String>,
     /// The path of the time at which it happened. Default: the header `ce_time` of CloudEvents, or the record's timestamp.
@@ -310,6 +313,34 @@ pub struct RawKafkaSource {
     /// Which columns of whole numbers become texts; needs `schema`.
     #[serde(default)]
     pub longs: Option<RawLongs>,
+    /// What becomes of a value that is none of its column's declared type, such as the text `"12,50"` in a `double`; needs `schema`. Numbers
+    /// in a `string` column are no mistake. Decimals that would have to be rounded are invalid.
+    #[serde(default)]
+    pub on_invalid: Option<RawOnInvalid>,
+    /// What happens when most of the source's records cannot be used (they do not decode, hold invalid values, or have no identifier): of 100
+    /// records, or within ten seconds, at least ten and at least half of them, all in the same way.
+    #[serde(default)]
+    pub on_decode_failures: RawOnDecodeFailures,
+}
+
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum RawOnInvalid {
+    /// The row ends as a dead letter (`invalid_value`). The default.
+    DeadLetter,
+    /// The row goes on with null in place of the value; `tailwater_invalid_values_total` counts it. With `nulls: clear` at the destination
+    /// the vendor's value is then cleared.
+    Omit,
+}
+
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum RawOnDecodeFailures {
+    /// One alert for the source; the records end as dead letters.
+    #[default]
+    Alert,
+    /// One alert, and the source stops where it is until the process starts again; other sources go on. Nothing more is dead-lettered.
+    Pause,
 }
 
 #[derive(Deserialize, JsonSchema, Clone)]

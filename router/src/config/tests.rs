@@ -512,3 +512,89 @@ proptest::proptest! {
         proptest::prop_assert!(checked.config.is_some() != checked.problems.iter().any(Problem::is_error));
     }
 }
+
+/// Issue 10: of two sources with one topic only one was read, and the audit showed the other one's numbers for it.
+#[test]
+fn one_topic_has_one_source() {
+    let source = |name: &str, topic: &str| {
+        format!(
+            "  {name}: {{ type: kafka, {topic}kind: state, key: id, strict: false, identifiers: {{ customer_id: customer_id }} }}\n"
+        )
+    };
+    let with = |sources: &str| RIGHT.replace("sources:\n", &format!("sources:\n{sources}"));
+    for (sources, path, parts) in [
+        (
+            source("second", "topic: app.events, "),
+            "sources.second.topic",
+            ["sources.app_events.topic", "from: app_events"],
+        ),
+        // A table's rows go to a topic that cannot be chosen.
+        (
+            source("aaa", "topic: tailwater.ingest.ltv_scores, "),
+            "sources.aaa.topic",
+            ["sources.ltv_scores.table", "another topic"],
+        ),
+        (
+            source("one", "") + &source("two", "topic: tailwater.ingest.one, "),
+            "sources.two.topic",
+            ["sources.one.topic", "from: one"],
+        ),
+        (source("own", "topic: tailwater.resolved, "), "sources.own.topic", ["tailwater.resolved", "producer"]),
+        (source("own", "topic: tailwater.dlq.source.own, "), "sources.own.topic", ["dlq.source.own", "producer"]),
+        (source("own", "topic: tailwater.replay.ltv_scores, "), "sources.own.topic", ["replay.ltv_scores", "producer"]),
+    ] {
+        let checked = Folder::new().check(&with(&sources));
+        let [problem] = checked.problems.as_slice() else { panic!("{sources}: {}", listed(&checked.problems)) };
+        assert_eq!((problem.path.as_str(), problem.code), (path, code::CONFIG_INVALID_VALUE), "{problem}");
+        for part in parts {
+            assert!(problem.to_string().contains(part), "{problem}");
+        }
+        assert!(checked.config.is_none());
+    }
+    for topic in ["tailwater.deliveries", "other.resolved", "tailwater.ingest.other"] {
+        let checked = Folder::new().check(&with(&source("more", &format!("topic: {topic}, "))));
+        assert!(checked.problems.is_empty(), "{}", listed(&checked.problems));
+    }
+}
+
+/// Issue 10: a field with a space under a column with a dot could not be named, and a declared column with a dot was unknown.
+#[test]
+fn any_field_of_any_column_can_be_an_identifier() {
+    let declared = "schema: { upgrade_score: double, user: \"struct<email:string>\" }";
+    let with = |identifiers: &str| {
+        let columns =
+            "schema: { upgrade_score: double, \"user.x\": \"struct<mail:string>\", user: \"struct<email:string>\" }";
+        RIGHT.replace(declared, columns).replace("identifiers: { user.email: email }", identifiers)
+    };
+    for identifiers in
+        ["{ \"`user.x`.`e mail`\": email }", "{ \"`user.x`\": email }", "{ user.x: email }", "{ user.email: email }"]
+    {
+        let checked = Folder::new().check(&with(&format!("identifiers: {identifiers}")));
+        assert!(checked.problems.is_empty(), "{identifiers}: {}", listed(&checked.problems));
+    }
+    for (identifiers, part) in [
+        ("{ \"`user.x`.\": email }", "a part of it is empty"),
+        ("{ \"`user.x\": email }", "backtick is not closed"),
+        ("{ \"`user.y`.mail\": email }", "no column `user.y`"),
+        ("{ user..email: email }", "backticks"),
+    ] {
+        let checked = Folder::new().check(&with(&format!("identifiers: {identifiers}")));
+        assert!(listed(&checked.problems).contains(part), "{identifiers}: {}", listed(&checked.problems));
+    }
+}
+
+#[test]
+fn what_becomes_of_invalid_values_needs_declared_types() {
+    let topic = "    topic: app.events\n";
+    let with = |more: &str| RIGHT.replace(topic, &format!("{topic}    {more}\n"));
+    let config = Folder::new().check(&with("on_invalid: omit\n    on_decode_failures: pause")).config.unwrap();
+    let source = &config.sources["app_events"];
+    assert_eq!(
+        (source.on_invalid(), source.on_decode_failures()),
+        (model::OnInvalid::Omit, model::OnDecodeFailures::Pause)
+    );
+    let loose = with("on_invalid: dead_letter")
+        .replace("schema: { upgrade_score: double, user: \"struct<email:string>\" }", "strict: false");
+    let checked = Folder::new().check(&loose);
+    assert_eq!(checked.problems[0].path, "sources.app_events.on_invalid", "{}", listed(&checked.problems));
+}

@@ -547,7 +547,7 @@ impl Group for Consumer {
 /// Whether all that retention removed behind a committed offset was the marker that ends a transaction. It is when the log is empty now
 /// and held one more offset: the last offset of a log that is only written in transactions is always a marker, which is never
 /// consumed and so never committed.
-const fn removed_only_a_marker(committed: i64, low: i64, high: i64) -> bool {
+pub const fn removed_only_a_marker(committed: i64, low: i64, high: i64) -> bool {
     low == high && committed + 1 == low
 }
 

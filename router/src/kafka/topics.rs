@@ -73,6 +73,18 @@ impl Names {
         format!("{}ingest.{source}", self.prefix)
     }
 
+    /// Dead letters of a source that an operator sends again; resolve reads it beside the source's own topic.
+    pub fn replay(&self, source: &str) -> String {
+        format!("{}replay.{source}", self.prefix)
+    }
+
+    /// Whether a topic is one that only Tailwater writes for its own stages: no source may read it.
+    pub fn is_internal(&self, topic: &str) -> bool {
+        let Some(name) = topic.strip_prefix(&self.prefix) else { return false };
+        ["resolved", "ledger", "schemas"].contains(&name)
+            || ["outbound.", "state.", "replay.", "dlq."].iter().any(|family| name.starts_with(family))
+    }
+
     pub fn schemas(&self) -> String {
         format!("{}schemas", self.prefix)
     }
@@ -145,6 +157,20 @@ pub fn input_topic(names: &Names, source: &crate::config::model::Source) -> Stri
     }
 }
 
+/// The topics that resolve reads for a source: its own, and the one of its replays.
+pub fn input_topics(names: &Names, source: &crate::config::model::Source) -> [String; 2] {
+    [input_topic(names, source), names.replay(&source.name)]
+}
+
+/// Whether only Tailwater writes this topic of a source. Only there the `tw` header and our other headers are trusted: a record that
+/// somebody else wrote may carry them by accident (a mirrored or copied topic), and they would name what does not exist here.
+pub fn is_trusted(source: &crate::config::model::Source, topic: &str) -> bool {
+    match &source.input {
+        SourceInput::Delta(_) => true,
+        SourceInput::Kafka(kafka) => topic != kafka.topic,
+    }
+}
+
 /// All topics of a configuration.
 pub fn wanted(config: &Config) -> Vec<Wanted> {
     let names = Names::new(&config.kafka.prefix);
@@ -201,6 +227,7 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
                 });
             }
         }
+        all.push(topic(names.replay(&source.name), 1, false, log()));
         all.push(topic(names.dlq_source(&source.name), 1, false, long()));
     }
     for name in config.destinations.keys() {

@@ -4,6 +4,7 @@ use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
+use tailwater_core::path::{self, Split};
 
 /// What stands at several paths of a row, all found in one pass: rows are a kilobyte and more, and reading them is what costs.
 #[derive(Debug)]
@@ -13,10 +14,7 @@ pub struct Values<'a, 'p> {
 
 #[derive(Debug)]
 struct Found<'a, 'p> {
-    path: &'p str,
-    /// The first step of the path, and what comes after it.
-    head: &'p str,
-    tail: Option<&'p str>,
+    path: Split<'p>,
     /// The value of the column that is named like the whole path.
     whole: Option<&'a RawValue>,
     /// The value of the column that the path leads into.
@@ -31,10 +29,7 @@ impl<'a, 'p> Values<'a, 'p> {
     /// # Errors
     /// What is wrong, with line and column.
     pub fn read(json: &'a [u8], paths: impl IntoIterator<Item = &'p str>) -> Result<Self, serde_json::Error> {
-        let found = paths.into_iter().map(|path| {
-            let (head, tail) = split(path);
-            Found { path, head, tail, whole: None, at_head: None }
-        });
+        let found = paths.into_iter().map(|path| Found { path: path::split(path), whole: None, at_head: None });
         let mut values = Self { found: found.collect() };
         // Values that nobody asks for are passed over unread here, and would fail in V8 only, as if the transform were to blame.
         let text = std::str::from_utf8(json).map_err(serde_json::Error::custom)?;
@@ -58,17 +53,14 @@ impl<'a, 'p> Values<'a, 'p> {
     /// None that [`Self::read`] has not found already.
     pub fn json(&self, place: usize) -> Result<Option<&'a str>, serde_json::Error> {
         let Some(found) = self.found.get(place) else { return Ok(None) };
-        match (found.whole, found.at_head, found.tail) {
+        match (found.whole, found.at_head, found.path.tail) {
             // A column whose own name holds the dots wins over a path.
             (Some(whole), _, _) => Ok(Some(whole.get())),
+            (None, Some(found), None) => Ok(Some(found.get())),
             (None, Some(outer), Some(tail)) if outer.get().starts_with('{') => find(outer.get().as_bytes(), tail),
             (None, Some(_) | None, _) => Ok(None),
         }
     }
-}
-
-fn split(path: &str) -> (&str, Option<&str>) {
-    path.split_once('.').map_or((path, None), |(head, tail)| (head, Some(tail)))
 }
 
 /// The JSON text at a path (`customer_id`, `contact.email`). `None` when it is absent; `null` is given as it stands.
@@ -76,16 +68,15 @@ fn split(path: &str) -> (&str, Option<&str>) {
 /// # Errors
 /// The text is no JSON object.
 pub fn find<'a>(json: &'a [u8], path: &str) -> Result<Option<&'a str>, serde_json::Error> {
-    let (head, tail) = split(path);
+    let Split { whole, head, tail } = path::split(path);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     // A column whose own name holds the dots wins over a path.
-    let mut whole = serde_json::Deserializer::from_slice(json);
-    if tail.is_some()
-        && let Some(found) = (Field { name: path }).deserialize(&mut whole)?
+    if let Some(name) = whole
+        && let Some(found) = (Field { name }).deserialize(&mut serde_json::Deserializer::from_slice(json))?
     {
         return Ok(Some(found.get()));
     }
-    match (Field { name: head }.deserialize(&mut deserializer)?, tail) {
+    match (Field { name: &head }.deserialize(&mut deserializer)?, tail) {
         (Some(found), None) => Ok(Some(found.get())),
         (Some(found), Some(tail)) if found.get().starts_with('{') => find(found.get().as_bytes(), tail),
         (Some(_) | None, _) => Ok(None),
@@ -221,9 +212,9 @@ impl Visitor<'_> for Wanted<'_, '_, '_> {
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
         let mut wanted = SmallVec::new();
         for (place, found) in self.0.iter().enumerate() {
-            if key == found.path {
+            if found.path.whole == Some(key) {
                 wanted.push((place, true));
-            } else if found.tail.is_some() && key == found.head {
+            } else if key == found.path.head {
                 wanted.push((place, false));
             }
         }
@@ -281,6 +272,25 @@ mod tests {
         assert!(text(0).starts_with("u3\u{fffd}"));
         assert_eq!((text(1).as_str(), text(2).as_str()), ("petra@example.com", "\u{1f600}"));
         assert!(values.scalar(0).is_err(), "two keys could become the same");
+    }
+
+    /// Issue 10: a field with a space under a column with a dot could not be named.
+    #[test]
+    fn a_quoted_path_names_any_field() {
+        let row =
+            br#"{"contact.home":{"first name":"Ada","a.b":{"c`d":1}},"contact":{"home":{"first name":"no"}},"":2}"#;
+        for (path, expected) in [
+            ("`contact.home`.`first name`", Some("Ada")),
+            ("`contact.home`.first name", Some("Ada")),
+            ("`contact.home`.`a.b`.`c``d`", Some("1")),
+            ("`contact.home`.a.b.`c``d`", None),
+            ("contact.home.first name", Some("no")),
+            ("`contact`.`home`.`first name`", Some("no")),
+            ("``", Some("2")),
+        ] {
+            assert_eq!(scalar(row, path).unwrap().as_deref(), expected, "{path}");
+            assert_eq!(Values::read(row, [path]).unwrap().scalar(0).unwrap().as_deref(), expected, "{path}");
+        }
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub struct Failure<'a> {
     pub stack: Option<&'a str>,
 }
 
+/// Bytes of a transform's stack in a header: a dead letter must fit into its topic.
+const STACK_BYTES_MAX: usize = 8 * 1024;
+
 /// Produces a dead letter. A record too large for the topic is described instead of copied: the headers say where it lies.
 ///
 /// # Errors
@@ -57,7 +60,14 @@ pub fn produce(producer: &mut Producer, topic: &str, record: &Record, failure: &
                 "tw-value-omitted".to_owned(),
                 Some(b"record too large; read it at the original coordinates".to_vec()),
             ));
-            producer.send(&Outgoing { value: None, headers: &headers, ..outgoing })
+            match producer.send(&Outgoing { value: None, headers: &headers, ..outgoing }) {
+                // Its own headers or its key are too large by themselves: what we know of it must fit in any case.
+                Err(Error::TooLarge { .. }) => {
+                    let headers: Vec<_> = headers.drain(record.headers.len()..).collect();
+                    producer.send(&Outgoing { key: None, value: None, envelope: None, headers: &headers, ..outgoing })
+                }
+                other => other,
+            }
         }
         other => other,
     }
@@ -86,16 +96,12 @@ pub fn refusal_of(record: &Record) -> Option<Reason> {
     })
 }
 
-/// The headers of a dead letter: the record's own first, then what is known about the failure. A header that the record
-/// already has is not overwritten, as in Connect.
+/// The headers of a dead letter: the record's own first, byte for byte, then what is known about the failure. A record that was a dead
+/// letter before has headers of the same names; ours come last, and [`header_text`] reads the last one.
 fn headers(record: &Record, failure: &Failure<'_>) -> Vec<(String, Option<Vec<u8>>)> {
     let envelope = record.envelope().unwrap_or_default();
     let mut headers = record.headers.clone();
-    let mut add = |name: String, value: String| {
-        if !headers.iter().any(|(existing, _)| *existing == name) {
-            headers.push((name, Some(value.into_bytes())));
-        }
-    };
+    let mut add = |name: String, value: String| headers.push((name, Some(value.into_bytes())));
     add(format!("{CONNECT}topic"), record.topic.to_string());
     add(format!("{CONNECT}partition"), record.partition.to_string());
     add(format!("{CONNECT}offset"), record.offset.to_string());
@@ -106,7 +112,7 @@ fn headers(record: &Record, failure: &Failure<'_>) -> Vec<(String, Option<Vec<u8
     add(format!("{CONNECT}exception.class.name"), failure.reason.code.to_string());
     add(format!("{CONNECT}exception.message"), failure.reason.message.clone());
     if let Some(stack) = failure.stack {
-        add(format!("{CONNECT}exception.stacktrace"), stack.to_owned());
+        add(format!("{CONNECT}exception.stacktrace"), shortened(stack).to_owned());
     }
     add("tw-error-code".to_owned(), failure.reason.code.to_string());
     add(TIMESTAMP.to_owned(), record.timestamp.as_millis().to_string());
@@ -120,7 +126,8 @@ fn headers(record: &Record, failure: &Failure<'_>) -> Vec<(String, Option<Vec<u8
     if let Some(status) = failure.reason.status {
         add("tw-http-status".to_owned(), status.to_string());
     }
-    if let Some(id) = envelope.event_id {
+    // What resolve reads has no event id yet; one in a header there is somebody else's.
+    if let Some(id) = envelope.event_id.filter(|_| failure.stage != "resolve") {
         add("tw-event-id".to_owned(), id.to_string());
     }
     headers
@@ -131,14 +138,15 @@ pub fn is_own_header(name: &str) -> bool {
     name.starts_with(CONNECT) || (name.starts_with("tw-") && name != envelope::HEADER)
 }
 
-/// A header's text.
+fn shortened(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(STACK_BYTES_MAX)).unwrap_or_default()
+}
+
+/// A header's text: the first of that name, or the last one of the names that a dead letter adds.
 pub fn header_text(record: &Record, name: &str) -> Option<String> {
-    record
-        .headers
-        .iter()
-        .find(|(key, _)| key == name)
-        .and_then(|(_, value)| value.as_deref())
-        .map(|value| String::from_utf8_lossy(value).into_owned())
+    let mut named = record.headers.iter().filter(|(key, _)| key == name);
+    let header = if is_own_header(name) { named.next_back() } else { named.next() };
+    header.and_then(|(_, value)| value.as_deref()).map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 /// When the record of a dead letter was appended to the topic that it failed in. A dead letter of an earlier version carries that time

@@ -38,6 +38,26 @@ pub struct Resumed<'a> {
     pub stage: &'a str,
 }
 
+/// Most records of a source cannot be used. The one alert of it.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceFailing<'a> {
+    pub source: &'a str,
+    /// Whether it stops, or goes on with dead letters.
+    pub paused: bool,
+    pub code: Code,
+    pub failed: u64,
+    pub records: u64,
+    /// The reason of one of them, and where it lies.
+    pub message: &'a str,
+    pub at: &'a str,
+}
+
+/// Most records of the source can be used again.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceRecovered<'a> {
+    pub source: &'a str,
+}
+
 /// Records of one batch ended as dead letters for the same reason.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLettered<'a> {
@@ -138,6 +158,35 @@ impl Event for Resumed<'_> {
         info!(destination, stage, "goes on where it stopped");
         telemetry.metrics().paused.with_label_values(&[destination, stage]).set(0);
         telemetry.status(&format!("destination.{destination}.{stage}"), json!({"state": "running"}));
+    }
+}
+
+impl Event for SourceFailing<'_> {
+    fn tell(&self, telemetry: &Telemetry) {
+        let Self { source, paused, code, failed, records, message, at } = *self;
+        let (state, cure) = if paused {
+            ("paused", "the source is paused: correct its producer or its configuration, then start the process again")
+        } else {
+            (
+                "failing",
+                "they end as dead letters: correct the producer or the configuration of the source, then replay them",
+            )
+        };
+        error!(source, %code, failed, records, at, "{failed} of {records} records cannot be used; {cure}. For example: {message}");
+        telemetry.metrics().source_failing.with_label_values(&[source]).set(1);
+        telemetry.status(
+            &format!("source.{source}.resolve"),
+            json!({"state": state, "code": code.as_str(), "message": message, "failed": failed, "records": records, "example": at}),
+        );
+    }
+}
+
+impl Event for SourceRecovered<'_> {
+    fn tell(&self, telemetry: &Telemetry) {
+        let Self { source } = *self;
+        info!(source, "most records can be used again");
+        telemetry.metrics().source_failing.with_label_values(&[source]).set(0);
+        telemetry.status(&format!("source.{source}.resolve"), json!({"state": "running"}));
     }
 }
 

@@ -132,6 +132,10 @@ metrics! {
         "The last version of the table that has been read.";
     source_failures: counter("tailwater_source_failures_total", ["source", "code"])
         "Failed attempts to read a source; it is tried again.";
+    invalid_values: counter("tailwater_invalid_values_total", ["source"])
+        "Values that were replaced by null because they are none of their column's declared type (`on_invalid: omit`).";
+    source_failing: gauge("tailwater_source_failing", ["source"])
+        "1 while most records of a source cannot be used, or the source is paused for that, else 0.";
     schema_changes: counter("tailwater_schema_changes_total", ["source"])
         "Changes of a source's schema.";
 

@@ -14,6 +14,7 @@ pub mod health;
 mod json;
 pub mod logging;
 pub mod metrics;
+mod repeats;
 mod status;
 mod vendor;
 
@@ -21,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tailwater_core::Code;
+use tailwater_core::delivery::Reason;
 
 pub use events::Event;
 pub use health::{Heartbeat, Readiness};
@@ -62,6 +64,7 @@ struct Inner {
     metrics: Metrics,
     health: health::Registry,
     status: status::Board,
+    repeats: repeats::Repeats,
 }
 
 impl Telemetry {
@@ -74,6 +77,7 @@ impl Telemetry {
             metrics: Metrics::new()?,
             health: health::Registry::default(),
             status: status::Board::default(),
+            repeats: repeats::Repeats::default(),
         })))
     }
 
@@ -85,6 +89,22 @@ impl Telemetry {
     /// Tells that something happened: log, metric and status in one.
     pub fn emit(&self, event: &impl Event) {
         event.tell(self);
+    }
+
+    /// Writes a line about a record that ended as a dead letter: one for each kind of failure and minute, the others are counted.
+    pub fn dead_letter_line(&self, stage: &'static str, flow: &str, reason: &Reason, at: &dyn fmt::Display) {
+        self.0.repeats.tell("dead-lettered", stage, flow, reason, at);
+    }
+
+    /// Writes a line about a value that became null because it is none of its column's type; limited in the same way.
+    pub fn invalid_value_line(&self, source: &str, message: &str, at: &dyn fmt::Display) {
+        let reason = Reason::new(tailwater_core::code::INVALID_VALUE, message);
+        self.0.repeats.tell("an invalid value was left out", "resolve", source, &reason, at);
+    }
+
+    /// Tells what lines were left out, when their minute is over. Loops call it in each turn.
+    pub fn flush_lines(&self) {
+        self.0.repeats.flush(std::time::Instant::now());
     }
 
     /// Registers a loop that must keep turning. The process counts as dead when a registered loop has not ticked for

@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use tailwater_core::code;
+use tailwater_core::path::{self, Split};
 use tailwater_core::schema::{Column, Schema};
 use tailwater_core::time::TimeUnit;
 
 use super::{Builder, spark_type};
 use crate::config::forms::nearest;
 use crate::config::model::{
-    DeltaSource, EventTimeRules, KafkaSource, Longs, OnDelete, Source, SourceInput, SourceKind, Start,
+    DeltaSource, EventTimeRules, KafkaSource, Longs, OnDecodeFailures, OnDelete, OnInvalid, Source, SourceInput,
+    SourceKind, Start,
 };
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{
-    RawAddedColumns, RawCoalesce, RawDeltaSource, RawEventTime, RawKafkaSource, RawKind, RawLongs, RawOnDelete,
-    RawOnInvalidTime, RawStart, RawTimeUnit,
+    RawAddedColumns, RawCoalesce, RawDeltaSource, RawEventTime, RawKafkaSource, RawKind, RawLongs, RawOnDecodeFailures,
+    RawOnDelete, RawOnInvalid, RawOnInvalidTime, RawStart, RawTimeUnit,
 };
 use crate::config::value::Period;
+use crate::kafka::topics::{Names, input_topic};
 
 /// Schemes under which tables can be read.
 const SCHEMES: &[&str] = &["s3", "s3a", "abfs", "abfss", "az", "gs", "file"];
@@ -41,7 +44,44 @@ impl Builder<'_> {
                 sources.insert(name, source);
             }
         }
+        self.one_source_per_topic(&sources, prefix);
         sources
+    }
+
+    /// A topic belongs to one source: of two that name it, only one would be read. Topics that the stages write are no source's.
+    fn one_source_per_topic(&mut self, sources: &BTreeMap<String, Source>, prefix: &str) {
+        let names = Names::new(prefix);
+        let mut taken: BTreeMap<String, (&str, &'static str)> = BTreeMap::new();
+        // Tables first: their topics cannot be chosen, so a clash is the other source's to solve.
+        let tables_first = |source: &&Source| matches!(source.input, SourceInput::Kafka(_));
+        let mut ordered: Vec<&Source> = sources.values().collect();
+        ordered.sort_by_key(tables_first);
+        for source in ordered {
+            let topic = input_topic(&names, source);
+            let key = match source.input {
+                SourceInput::Delta(_) => "table",
+                SourceInput::Kafka(_) => "topic",
+            };
+            let path = Path::of(["sources"]).key(&source.name).key(key);
+            if matches!(source.input, SourceInput::Kafka(_)) && names.is_internal(&topic) {
+                let message = format!("the topic `{topic}` is one that Tailwater writes for its own stages");
+                let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, message);
+                self.report(problem.hint("read the topic of a producer, or another workspace's `deliveries`"), &path);
+                continue;
+            }
+            let Some((other, other_key)) = taken.insert(topic.clone(), (&source.name, key)) else { continue };
+            let message = format!(
+                "the topic `{topic}` is already read by source `{other}` (sources.{other}.{other_key}); one topic has one source"
+            );
+            let hint = if other_key == "table" {
+                format!("a table's rows go to `{topic}`: give this source another topic or another name")
+            } else {
+                format!(
+                    "to deliver its rows in two ways, give a destination two routes `from: {other}`, each with its own `name`"
+                )
+            };
+            self.report(Problem::error(code::CONFIG_INVALID_VALUE, &path, message).hint(hint), &path);
+        }
     }
 
     fn delta_source(&mut self, name: &str, path: &Path, raw: RawDeltaSource) -> Option<Source> {
@@ -94,6 +134,11 @@ impl Builder<'_> {
     fn kafka_source(&mut self, name: &str, path: &Path, raw: RawKafkaSource, prefix: &str) -> Option<Source> {
         let kind = self.kind(path, raw.kind, raw.key.as_deref(), raw.id.clone(), false)?;
         let schema = self.declared_schema(path, &raw);
+        if raw.schema.is_none() && raw.on_invalid.is_some() {
+            let path = path.key("on_invalid");
+            let message = "`on_invalid` needs `schema`: without it no value is known to be invalid";
+            self.error(code::CONFIG_INVALID_VALUE, &path, message);
+        }
         let columns = Columns {
             key: raw.key.as_deref(),
             id: raw.id.as_deref(),
@@ -107,6 +152,14 @@ impl Builder<'_> {
             input: SourceInput::Kafka(KafkaSource {
                 topic: raw.topic.unwrap_or_else(|| format!("{prefix}ingest.{name}")),
                 schema,
+                on_invalid: match raw.on_invalid {
+                    Some(RawOnInvalid::Omit) => OnInvalid::Omit,
+                    Some(RawOnInvalid::DeadLetter) | None => OnInvalid::DeadLetter,
+                },
+                on_decode_failures: match raw.on_decode_failures {
+                    RawOnDecodeFailures::Alert => OnDecodeFailures::Alert,
+                    RawOnDecodeFailures::Pause => OnDecodeFailures::Pause,
+                },
             }),
             key: raw.key.or_else(|| raw.id.clone()),
             kind,
@@ -259,15 +312,19 @@ impl Builder<'_> {
             single.iter().filter_map(|(key, column)| column.map(|column| (path.key(*key), column))).collect();
         named.extend(columns.identifiers.keys().map(|column| (path.key("identifiers").key(column), column.as_str())));
         for (path, column) in named {
-            if column.split('.').any(|part| part.trim().is_empty()) {
-                self.error(
-                    code::CONFIG_INVALID_VALUE,
+            if let Some(wrong) = path::problem(column) {
+                let message = format!("`{column}` is no column or path: {wrong}; expected `column` or `struct.field`");
+                let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, message);
+                self.report(
+                    problem
+                        .hint("a name with dots or spaces stands between backticks: \"`contact.home`.`first name`\""),
                     &path,
-                    format!("`{column}` is no column or path: expected `column` or `struct.field`"),
                 );
             } else if let Some(schema) = schema {
-                let first = column.split('.').next().unwrap_or(column);
-                self.declared(&path, first, schema.columns.iter().map(|column| &column.name));
+                let Split { whole, head, .. } = path::split(column);
+                if !schema.columns.iter().any(|column| Some(column.name.as_str()) == whole) {
+                    self.declared(&path, &head, schema.columns.iter().map(|column| &column.name));
+                }
             }
         }
         for (column, older) in columns.aliases {

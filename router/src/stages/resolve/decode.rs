@@ -12,8 +12,10 @@ use tailwater_core::time::TimeProblem;
 use tailwater_core::{ChangeKind, EventId, SourcePosition, Timestamp, code};
 use tailwater_identity::number;
 
-use crate::config::model::{Source, SourceKind};
-use crate::kafka::Record;
+use super::types::{self, Invalid, Types};
+use super::{surrogates, unreadable};
+use crate::config::model::{OnInvalid, Source, SourceInput, SourceKind};
+use crate::kafka::{Record, topics};
 use crate::stages::{body, dead_letter};
 
 /// Identifiers that one event may bring; more are counted and refused by the resolver's own limit.
@@ -26,11 +28,17 @@ const QUOTED_CHARS_MAX: usize = 60;
 #[derive(Debug)]
 pub struct Event<'r> {
     pub envelope: Envelope<'r>,
+    /// The row: the record's value, or what it is without its invalid values.
+    pub body: Cow<'r, [u8]>,
+    /// Values that were replaced by null, because they are none of their column's type.
+    pub invalid: Vec<Invalid>,
     /// Place in the source's `identifiers` and the raw value, absent and null ones left out.
     pub identifiers: Identifiers,
     /// Places of values that are no identifiers whatever their type: structs, lists, and numbers that are no exact integers.
     pub unusable: SmallVec<[usize; 2]>,
     pub event_id: EventId,
+    /// Which row it is: states of different rows never supersede one another.
+    pub row_key: Option<Cow<'r, [u8]>>,
     pub time: Timestamp,
     /// Why `time` is not the event's own.
     pub time_problem: Option<NoTime>,
@@ -61,15 +69,16 @@ pub enum Decoded<'r> {
     Reject(Reason),
 }
 
-/// Understands one record.
-pub fn decode<'r>(record: &'r Record, source: &Source, workspace: &str) -> Decoded<'r> {
-    if let Some(reason) = dead_letter::refusal_of(record) {
+/// Understands one record. `types` are those that the source declares.
+pub fn decode<'r>(record: &'r Record, source: &Source, types: Option<&Types>, workspace: &str) -> Decoded<'r> {
+    let trusted = topics::is_trusted(source, &record.topic);
+    if trusted && let Some(reason) = dead_letter::refusal_of(record) {
         return Decoded::Reject(reason);
     }
     let Some(value) = record.value() else {
         return Decoded::Skip(Reason::new(code::TOMBSTONE, "the record has no value"));
     };
-    let envelope = match record.envelope() {
+    let envelope = match if trusted { record.envelope() } else { Ok(Envelope::default()) } {
         Ok(envelope) => envelope,
         Err(error) => {
             return Decoded::Reject(Reason::new(
@@ -78,23 +87,22 @@ pub fn decode<'r>(record: &'r Record, source: &Source, workspace: &str) -> Decod
             ));
         }
     };
-    match read(record, value, envelope, source, workspace) {
+    match read(record, surrogates::replaced(value), envelope, source, types, workspace) {
         Ok(decoded) => decoded,
-        Err(error) => Decoded::Reject(Reason::new(
-            code::DECODE_FAILED,
-            format!("expected one JSON object, found {} bytes that are none: {error}", value.len()),
-        )),
+        Err(error) => Decoded::Reject(Reason::new(code::DECODE_FAILED, unreadable::describe(value, &error))),
     }
 }
 
 fn read<'r>(
     record: &'r Record,
-    value: &'r [u8],
+    body: Cow<'r, [u8]>,
     envelope: Envelope<'r>,
     source: &Source,
+    types: Option<&Types>,
     workspace: &str,
 ) -> Result<Decoded<'r>, serde_json::Error> {
-    let row = Row::read(value, source)?;
+    let repaired = matches!(body, Cow::Owned(_));
+    let row = Row::read(&body, source)?;
     let mut change = envelope.change;
     // A row of our own sources says in its header what it is. A header with another position was added by a replay.
     if !matches!(envelope.position, Some(SourcePosition::Table { .. }))
@@ -118,6 +126,19 @@ fn read<'r>(
             }
         };
     }
+    let invalid = types.map_or(Ok(Vec::new()), |types| types.check(&body))?;
+    let cured = match (&*invalid, source.on_invalid()) {
+        ([], _) => None,
+        (few, OnInvalid::Omit) if few.len() < types::INVALID_MAX => Some(types::without(&body, few)),
+        (some, OnInvalid::Omit | OnInvalid::DeadLetter) => return Ok(Decoded::Reject(invalid_values(some))),
+    };
+    let row = match &cured {
+        Some(cured) => {
+            drop(row);
+            Row::read(cured, source)?
+        }
+        None => row,
+    };
     let (mut identifiers, mut unusable) = (Identifiers::new(), SmallVec::new());
     for index in 0..source.identifiers.len() {
         match row.identifier(index)? {
@@ -125,6 +146,13 @@ fn read<'r>(
             Found::Unusable => unusable.push(index),
             Found::Nothing => {}
         }
+    }
+    // An identifier with it is refused by itself; of two ids, both could become the same.
+    let is_half = |text: &String| text.contains('\u{fffd}');
+    if repaired && matches!(source.kind, SourceKind::Events { id: Some(_) }) && row.id()?.as_ref().is_some_and(is_half)
+    {
+        let message = "the event's id holds half of a surrogate pair (a text that was cut within a character); another id could become the same";
+        return Ok(Decoded::Reject(Reason::new(code::DECODE_FAILED, message)));
     }
     let position = envelope.position.unwrap_or(SourcePosition::Log(record.coordinates()));
     let event_id = match event_id(record, &row, &envelope, source, workspace, &position, change)? {
@@ -139,12 +167,17 @@ fn read<'r>(
         }
         Err(problem) => (known, Some(problem)),
     };
+    let row_key = row_key(record, &row, &envelope, source, &position)?;
+    drop(row);
     Ok(Decoded::Event(Box::new(Event {
+        body: cured.map_or(body, Cow::Owned),
+        invalid,
         identifiers,
         unusable,
         event_id,
         time,
         time_problem,
+        row_key,
         change,
         event_type: dead_letter::header_text(record, "ce_type"),
         envelope: Envelope { position: Some(position), ..envelope },
@@ -156,6 +189,15 @@ enum Found {
     Text(String),
     Unusable,
     Nothing,
+}
+
+fn invalid_values(invalid: &[Invalid]) -> Reason {
+    let mut message = invalid.first().map(Invalid::to_string).unwrap_or_default();
+    if invalid.len() > 1 {
+        message.push_str(&format!(", and {} more of its values are invalid", invalid.len() - 1));
+    }
+    message.push_str("; correct the producer, or declare the type that it writes");
+    Reason::new(code::INVALID_VALUE, message)
 }
 
 /// What resolve reads of a row, found in one pass. The paths stand in this order: the identifiers, then these.
@@ -171,7 +213,8 @@ impl<'r, 's> Row<'r, 's> {
             SourceKind::State => None,
         };
         // A path that the source does not have holds its place with an empty name, and is not asked for.
-        let others = ["_change_type", source.event_time.as_deref().unwrap_or_default(), id.unwrap_or_default()];
+        let key = own_key(source).unwrap_or_default();
+        let others = ["_change_type", source.event_time.as_deref().unwrap_or_default(), id.unwrap_or_default(), key];
         let paths = source.identifiers.iter().map(|(path, _)| path.as_str()).chain(others);
         Ok(Self { values: body::Values::read(value, paths)?, identifiers: source.identifiers.len() })
     }
@@ -206,6 +249,42 @@ impl<'r, 's> Row<'r, 's> {
             _ => self.values.scalar(self.identifiers + 2),
         }
     }
+
+    fn key(&self) -> Result<Option<String>, serde_json::Error> {
+        self.values.scalar(self.identifiers + 3)
+    }
+}
+
+/// The path of the key that a producer's rows have. A table's reader has found the key already. A fact is no version of a row, so its id
+/// is no key; only one that the configuration names is.
+fn own_key(source: &Source) -> Option<&str> {
+    match (&source.input, &source.kind) {
+        (SourceInput::Delta(_), _) => None,
+        (SourceInput::Kafka(_), SourceKind::State) => source.key.as_deref(),
+        (SourceInput::Kafka(_), SourceKind::Events { id }) => {
+            source.key.as_deref().filter(|key| Some(*key) != id.as_deref())
+        }
+    }
+}
+
+/// Which row it is. A row without its key is one of its own, known by where it lies: to take it for another row that has none either would
+/// let one of them be superseded by the other.
+fn row_key<'r>(
+    record: &'r Record,
+    row: &Row<'_, '_>,
+    envelope: &Envelope<'r>,
+    source: &Source,
+    position: &SourcePosition<'_>,
+) -> Result<Option<Cow<'r, [u8]>>, serde_json::Error> {
+    if own_key(source).is_none() {
+        return Ok(envelope.row_key.or_else(|| record.key()).map(Cow::Borrowed));
+    }
+    Ok(Some(Cow::Owned(match (row.key()?, position) {
+        // Of two keys with half of a surrogate pair in them, both could become the same.
+        (Some(key), _) if !key.contains('\u{fffd}') => key.into_bytes(),
+        (_, SourcePosition::Log(at)) => at.to_string().into_bytes(),
+        (_, SourcePosition::Table { .. }) => record.coordinates().to_string().into_bytes(),
+    })))
 }
 
 fn event_id(
@@ -300,13 +379,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::model::{EventTimeRules, KafkaSource, OnDelete, SourceInput};
+    use crate::config::model::{EventTimeRules, KafkaSource, OnDelete};
     use tailwater_core::time::TimeUnit;
 
     fn source(kind: SourceKind) -> Source {
         Source {
             name: "app".into(),
-            input: SourceInput::Kafka(KafkaSource { topic: "app.events".into(), schema: None }),
+            input: SourceInput::Kafka(KafkaSource::of("app.events")),
             kind,
             key: None,
             identifiers: vec![("user.email".into(), "email".into()), ("id".into(), "customer_id".into())],
@@ -333,7 +412,7 @@ mod tests {
     }
 
     fn event<'r>(record: &'r Record, source: &Source) -> Box<Event<'r>> {
-        match decode(record, source, "acme") {
+        match decode(record, source, None, "acme") {
             Decoded::Event(event) => event,
             other => panic!("expected an event, got {other:?}"),
         }
@@ -353,7 +432,47 @@ mod tests {
         assert_eq!(event(&delete, &source(SourceKind::State)).change, ChangeKind::Delete);
         let before = record(Some(r#"{"id":"c1","_change_type":"update_preimage"}"#), vec![]);
         assert!(
-            matches!(decode(&before, &source(SourceKind::State), "acme"), Decoded::Skip(reason) if reason.code == code::PRE_IMAGE)
+            matches!(decode(&before, &source(SourceKind::State), None, "acme"), Decoded::Skip(reason) if reason.code == code::PRE_IMAGE)
+        );
+    }
+
+    fn with_header(topic: &str, header: &[u8], headers: Vec<(String, Option<Vec<u8>>)>) -> Record {
+        let value = br#"{"id":"c1"}"#;
+        Record::new(Arc::from(topic), 2, 40, Timestamp::from_millis(9), Some(b"k"), Some(value), Some(header), headers)
+    }
+
+    /// Issue 10: a header that named an unknown schema ended the process, on every start.
+    #[test]
+    fn our_headers_count_only_on_topics_that_nobody_else_writes() {
+        let mut foreign = Envelope {
+            schema: Some(tailwater_core::SchemaId::from_bytes([0x5a; 16])),
+            only_destination: Some("nowhere"),
+            backfill: Some("first"),
+            change: ChangeKind::Delete,
+            position: Some(SourcePosition::Table { generation: 1, version: 2, ordinal: 3 }),
+            replay: Some(tailwater_core::envelope::Redelivery { id: "r", count: 9 }),
+            row_key: Some(b"theirs"),
+            ..Envelope::default()
+        };
+        foreign.unknown.push((99, b"later"));
+        let source = source(SourceKind::State);
+        for header in [foreign.to_bytes(), b"\x09 of another format".to_vec()] {
+            let refused = dead_letter::refused_at_source(code::KAFKA_RECORD_TOO_LARGE, "theirs".into());
+            let record = with_header("app.events", &header, refused);
+            let event = event(&record, &source);
+            let position = Some(SourcePosition::Log(record.coordinates()));
+            assert_eq!(event.envelope, Envelope { position, ..Envelope::default() });
+            assert_eq!(event.row_key.as_deref(), Some(&b"k"[..]), "the record's own");
+            assert_eq!(event.change, ChangeKind::None);
+        }
+        // What an operator replays lies in a topic of our own.
+        let header = foreign.to_bytes();
+        let record = with_header("t.replay.app", &header, Vec::new());
+        let replayed = event(&record, &source);
+        assert_eq!((replayed.envelope.replay, replayed.envelope.schema), (foreign.replay, foreign.schema));
+        let record = with_header("t.replay.app", b"\x09", Vec::new());
+        assert!(
+            matches!(decode(&record, &source, None, "acme"), Decoded::Reject(reason) if reason.code == code::DECODE_FAILED)
         );
     }
 
@@ -398,7 +517,7 @@ mod tests {
         let source = Source { event_time_rules: rules, ..source(SourceKind::State) };
         for value in ["{\"id\":\"c\",\"at\":\"soon\"}", "{\"id\":\"c\"}"] {
             let record = record(Some(value), vec![]);
-            let decoded = decode(&record, &source, "acme");
+            let decoded = decode(&record, &source, None, "acme");
             assert!(
                 matches!(&decoded, Decoded::Reject(reason) if reason.code == code::EVENT_TIME_INVALID && reason.message.contains("`at`")),
                 "{decoded:?}"
@@ -443,6 +562,40 @@ mod tests {
         assert_eq!(event.time, Timestamp::from_millis(9));
     }
 
+    /// Issue 10: the configured key was ignored, so rows without a record key shared an empty one.
+    #[test]
+    fn a_row_is_known_by_its_configured_key() {
+        let keyed = |kind, key: Option<&str>| Source { key: key.map(str::to_owned), ..source(kind) };
+        let row_key = |source: &Source, offset, value: &str| {
+            let bytes = Some(value.as_bytes());
+            let record = Record::new("app.events".into(), 2, offset, Timestamp::default(), None, bytes, None, vec![]);
+            event(&record, source).row_key.as_deref().map(|key| String::from_utf8_lossy(key).into_owned())
+        };
+        let state = keyed(SourceKind::State, Some("row.no"));
+        let key = |offset, value| row_key(&state, offset, value);
+        assert_eq!(key(1, r#"{"id":"c1","row":{"no":7}}"#).as_deref(), Some("7"));
+        assert_ne!(key(1, r#"{"id":"c1","row":{"no":7}}"#), key(1, r#"{"id":"c1","row":{"no":8}}"#));
+        // A row without its key is known by its place: two of them are never taken for one.
+        for without in [r#"{"id":"c1"}"#, r#"{"id":"c1","row":{"no":null}}"#, r#"{"id":"c1","row":{"no":[1]}}"#] {
+            assert_eq!(key(40, without), Some("app.events[2]@40".to_owned()), "{without}");
+            assert_ne!(key(40, without), key(41, without));
+        }
+        // Facts are no versions of a row, unless the configuration names a key beside the id.
+        let facts = |key| keyed(SourceKind::Events { id: Some("id".into()) }, key);
+        assert_eq!(row_key(&facts(Some("id")), 1, r#"{"id":"e1","cart":"k"}"#), None);
+        assert_eq!(row_key(&facts(Some("cart")), 1, r#"{"id":"e1","cart":"k"}"#).as_deref(), Some("k"));
+    }
+
+    /// Its replay lies elsewhere, and is the same row all the same.
+    #[test]
+    fn a_row_without_its_key_is_the_same_row_when_it_is_replayed() {
+        let source = Source { key: Some("no".into()), ..source(SourceKind::State) };
+        let first = record(Some(r#"{"id":"c1"}"#), vec![]);
+        let position = Some(SourcePosition::Log(first.coordinates()));
+        let again = with_header("t.replay.app", &Envelope { position, ..Envelope::default() }.to_bytes(), vec![]);
+        assert_eq!(event(&first, &source).row_key, event(&again, &source).row_key);
+    }
+
     #[test]
     fn what_cannot_be_used_is_rejected_with_its_code() {
         for (value, code) in [
@@ -451,20 +604,63 @@ mod tests {
             ("{\"id\":\"c\"}", code::EVENT_ID_MISSING),
         ] {
             let record = record(Some(value), vec![]);
-            let decoded = decode(&record, &source(SourceKind::Events { id: Some("order_id".into()) }), "acme");
+            let decoded = decode(&record, &source(SourceKind::Events { id: Some("order_id".into()) }), None, "acme");
             assert!(matches!(&decoded, Decoded::Reject(reason) if reason.code == code), "{value}: {decoded:?}");
         }
+    }
+
+    /// Issue 10: a declared decimal took base64 text, which reached the vendor.
+    #[test]
+    fn an_invalid_value_is_a_dead_letter_or_left_out() {
+        let column = |(name, data_type): (&str, &str)| tailwater_core::schema::Column {
+            name: name.into(),
+            data_type: data_type.into(),
+            nullable: true,
+            id: None,
+            field_ids: std::collections::BTreeMap::new(),
+            longs_as_strings: false,
+        };
+        let columns = [("id", "string"), ("spend", "decimal(12,2)"), ("at", "timestamp")].map(column).to_vec();
+        let types = Types::new(&tailwater_core::schema::Schema { columns });
+        let value = r#"{"id":"c1","spend":"AcnDgA==","at":"soon"}"#;
+        let record = record(Some(value), vec![]);
+        let mut source = source(SourceKind::State);
+        let Decoded::Reject(reason) = decode(&record, &source, Some(&types), "acme") else { panic!("accepted") };
+        assert_eq!(reason.code, code::INVALID_VALUE);
+        assert!(reason.message.contains("`spend`") && reason.message.contains("1 more"), "{}", reason.message);
+        assert!(!reason.message.contains("AcnDgA"), "{}", reason.message);
+        let omits = KafkaSource { on_invalid: OnInvalid::Omit, ..KafkaSource::of("app.events") };
+        source.input = SourceInput::Kafka(omits);
+        let Decoded::Event(event) = decode(&record, &source, Some(&types), "acme") else { panic!("refused") };
+        assert_eq!(String::from_utf8_lossy(&event.body), r#"{"id":"c1","spend":null,"at":null}"#);
+        assert_eq!((event.invalid.len(), event.identifiers.len()), (2, 1));
+    }
+
+    /// Issue 10: half an emoji in a name or a value failed the row late, with words about something else.
+    #[test]
+    fn half_a_surrogate_pair_becomes_a_replacement_character() {
+        let record = record(Some(r#"{"id":"c1","no\ud83dte":"Zo\u00eb \ud83d"}"#), vec![]);
+        let event = event(&record, &source(SourceKind::State));
+        assert_eq!(String::from_utf8_lossy(&event.body), r#"{"id":"c1","no\ufffdte":"Zo\u00eb \ufffd"}"#);
+        // Two ids could become the same; two keys could as well.
+        let cut = self::record(Some(r#"{"user":{"email":"a@b.c"},"id":"u3\udc00"}"#), vec![]);
+        let facts = source(SourceKind::Events { id: Some("id".into()) });
+        let Decoded::Reject(reason) = decode(&cut, &facts, None, "acme") else { panic!("accepted") };
+        assert!(reason.message.contains("half of a surrogate pair"), "{}", reason.message);
+        let keyed = Source { key: Some("id".into()), ..source(SourceKind::State) };
+        assert_eq!(self::event(&cut, &keyed).row_key.as_deref(), Some(&b"app.events[2]@40"[..]));
     }
 
     #[test]
     fn a_tombstone_is_skipped_and_a_row_that_its_source_refused_is_not() {
         let source = source(SourceKind::State);
         assert!(
-            matches!(decode(&record(None, vec![]), &source, "acme"), Decoded::Skip(reason) if reason.code == code::TOMBSTONE)
+            matches!(decode(&record(None, vec![]), &source, None, "acme"), Decoded::Skip(reason) if reason.code == code::TOMBSTONE)
         );
         let headers = dead_letter::refused_at_source(code::KAFKA_RECORD_TOO_LARGE, "too large".into());
+        let refused = Record::new(Arc::from("t.replay.app"), 0, 1, Timestamp::default(), None, None, None, headers);
         assert!(
-            matches!(decode(&record(None, headers), &source, "acme"), Decoded::Reject(reason) if reason.code == code::KAFKA_RECORD_TOO_LARGE)
+            matches!(decode(&refused, &source, None, "acme"), Decoded::Reject(reason) if reason.code == code::KAFKA_RECORD_TOO_LARGE)
         );
     }
 }

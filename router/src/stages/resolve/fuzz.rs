@@ -11,6 +11,7 @@ use tailwater_core::{ChangeKind, Timestamp, code};
 use tailwater_fuzz::{Target, effect, generated};
 
 use super::decode::{Decoded, decode};
+use super::types::{self, Types};
 use crate::config::model::{KafkaSource, OnDelete, Source, SourceInput, SourceKind};
 use crate::kafka::Record;
 use crate::stages::body;
@@ -68,7 +69,7 @@ const DEPTH_MAX: usize = 120;
 fn source(kind: SourceKind) -> Source {
     Source {
         name: "app".into(),
-        input: SourceInput::Kafka(KafkaSource { topic: "app.events".into(), schema: None }),
+        input: SourceInput::Kafka(KafkaSource::of("app.events")),
         kind,
         key: Some("id".into()),
         identifiers: vec![("user.email".into(), "email".into()), ("id".into(), "customer_id".into())],
@@ -119,13 +120,35 @@ fn rows_of_producers() {
     target.run(Some(&mut bodies), |input| {
         let meaning = agrees_with_a_tree(input);
         let told: Vec<_> = sources.iter().map(|source| told(&record(input, None, Vec::new()), source)).collect();
-        effect((meaning, told))
+        effect((meaning, told, without_its_invalid_values(input)))
     });
+}
+
+/// A row is an object after its invalid values became null, and has none then. How many it had.
+fn without_its_invalid_values(input: &[u8]) -> usize {
+    let declared =
+        [("id", "long"), ("user", "struct<email:string,at:timestamp>"), ("at", "date"), ("a", "decimal(5,2)")];
+    let column = |(name, data_type): (&str, &str)| tailwater_core::schema::Column {
+        name: name.into(),
+        data_type: data_type.into(),
+        nullable: true,
+        id: None,
+        field_ids: BTreeMap::new(),
+        longs_as_strings: false,
+    };
+    let types = Types::new(&tailwater_core::schema::Schema { columns: declared.map(column).to_vec() });
+    let Ok(invalid) = types.check(input) else { return 0 };
+    if body::Values::read(input, []).is_ok() && invalid.len() < types::INVALID_MAX {
+        let cured = types::without(input, &invalid);
+        assert!(body::Values::read(&cured, []).is_ok(), "{:?}", String::from_utf8_lossy(&cured));
+        assert!(types.check(&cured).is_ok_and(|left| left.is_empty()), "{:?}", String::from_utf8_lossy(&cured));
+    }
+    invalid.len()
 }
 
 /// What became of a record, in few words.
 fn told(record: &Record, source: &Source) -> (u8, &'static str, usize, bool) {
-    match decode(record, source, "acme") {
+    match decode(record, source, None, "acme") {
         Decoded::Event(event) => {
             assert!(event.identifiers.len() <= source.identifiers.len());
             assert!(!event.time.to_string().is_empty());

@@ -7,31 +7,37 @@
 //! What cannot be resolved ends in `dlq.source.<source>`, and everything that ends here is noted in the ledger for all destinations.
 
 mod decode;
+mod failures;
 #[cfg(test)]
 mod fuzz;
 mod identities;
+mod positions;
 mod shared;
+mod surrogates;
 mod times;
+mod types;
+mod unreadable;
+mod usable;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::{End, Stage};
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
-use tailwater_core::{SchemaId, SourcePosition, code};
+use tailwater_core::{SchemaId, code};
 use tailwater_identity::{Decision, Incoming, Refusal, Resolution, Resolver, Why};
 use tracing::{debug, info, warn};
 
 use self::decode::{Decoded, Event};
+use self::failures::Failures;
 use self::identities::Identities;
+use self::positions::Positions;
 use self::shared::SharedValues;
 use self::times::InvalidTimes;
+use self::types::Types;
 use super::dead_letter::{self, Failure};
 use super::ledger::Ledger;
 use super::pace::Pace;
@@ -43,13 +49,10 @@ use crate::kafka::consumer::{Partition, Polled};
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::read::Reader;
 use crate::kafka::{Consumer, Outgoing, Producer, Record, client, topics};
-use crate::state::{Map as _, Store};
+use crate::state::Store;
 
 /// How often the sources' topics are looked at for new partitions.
 const METADATA_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Begins the keys of the positions that were applied last, in the same state as the identities.
-const POSITION: u8 = b'o';
 
 /// Runs the stage until shutdown.
 ///
@@ -88,28 +91,21 @@ struct Session<'a> {
     sources: BTreeMap<String, Input<'a>>,
     /// The topic of what is resolved.
     resolved: String,
-    /// Where each partition of a table's rows stands; known of those that rows came from.
-    applied: BTreeMap<Partition, Applied>,
+    positions: Positions,
     reader: Reader,
     shared_values: SharedValues,
     invalid_times: InvalidTimes,
+    failures: Failures,
+    /// Sources that stop until a person acts.
+    paused: BTreeSet<String>,
 }
-
-/// The position of the last row that was applied of a partition.
-struct Applied {
-    position: Option<TablePosition>,
-    /// It has moved since it was written.
-    moved: bool,
-}
-
-/// Generation, version and ordinal of a table's row.
-type TablePosition = (u32, u64, u64);
 
 /// A source, and the schema that the configuration declares for it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Input<'a> {
     source: &'a Source,
     declared: Option<SchemaId>,
+    types: Option<Arc<Types>>,
 }
 
 /// An event on its way through a batch.
@@ -150,13 +146,18 @@ impl<'a> Session<'a> {
                 .config
                 .sources
                 .values()
-                .map(|source| (topics::input_topic(names, source), Input { source, declared: declared(source) }))
+                .flat_map(|source| {
+                    let input = Input { source, declared: declared(source), types: types_of(source) };
+                    topics::input_topics(names, source).map(|topic| (topic, input.clone()))
+                })
                 .collect(),
             resolved: names.resolved(),
-            applied: BTreeMap::new(),
+            positions: Positions::default(),
             reader: Reader::connect(kafka)?,
             shared_values: SharedValues::default(),
             invalid_times: InvalidTimes::default(),
+            failures: Failures::default(),
+            paused: BTreeSet::new(),
         };
         session.store.restore(&[0], &|| heartbeat.tick())?;
         session.announce_declared_schemas()?;
@@ -165,7 +166,7 @@ impl<'a> Session<'a> {
 
     /// Schemas that the configuration declares must be known before the first row that is held against them.
     fn announce_declared_schemas(&mut self) -> Result<(), Error> {
-        for Input { source, declared } in self.sources.values() {
+        for Input { source, declared, .. } in self.sources.values() {
             if let SourceInput::Kafka(kafka) = &source.input
                 && let (Some(schema), Some(id)) = (&kafka.schema, *declared)
                 && self.shared.schemas.get(id)?.is_none()
@@ -200,6 +201,9 @@ impl<'a> Session<'a> {
             if !records.is_empty() {
                 self.batch(&records, lease)?;
             }
+            self.judge()?;
+            self.commit_again(lease)?;
+            self.shared.telemetry.flush_lines();
         }
         Ok(())
     }
@@ -209,7 +213,8 @@ impl<'a> Session<'a> {
         let mut new: Vec<Partition> = Vec::new();
         for (topic, input) in &self.sources {
             let count = self.reader.partitions(topic)?;
-            if matches!(input.source.input, SourceInput::Kafka(_)) {
+            let own = topics::input_topic(&self.shared.names, input.source) == *topic;
+            if own && matches!(input.source.input, SourceInput::Kafka(_)) {
                 self.shared.telemetry.status(
                     &format!("source.{}", input.source.name),
                     match count {
@@ -223,6 +228,10 @@ impl<'a> Session<'a> {
                 );
             }
             let Some(count) = count else {
+                if !own {
+                    debug!(%topic, "nothing of the source was replayed yet");
+                    continue;
+                }
                 warn!(%topic, code = "topic_missing", "the topic of a source does not exist yet; looking again in a minute");
                 continue;
             };
@@ -238,14 +247,17 @@ impl<'a> Session<'a> {
         }
         // Assigning by hand replaces the assignment, so what is already read is named again with where it stands.
         let all: Vec<Partition> = self.consumer.assignment().iter().cloned().chain(new).collect();
-        // Delta sources write in transactions; what other producers do is not known.
-        let ours = |topic: &str| {
-            self.producer.is_transactional()
-                && self.sources.get(topic).is_some_and(|input| matches!(input.source.input, SourceInput::Delta(_)))
-        };
-        let starts = self.consumer.starts(&all, ours)?;
+        // Delta sources and replays are written in transactions; what other producers do is not known.
+        let transactional = self.producer.is_transactional();
+        let ours: BTreeSet<String> = self
+            .sources
+            .iter()
+            .filter(|(topic, input)| transactional && topics::is_trusted(input.source, topic))
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        let starts = self.starts(&all, |topic| ours.contains(topic))?;
         self.consumer.assigned(&starts)?;
-        Ok(())
+        self.stop_paused()
     }
 
     /// Takes records for one transaction: until the interval is over, or the batch is full.
@@ -276,12 +288,22 @@ impl<'a> Session<'a> {
     fn batch(&mut self, records: &[Record], lease: &Lease) -> Result<(), Error> {
         let started = Instant::now();
         let workspace = self.shared.config.workspace.clone();
-        let mut pending = Vec::with_capacity(records.len());
-        for record in records {
-            let Some(Input { source, declared }) = self.sources.get(&*record.topic).copied() else { continue };
-            match decode::decode(record, source, &workspace) {
+        let understood = self.understand(records, &workspace)?;
+        if understood.is_empty() {
+            return Ok(());
+        }
+        let mut pending = Vec::with_capacity(understood.len());
+        let mut finished = Vec::with_capacity(understood.len());
+        for (record, Input { source, declared, .. }, decoded) in understood {
+            finished.push(record);
+            match decoded {
                 Decoded::Event(event) => {
-                    if self.is_repeat(record, &event)? {
+                    if !event.invalid.is_empty() {
+                        self.replaced(record, source, &event.invalid);
+                    }
+                    if let Some(reason) = self.unknown_destination(&event) {
+                        self.reject(record, source, &reason)?;
+                    } else if self.is_repeat(record, &event)? {
                         self.end(record, End::Skipped, code::SOURCE_REPEAT.as_str());
                     } else {
                         pending.push(Pending { record, source, declared, event });
@@ -293,14 +315,14 @@ impl<'a> Session<'a> {
         }
         self.resolve(&pending, &workspace)?;
         let committing = Instant::now();
-        self.commit(records, lease)?;
+        self.commit(&finished, lease)?;
         self.shared_values.report(&self.shared.telemetry);
         self.invalid_times.report(Instant::now());
         self.pace.committed(committing.elapsed());
         let metrics = self.shared.telemetry.metrics();
-        metrics.stage_records("resolve", records.len());
+        metrics.stage_records("resolve", finished.len());
         metrics.transaction_seconds("resolve", started.elapsed());
-        debug!(records = records.len(), ms = started.elapsed().as_millis(), "resolved a batch");
+        debug!(records = finished.len(), ms = started.elapsed().as_millis(), "resolved a batch");
         Ok(())
     }
 
@@ -338,24 +360,14 @@ impl<'a> Session<'a> {
                     self.forward(one, resolution, workspace, &mut header)?;
                 }
                 Decision::NoIdentifiers { refused } => {
-                    let columns: Vec<&str> = one.source.identifiers.iter().map(|(path, _)| path.as_str()).collect();
-                    let mut message = format!(
-                        "expected at least one identifier in {} (source {}, `identifiers`)",
-                        columns.join(", "),
-                        one.source.name
-                    );
                     let unusable = one.unusable().map(|(_, kind)| (kind, Why::Invalid));
-                    let refused: Vec<(&str, Why)> =
-                        refused.iter().map(|refusal| (&*refusal.kind, refusal.why)).chain(unusable).collect();
-                    if refused.is_empty() {
-                        message.push_str("; all of them are missing or null");
-                    } else {
-                        let refused: Vec<String> =
-                            refused.iter().map(|(kind, why)| format!("{kind} ({})", why.as_str())).collect();
-                        message.push_str("; not usable: ");
-                        message.push_str(&refused.join(", "));
-                    }
-                    self.reject(one.record, one.source, &Reason::new(code::NO_IDENTIFIERS, message))?;
+                    let refused: Vec<String> = refused
+                        .iter()
+                        .map(|refusal| (&*refusal.kind, refusal.why))
+                        .chain(unusable)
+                        .map(|(kind, why)| format!("{kind} ({})", why.as_str()))
+                        .collect();
+                    self.reject(one.record, one.source, &no_identifiers(one.source, &refused))?;
                 }
             }
         }
@@ -403,7 +415,7 @@ impl<'a> Session<'a> {
             replay: read.replay,
             only_destination: read.only_destination,
             trace_context: read.trace_context,
-            row_key: read.row_key.or_else(|| one.record.key()),
+            row_key: event.row_key.as_deref(),
             unknown: read.unknown.iter().copied().collect(),
             ..Envelope::default()
         };
@@ -421,7 +433,7 @@ impl<'a> Session<'a> {
         let lane = self.lane(resolution.profile);
         let key = resolution.profile.to_string();
         let outgoing =
-            Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).value(one.record.value()).envelope(header);
+            Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).value(Some(&event.body)).envelope(header);
         match self.producer.send(&outgoing) {
             Err(crate::kafka::Error::TooLarge { bytes, topic }) => {
                 let message =
@@ -430,7 +442,8 @@ impl<'a> Session<'a> {
             }
             Err(error) => Err(error.into()),
             Ok(()) => {
-                self.end(one.record, End::Resolved, "");
+                // The source's name: should the topic be another source's one day, the audit still counts it for this one.
+                self.end(one.record, End::Resolved, &one.source.name);
                 Ok(())
             }
         }
@@ -458,41 +471,14 @@ impl<'a> Session<'a> {
         i32::try_from(profile.lane(self.shared.config.kafka.lanes)).unwrap_or(0)
     }
 
-    /// Whether this row was applied before: a source that was killed between producing and saving its cursor repeats rows.
-    fn is_repeat(&mut self, record: &Record, event: &Event<'_>) -> Result<bool, Error> {
-        let Some(SourcePosition::Table { generation, version, ordinal }) = event.envelope.position else {
-            return Ok(false);
-        };
-        if event.envelope.replay.is_some() || failpoint::bug("bug.dedupe_off") {
-            return Ok(false);
-        }
-        let position = (generation, version, ordinal);
-        let partition: Partition = (Arc::clone(&record.topic), record.partition);
-        let applied = match self.applied.entry(partition) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => {
-                let key = position_key(&record.topic, record.partition);
-                let position = self.store.get_json(0, &key, "the position that was applied last")?;
-                unknown.insert(Applied { position, moved: false })
-            }
-        };
-        if applied.position.is_some_and(|last| position <= last) {
-            return Ok(true);
-        }
-        *applied = Applied { position: Some(position), moved: true };
-        Ok(false)
-    }
-
-    /// Writes the positions that have moved, one for each partition and batch.
-    fn keep_positions(&mut self) -> Result<(), Error> {
-        for ((topic, partition), applied) in &mut self.applied {
-            if std::mem::take(&mut applied.moved) {
-                // Three numbers into memory: serialising them has no way to fail.
-                let value = serde_json::to_vec(&applied.position).unwrap_or_default();
-                self.store.put(0, position_key(topic, *partition), Some(value))?;
-            }
-        }
-        Ok(())
+    /// A record for one destination alone that the configuration does not have would be read by nobody.
+    fn unknown_destination(&self, event: &Event<'_>) -> Option<Reason> {
+        let only = event.envelope.only_destination?;
+        (!self.shared.config.destinations.contains_key(only)).then(|| {
+            let message =
+                format!("the record is for destination {only:?} alone, which the configuration does not have");
+            Reason::new(code::DESTINATION_UNKNOWN, message)
+        })
     }
 
     /// Notes an end that holds for every destination.
@@ -516,30 +502,40 @@ impl<'a> Session<'a> {
             stack: None,
         };
         dead_letter::produce(&mut self.producer, &self.shared.names.dlq_source(&source.name), record, &failure)?;
-        warn!(source = %source.name, code = %reason.code, at = %record.coordinates(), "dead-lettered: {}", reason.message);
+        self.shared.telemetry.dead_letter_line("resolve", &source.name, reason, &record.coordinates());
         self.end(record, End::DeadLettered, reason.code.as_str());
         Ok(())
     }
 
-    fn commit(&mut self, records: &[Record], lease: &Lease) -> Result<(), Error> {
-        self.keep_positions()?;
+    fn commit(&mut self, records: &[&Record], lease: &Lease) -> Result<(), Error> {
+        let offsets = self.keep_positions(records)?;
         self.ledger.produce(&mut self.producer)?;
         self.store.produce(&mut self.producer, lease)?;
         failpoint::hit_after("resolve.produced", || self.producer.acknowledged())?;
-        let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
-        for record in records {
-            next.insert((Arc::clone(&record.topic), record.partition), record.offset + 1);
-        }
-        let mut offsets = TopicPartitionList::with_capacity(next.len());
-        for ((topic, partition), offset) in &next {
-            offsets
-                .add_partition_offset(topic, *partition, Offset::Offset(*offset))
-                .map_err(|source| crate::kafka::Error::Client { during: "name an offset", source })?;
-        }
         self.producer.commit(&offsets, lease)?;
         failpoint::hit("resolve.committed");
         self.store.committed(&self.producer)?;
         Ok(())
+    }
+}
+
+fn no_identifiers(source: &Source, refused: &[String]) -> Reason {
+    let columns: Vec<&str> = source.identifiers.iter().map(|(path, _)| path.as_str()).collect();
+    let mut message =
+        format!("expected at least one identifier in {} (source {}, `identifiers`)", columns.join(", "), source.name);
+    if refused.is_empty() {
+        message.push_str("; all of them are missing or null");
+    } else {
+        message.push_str("; not usable: ");
+        message.push_str(&refused.join(", "));
+    }
+    Reason::new(code::NO_IDENTIFIERS, message)
+}
+
+fn types_of(source: &Source) -> Option<Arc<Types>> {
+    match &source.input {
+        SourceInput::Kafka(kafka) => kafka.schema.as_ref().map(|schema| Arc::new(Types::new(schema))),
+        SourceInput::Delta(_) => None,
     }
 }
 
@@ -548,12 +544,4 @@ fn declared(source: &Source) -> Option<SchemaId> {
         SourceInput::Kafka(kafka) => kafka.schema.as_ref().map(|schema| schema.id(&source.name)),
         SourceInput::Delta(_) => None,
     }
-}
-
-fn position_key(topic: &str, partition: i32) -> Vec<u8> {
-    let mut key = vec![POSITION];
-    key.extend_from_slice(topic.as_bytes());
-    key.push(0);
-    key.extend_from_slice(&partition.to_be_bytes());
-    key
 }

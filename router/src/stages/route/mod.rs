@@ -132,6 +132,7 @@ impl<'a> Session<'a> {
         let mut routes = self.shared.live.routes(self.destination)?;
         while !self.shared.shutdown.is_requested() {
             self.heartbeat.tick();
+            self.shared.telemetry.flush_lines();
             let loaded = self.shared.live.routes(self.destination)?;
             if loaded.generation != routes.generation {
                 routes = loaded;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tailwater_core::delivery::Reason;
 use tailwater_core::schema::Schema;
 use tailwater_core::{Code, SchemaId, code};
 use tailwater_sandbox::{Pool, RowSchema, Transform};
@@ -105,7 +106,8 @@ impl Routes {
         self.routes.iter().enumerate().filter(move |(_, route)| route.from == source)
     }
 
-    /// The schema of a source's rows; `None` where the source declares none.
+    /// The schema of a source's rows; `None` where the source declares none. The inner error is the row's: it names a schema that is
+    /// not in the topic.
     ///
     /// # Errors
     /// No broker answers.
@@ -114,18 +116,20 @@ impl Routes {
         source: &str,
         id: Option<SchemaId>,
         known: &Schemas,
-    ) -> Result<Option<Arc<SourceSchema>>, kafka::Error> {
-        let Some(id) = id else { return Ok(None) };
+    ) -> Result<Result<Option<Arc<SourceSchema>>, Reason>, kafka::Error> {
+        let Some(id) = id else { return Ok(Ok(None)) };
         let key = (source.to_owned(), id);
         if let Some(found) = self.schemas.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(Some(Arc::clone(found)));
+            return Ok(Ok(Some(Arc::clone(found))));
         }
         let Some(record) = known.get(id)? else {
             // The source announced it before the row, so only a topic that lost records can lack it.
-            return Err(kafka::Error::Fatal {
-                during: "look up a row's schema",
-                detail: format!("the topic schemas has no schema {id} of source {source}; was the topic deleted?"),
-            });
+            return Ok(Err(Reason::new(
+                code::SCHEMA_UNKNOWN,
+                format!(
+                    "the topic schemas has no schema {id} of source {source}, to which the row refers; was the topic deleted?"
+                ),
+            )));
         };
         let schema = Schema { columns: record.columns.clone() };
         let row = Arc::new(RowSchema::new(&schema, self.aliases(source), true));
@@ -135,7 +139,7 @@ impl Routes {
             cache.clear();
         }
         cache.insert(key, Arc::clone(&found));
-        Ok(Some(found))
+        Ok(Ok(Some(found)))
     }
 
     /// The older names under which a source's columns may still be read.

@@ -82,7 +82,10 @@ impl Subscriptions for Compiled<'_> {
             let matches = match &route.when {
                 None => Ok(true),
                 Some(when) => {
-                    let schema = self.routes.schema(envelope.source, envelope.schema, self.schemas)?;
+                    let schema = match self.routes.schema(envelope.source, envelope.schema, self.schemas)? {
+                        Ok(schema) => schema,
+                        Err(reason) => return Ok(Subscribed::Fails(reason)),
+                    };
                     let identifiers: Vec<(&str, &str)> =
                         envelope.identifiers.iter().map(|identifier| (identifier.kind, identifier.value)).collect();
                     let fields = EventFields {

@@ -150,7 +150,18 @@ impl Results {
         let started = Instant::now();
         let Some(compiled) = routes.routes.get(route) else { return Ok(()) };
         let source = routes.sources.get(&compiled.from);
-        let known = routes.schema(&compiled.from, schema, schemas)?;
+        let known = match routes.schema(&compiled.from, schema, schemas)? {
+            Ok(known) => known,
+            Err(reason) => {
+                for work in works {
+                    let signature = Signature::new(reason.code, None, &reason.message);
+                    let failed = Failed { reason: reason.clone(), signature, stack: None };
+                    self.cells.insert(cell(&work.record, route), Made::Failed(failed));
+                }
+                metrics.transformed(&routes.destination.name, 0, 0, works.len(), started.elapsed());
+                return Ok(());
+            }
+        };
         let mut prepared = Vec::with_capacity(works.len());
         for work in works {
             prepared.push(prepare(work, route, source, &routes.identifier_types));
@@ -431,7 +442,7 @@ mod tests {
         use crate::config::model::{KafkaSource, OnDelete, SourceInput, SourceKind};
         let source = Source {
             name: "app".into(),
-            input: SourceInput::Kafka(KafkaSource { topic: "app".into(), schema: None }),
+            input: SourceInput::Kafka(KafkaSource::of("app")),
             kind: SourceKind::State,
             key: None,
             identifiers: vec![("mail".into(), "email".into()), ("customer_id".into(), "legacy_id".into())],

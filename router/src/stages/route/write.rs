@@ -194,7 +194,7 @@ impl Session<'_> {
         dead_letter::produce(&mut self.producer, &topic, record, &failure)?;
         self.end(lane, record, End::DeadLettered, reason.code.as_str());
         self.shared.telemetry.metrics().dead_lettered("route", self.destination, reason.code.as_str());
-        tracing::warn!(destination = self.destination, code = %reason.code, at = %record.coordinates(), "dead-lettered: {}", reason.message);
+        self.shared.telemetry.dead_letter_line("route", self.destination, reason, &record.coordinates());
         Ok(())
     }
 }

@@ -9,7 +9,6 @@ use tailwater_core::envelope::{Merge, Role};
 use tailwater_core::ledger::End;
 use tailwater_core::tracker::OffsetTracker;
 use tailwater_core::{ProfileId, code};
-use tracing::warn;
 
 use super::open::{Item, Open};
 use super::outside::Outside;
@@ -240,7 +239,7 @@ impl<O: Outside> Session<O> {
         let name = &self.setup.name;
         self.setup.telemetry.metrics().dead_lettered("send", name, reason.code.as_str());
         self.dirty = true;
-        warn!(destination = %name, code = %reason.code, at = %record.coordinates(), "dead-lettered: {}", reason.message);
+        self.setup.telemetry.dead_letter_line("send", name, reason, &record.coordinates());
         Ok(())
     }
 }

@@ -74,6 +74,7 @@ fn follow(shared: &Arc<Shared>, session: &mut Session<Clients<'_>>) -> Result<()
     let joined = Instant::now();
     while !shared.shutdown.is_requested() {
         session.round()?;
+        shared.telemetry.flush_lines();
         if session.outside.is_serving() || joined.elapsed() > UNASSIGNED_MAX {
             readiness.ready();
         }

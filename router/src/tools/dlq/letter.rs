@@ -101,12 +101,18 @@ impl Letter {
     pub fn read(queue: &Queue, record: &Record) -> Self {
         let text = |name: &str| header_text(record, name);
         let connect = |name: &str| header_text(record, &format!("__connect.errors.{name}"));
-        let envelope = record.envelope().unwrap_or_else(|_| Envelope::default());
+        let mut envelope = record.envelope().unwrap_or_else(|_| Envelope::default());
         let origin = connect("topic").zip(connect("partition")).zip(connect("offset")).and_then(
             |((topic, partition), offset)| {
                 Some(Place { topic, partition: partition.parse().ok()?, offset: offset.parse().ok()? })
             },
         );
+        // Before resolve, only what was replayed has an envelope that tells something about the letter; others may write to the topic.
+        if let Queue::Source(name) = queue
+            && !origin.as_ref().is_some_and(|origin| origin.topic.ends_with(&format!("replay.{name}")))
+        {
+            envelope = Envelope::default();
+        }
         // A record of an ingest topic does not say where it lies: it lies there.
         let ingest = match queue {
             Queue::Destination(_) => envelope.ingest.map(Place::from),

@@ -118,12 +118,11 @@ impl Marks {
     }
 }
 
-/// Makes the topic of the marks where it is missing: a workspace may be older than it.
+/// Makes a topic of the tool where it is missing: a workspace may be older than it.
 ///
 /// # Errors
 /// It may not be created, or no broker answers.
-pub fn ensure_topic(config: &Config, reader: &Reader, names: &Names) -> Result<(), Error> {
-    let name = names.state_dlq();
+pub fn ensure_topic(config: &Config, reader: &Reader, name: String) -> Result<(), Error> {
     if reader.partitions(&name)?.is_some() {
         return Ok(());
     }

@@ -54,14 +54,20 @@ impl Dlq<'_> {
         deed: &Deed,
         each: &mut dyn FnMut(&Reference, Done),
     ) -> Result<String, Error> {
-        marks::ensure_topic(self.config, &self.reader, &self.names)?;
+        marks::ensure_topic(self.config, &self.reader, self.names.state_dlq())?;
         let mut outputs = vec![self.names.state_dlq(), self.names.ledger()];
         if matches!(deed, Deed::Replay { .. }) {
-            outputs.extend(
-                chosen.letters.iter().filter_map(|listed| listed.letter.origin.as_ref()).map(|at| at.topic.clone()),
-            );
+            outputs.extend(chosen.letters.iter().filter_map(|listed| match &listed.letter.at.queue {
+                Queue::Source(name) => Some(self.names.replay(name)),
+                Queue::Destination(_) => listed.letter.origin.as_ref().map(|at| at.topic.clone()),
+            }));
             outputs.sort();
             outputs.dedup();
+            for name in self.config.sources.keys().map(|source| self.names.replay(source)) {
+                if outputs.contains(&name) {
+                    marks::ensure_topic(self.config, &self.reader, name)?;
+                }
+            }
         }
         // Whoever was at work under this id is shut out from here on, so the marks read now are the last word.
         let id = self.names.transactional_id("dlq", None, "operator");

@@ -1,8 +1,9 @@
 //! Where a replay goes and what it says. Pure.
 //!
 //! A dead letter of route is the record of `resolved` that it read, one of send the record of `outbound.<destination>`; each goes back to that
-//! topic, in the lane of the person whom it belongs to *now*, marked for its destination alone. A dead letter of resolve goes back to the topic of
-//! its source, where it is a new record with the position of the old one, so that it cannot supersede what came after it.
+//! topic, in the lane of the person whom it belongs to *now*, marked for its destination alone. A dead letter of resolve goes to the topic
+//! `replay.<source>`, where it is a new record with the position of the old one, so that it cannot supersede what came after it. It does not
+//! go back to the source's own topic: others write there, so a header in it says nothing.
 
 use tailwater_core::envelope::{Envelope, Identifier, Redelivery};
 use tailwater_core::limits::REPLAYS_MAX;
@@ -12,7 +13,7 @@ use tailwater_identity::Person;
 use super::letter::{Letter, Queue};
 use crate::config::model::Config;
 use crate::kafka::Record;
-use crate::kafka::topics::{Names, input_topic};
+use crate::kafka::topics::{Names, input_topics, is_trusted};
 use crate::stages::dead_letter::{header_text, is_own_header, original_time};
 
 /// The header of a record that its source could only announce.
@@ -69,7 +70,7 @@ pub fn check(config: &Config, letter: &Letter, record: &Record, force: bool) -> 
     if letter.replays >= REPLAYS_MAX && !force {
         return Err(Refusal::Poison(letter.replays));
     }
-    let envelope = record.envelope().map_err(|_| Refusal::NoEnvelope)?;
+    let envelope = envelope(config, letter, record)?;
     let origin = letter.origin.as_ref().ok_or(Refusal::NoOrigin)?;
     let names = Names::new(&config.kafka.prefix);
     match &letter.at.queue {
@@ -78,7 +79,7 @@ pub fn check(config: &Config, letter: &Letter, record: &Record, force: bool) -> 
                 return Err(Refusal::Announced);
             }
             let source = config.sources.get(name).ok_or_else(|| Refusal::NotConfigured(format!("source {name}")))?;
-            expect(&origin.topic, &[input_topic(&names, source)])
+            expect(&origin.topic, &input_topics(&names, source))
         }
         Queue::Destination(name) => {
             if !config.destinations.contains_key(name) {
@@ -99,6 +100,16 @@ fn expect(found: &str, expected: &[String]) -> Result<(), Refusal> {
     Err(Refusal::OtherTopic { found: found.to_owned(), expected: expected.join(" or ") })
 }
 
+/// The letter's envelope. One that a record had on a topic that others write is none of ours.
+fn envelope<'r>(config: &Config, letter: &Letter, record: &'r Record) -> Result<Envelope<'r>, Refusal> {
+    if let (Queue::Source(name), Some(origin)) = (&letter.at.queue, &letter.origin)
+        && config.sources.get(name).is_some_and(|source| !is_trusted(source, &origin.topic))
+    {
+        return Ok(Envelope::default());
+    }
+    record.envelope().map_err(|_| Refusal::NoEnvelope)
+}
+
 /// The record that a replay produces. `person` is who the profile is now, if that is known.
 ///
 /// # Errors
@@ -112,7 +123,7 @@ pub fn target(
     force: bool,
 ) -> Result<Target, Refusal> {
     check(config, letter, record, force)?;
-    let mut envelope = record.envelope().map_err(|_| Refusal::NoEnvelope)?;
+    let mut envelope = envelope(config, letter, record)?;
     let origin = letter.origin.as_ref().ok_or(Refusal::NoOrigin)?;
     let count = letter.replays.saturating_add(1);
     envelope.replay = Some(Redelivery { id: replay, count });
@@ -122,11 +133,11 @@ pub fn target(
     }
     let headers = record.headers.iter().filter(|(name, _)| !is_own_header(name)).cloned().collect();
     match &letter.at.queue {
-        Queue::Source(_) => {
+        Queue::Source(name) => {
             envelope.position.get_or_insert(SourcePosition::Log(origin.coordinates()));
             Ok(Target {
-                topic: origin.topic.clone(),
-                partition: origin.partition,
+                topic: Names::new(&config.kafka.prefix).replay(name),
+                partition: 0,
                 key: record.key().map(<[u8]>::to_vec),
                 header: envelope.to_bytes(),
                 headers,
@@ -293,12 +304,12 @@ destinations:
     }
 
     #[test]
-    fn a_letter_of_a_source_goes_back_to_its_partition_with_its_position() {
+    fn a_letter_of_a_source_goes_to_the_topic_of_its_replays_with_its_position() {
         let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &Envelope::default(), &[]);
         let target = target(&config(), &letter, &record, None, "r1", false).unwrap();
         assert_eq!(
             (target.topic.as_str(), target.partition, target.key.as_deref()),
-            ("app.rows", 3, Some(&b"key"[..]))
+            ("t.replay.rows", 0, Some(&b"key"[..]))
         );
         let envelope = Envelope::decode(&target.header).unwrap();
         let place = Coordinates { topic: "app.rows", partition: 3, offset: 77 };
@@ -310,6 +321,28 @@ destinations:
         let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &Envelope::default(), &appended);
         let target = super::target(&config(), &letter, &record, None, "r1", false).unwrap();
         assert_eq!(Envelope::decode(&target.header).unwrap().time, Timestamp::from_millis(1_700_000_000_000));
+    }
+
+    /// Issue 10: a `tw` header on a topic that others write is not ours, so a letter that has one can be replayed all the same.
+    #[test]
+    fn the_envelope_of_a_letter_of_a_foreign_topic_counts_for_nothing() {
+        let mut foreign = event();
+        foreign.replay = Some(Redelivery { id: "theirs", count: REPLAYS_MAX });
+        foreign.only_destination = Some("nowhere");
+        foreign.position = Some(SourcePosition::Table { generation: 1, version: 2, ordinal: 3 });
+        let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &foreign, &[]);
+        let first = target(&config(), &letter, &record, None, "r1", false).unwrap();
+        let envelope = Envelope::decode(&first.header).unwrap();
+        let place = Coordinates { topic: "app.rows", partition: 3, offset: 77 };
+        let position = Some(SourcePosition::Log(place));
+        let replay = Some(Redelivery { id: "r1", count: 1 });
+        let time = Timestamp::from_millis(5);
+        assert_eq!(envelope, Envelope { position, replay, time, ..Envelope::default() });
+        // It fails again: what its replay wrote counts.
+        let (letter, record) = letter_of(Queue::Source("rows".into()), "t.replay.rows", &envelope, &[]);
+        let second = target(&config(), &letter, &record, None, "r2", false).unwrap();
+        assert_eq!(second.count, 2);
+        assert_eq!(Envelope::decode(&second.header).unwrap().position, position);
     }
 
     #[test]

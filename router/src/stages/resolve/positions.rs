@@ -1,0 +1,218 @@
+//! Where resolve stands in the sources' topics.
+//!
+//! The group's committed offsets are not enough: resolve assigns its partitions by hand and never subscribes to the topics, so the broker
+//! drops the offsets of a partition that was quiet for `offsets.retention.minutes` (seven days). The next start would then read
+//! the source again from its beginning. So the position of each partition is in the stage's state as well, in the same transaction, and
+//! what the broker forgot is committed again. Where the group has an offset, it counts: an operator who resets it means it.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use serde::{Deserialize, Serialize};
+use tailwater_core::SourcePosition;
+use tracing::warn;
+
+use super::Session;
+use super::decode::Event;
+use crate::failpoint;
+use crate::kafka::consumer::{Partition, Start, removed_only_a_marker};
+use crate::kafka::lease::Lease;
+use crate::kafka::read::Range;
+use crate::kafka::{self, Record};
+use crate::stages::Error;
+use crate::state::Map as _;
+
+/// Begins the keys of the positions that were applied last, in the same state as the identities.
+const POSITION: u8 = b'o';
+
+/// Begins the keys of how far each partition was read.
+const READ: u8 = b'r';
+
+/// How often offsets are committed again that have not moved: far below the week after which the broker drops them.
+const COMMIT_AGAIN: Duration = Duration::from_secs(6 * 3600);
+
+/// The positions of one session.
+#[derive(Default)]
+pub(super) struct Positions {
+    /// Where each partition of a table's rows stands; known of those that rows came from.
+    applied: BTreeMap<Partition, Applied>,
+    /// How far each partition was read; known of those that records came from, now or before.
+    read: BTreeMap<Partition, i64>,
+    /// When offsets that have not moved are committed again.
+    commit_again: Option<Instant>,
+}
+
+/// The position of the last row that was applied of a partition.
+struct Applied {
+    position: Option<TablePosition>,
+    /// It has moved since it was written.
+    moved: bool,
+}
+
+/// Generation, version and ordinal of a table's row.
+type TablePosition = (u32, u64, u64);
+
+/// How far a partition was read. Frozen: the state topic holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct ReadTo {
+    /// The next offset.
+    next: i64,
+    /// The last record that was read, and its timestamp: another one there tells that the topic was deleted and recreated.
+    last: i64,
+    timestamp: i64,
+}
+
+impl Session<'_> {
+    /// Where partitions are read from: where the group left off, or, if the broker has dropped that, where the state says.
+    pub(super) fn starts(
+        &mut self,
+        partitions: &[Partition],
+        transactional: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Start>, Error> {
+        let mut starts = self.consumer.starts(partitions, &transactional)?;
+        for start in &mut starts {
+            if !start.committed {
+                self.remembered(start, &transactional)?;
+            }
+            if start.committed {
+                self.positions.read.insert((Arc::clone(&start.topic), start.partition), start.offset);
+            }
+        }
+        Ok(starts)
+    }
+
+    fn remembered(&mut self, start: &mut Start, transactional: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let (topic, partition) = (Arc::clone(&start.topic), start.partition);
+        let key = partition_key(READ, &topic, partition);
+        let Some(read): Option<ReadTo> = self.store.get_json(0, &key, "how far a partition was read")? else {
+            return Ok(());
+        };
+        let (low, high) = self.consumer.watermarks(&topic, partition)?;
+        if read.next > high || !self.is_the_same(&topic, partition, &read, low)? {
+            warn!(
+                %topic, partition, code = "topic_missing",
+                "the topic holds other records than before: it was deleted and recreated, and is read from its beginning"
+            );
+            return Ok(());
+        }
+        if transactional(&topic) && removed_only_a_marker(read.next, low, high) {
+            start.offset = low;
+        } else if read.next < low {
+            return Err(kafka::Error::OffsetLost {
+                group: self.consumer.group().to_owned(),
+                topic: topic.to_string(),
+                partition,
+                committed: read.next,
+                low,
+                high,
+            }
+            .into());
+        } else {
+            start.offset = read.next;
+        }
+        warn!(
+            %topic, partition, offset = start.offset,
+            "the broker has dropped the group's offset; reading goes on where the state says"
+        );
+        start.committed = true;
+        self.positions.commit_again = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Whether the topic still holds the record that was read last, as far as that can be told.
+    fn is_the_same(&self, topic: &str, partition: i32, read: &ReadTo, low: i64) -> Result<bool, Error> {
+        if read.last < low {
+            return Ok(true);
+        }
+        let range = Range { topic: topic.to_owned(), partition, start: read.last, end: read.last + 1 };
+        let mut same = true;
+        self.reader.read::<Error>(&[range], |record| {
+            if record.offset == read.last {
+                same = record.timestamp.as_millis() == read.timestamp;
+            }
+            Ok(false)
+        })?;
+        Ok(same)
+    }
+
+    /// Whether this row was applied before: a source that was killed between producing and saving its cursor repeats rows.
+    pub(super) fn is_repeat(&mut self, record: &Record, event: &Event<'_>) -> Result<bool, Error> {
+        let Some(SourcePosition::Table { generation, version, ordinal }) = event.envelope.position else {
+            return Ok(false);
+        };
+        if event.envelope.replay.is_some() || failpoint::bug("bug.dedupe_off") {
+            return Ok(false);
+        }
+        let position = (generation, version, ordinal);
+        let partition: Partition = (Arc::clone(&record.topic), record.partition);
+        let applied = match self.positions.applied.entry(partition) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let key = partition_key(POSITION, &record.topic, record.partition);
+                let position = self.store.get_json(0, &key, "the position that was applied last")?;
+                unknown.insert(Applied { position, moved: false })
+            }
+        };
+        if applied.position.is_some_and(|last| position <= last) {
+            return Ok(true);
+        }
+        *applied = Applied { position: Some(position), moved: true };
+        Ok(false)
+    }
+
+    /// Writes the positions that have moved, one for each partition and batch, and returns the offsets to commit.
+    pub(super) fn keep_positions(&mut self, records: &[&Record]) -> Result<TopicPartitionList, Error> {
+        for ((topic, partition), applied) in &mut self.positions.applied {
+            if std::mem::take(&mut applied.moved) {
+                // Three numbers into memory: serialising them has no way to fail.
+                let value = serde_json::to_vec(&applied.position).unwrap_or_default();
+                self.store.put(0, partition_key(POSITION, topic, *partition), Some(value))?;
+            }
+        }
+        let mut last: BTreeMap<Partition, &Record> = BTreeMap::new();
+        for record in records {
+            last.insert((Arc::clone(&record.topic), record.partition), record);
+        }
+        let mut offsets = TopicPartitionList::with_capacity(last.len());
+        for ((topic, partition), record) in last {
+            let read = ReadTo { next: record.offset + 1, last: record.offset, timestamp: record.timestamp.as_millis() };
+            let value = serde_json::to_vec(&read).unwrap_or_default();
+            self.store.put(0, partition_key(READ, &topic, partition), Some(value))?;
+            add(&mut offsets, &topic, partition, read.next)?;
+            self.positions.read.insert((topic, partition), read.next);
+        }
+        Ok(offsets)
+    }
+
+    /// Commits again what has not moved for a long time, or what the broker had dropped.
+    pub(super) fn commit_again(&mut self, lease: &Lease) -> Result<(), Error> {
+        let due = *self.positions.commit_again.get_or_insert_with(|| Instant::now() + COMMIT_AGAIN);
+        if Instant::now() < due {
+            return Ok(());
+        }
+        self.positions.commit_again = Some(Instant::now() + COMMIT_AGAIN);
+        let mut offsets = TopicPartitionList::with_capacity(self.positions.read.len());
+        for ((topic, partition), next) in &self.positions.read {
+            add(&mut offsets, topic, *partition, *next)?;
+        }
+        Ok(self.producer.commit(&offsets, lease)?)
+    }
+}
+
+fn add(offsets: &mut TopicPartitionList, topic: &str, partition: i32, next: i64) -> Result<(), Error> {
+    offsets
+        .add_partition_offset(topic, partition, Offset::Offset(next))
+        .map_err(|source| kafka::Error::Client { during: "name an offset", source }.into())
+}
+
+fn partition_key(tag: u8, topic: &str, partition: i32) -> Vec<u8> {
+    let mut key = vec![tag];
+    key.extend_from_slice(topic.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&partition.to_be_bytes());
+    key
+}
