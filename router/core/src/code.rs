@@ -120,6 +120,7 @@ codes! {
     RATE_LIMITED = "rate_limited", "the vendor asks to slow down";
     VENDOR_UNAVAILABLE = "vendor_unavailable", "the vendor fails or does not answer";
     VENDOR_REJECTED = "vendor_rejected", "the vendor rejects the request";
+    DELIVERED_IN_PART = "delivered_in_part", "the vendor took the delivery without a part of it";
     DUPLICATE_PROFILE = "duplicate_profile", "the vendor knows the identifiers as different people";
     PAYLOAD_TOO_LARGE = "payload_too_large", "a single operation exceeds the vendor's size limit";
     JOB_CANCELLED = "job_cancelled", "the vendor cancelled a bulk job";

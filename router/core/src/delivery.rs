@@ -41,7 +41,10 @@ pub struct Reason {
 pub enum Scope {
     /// This delivery's alone: the others go on.
     Delivery,
-    /// The account's for the moment (429, 5xx, no connection): everything of the account waits.
+    /// One endpoint's for the moment (a 429; a 5xx that no unrelated request has met): the deliveries that need the endpoint wait and are
+    /// not given up for it, the others go on.
+    Endpoint,
+    /// The account's for the moment (an outage, no connection): everything of the account waits.
     Account,
     /// The account's until a person acts (a wrong key): the destination pauses with one alert.
     Credentials,
@@ -57,6 +60,9 @@ pub struct Ticket(pub String);
 pub enum Outcome {
     /// The vendor has applied it, or has documented that it will.
     Delivered,
+    /// As `Delivered`, except for a part that the vendor ignored or that was left out. The reason names the part; it stands in the history,
+    /// and its code in the ledger.
+    DeliveredInPart(Reason),
     /// A job runs; `confirm` brings the outcome.
     Accepted(Ticket),
     /// Not now. `after` is the vendor's own wish, else the retry policy decides.

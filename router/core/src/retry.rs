@@ -2,7 +2,7 @@
 //!
 //! Waits grow exponentially and are drawn at random between the shortest and the current longest one ("full jitter" above a
 //! floor), so that many deliveries that failed together do not come back together. A vendor that says how long to wait is
-//! believed. Only a delivery's own trouble is ever given up: trouble of the account (rate limit, outage, a wrong key) says
+//! believed. Only a delivery's own trouble is ever given up: trouble of an endpoint or the account (rate limit, outage, a wrong key) says
 //! nothing about the delivery, and giving up would turn an outage into lost data.
 
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl RetryPolicy {
     pub fn decide(&self, attempt: u32, after: Option<Duration>, scope: Scope, now: Timestamp, chance: f64) -> Decision {
         match scope {
             Scope::Delivery if attempt >= self.attempts_max => Decision::GiveUp,
-            Scope::Delivery | Scope::Account | Scope::Credentials => {
+            Scope::Delivery | Scope::Endpoint | Scope::Account | Scope::Credentials => {
                 Decision::At(now.saturating_add(self.wait(attempt, after, chance)))
             }
         }
@@ -115,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn trouble_of_the_account_is_never_given_up() {
-        for scope in [Scope::Account, Scope::Credentials] {
+    fn trouble_that_is_not_the_deliverys_is_never_given_up() {
+        for scope in [Scope::Endpoint, Scope::Account, Scope::Credentials] {
             assert!(wait_ms(POLICY.decide(u32::MAX, None, scope, NOW, 1.0)) == 60_000);
         }
     }

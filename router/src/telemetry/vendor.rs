@@ -76,6 +76,8 @@ impl Vendor {
     pub fn refused(&mut self, reason: &Reason, scope: Scope, now: Timestamp, next: Timestamp) {
         let account = match scope {
             Scope::Account => true,
+            // A failure that no unrelated request has met is news only when it stays.
+            Scope::Endpoint => reason.code == code::RATE_LIMITED,
             Scope::Delivery => false,
             // That is a pause, which tells itself.
             Scope::Credentials => return,

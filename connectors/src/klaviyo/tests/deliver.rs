@@ -33,7 +33,10 @@ fn fine(received: &Received) -> Reply {
 
 fn reason(outcome: &Outcome) -> &str {
     match outcome {
-        Outcome::Retry { reason, .. } | Outcome::Rejected(reason) | Outcome::Skipped(reason) => &reason.message,
+        Outcome::DeliveredInPart(reason)
+        | Outcome::Retry { reason, .. }
+        | Outcome::Rejected(reason)
+        | Outcome::Skipped(reason) => &reason.message,
         Outcome::Delivered | Outcome::Accepted(_) => "",
     }
 }

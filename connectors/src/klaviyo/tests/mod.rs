@@ -160,6 +160,7 @@ pub(super) fn word(outcome: &Outcome) -> String {
     let with = |kind: &str, code: Code| format!("{kind} {code}");
     match outcome {
         Outcome::Delivered => "delivered".to_owned(),
+        Outcome::DeliveredInPart(reason) => with("delivered", reason.code),
         Outcome::Accepted(_) => "accepted".to_owned(),
         Outcome::Retry { reason, .. } => with("retry", reason.code),
         Outcome::Rejected(reason) => with("rejected", reason.code),

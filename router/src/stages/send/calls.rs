@@ -275,7 +275,11 @@ impl<O: Outside> Session<O> {
                             *place += 1;
                             *place - 1
                         }
-                        Outcome::Delivered | Outcome::Retry { .. } | Outcome::Rejected(_) | Outcome::Skipped(_) => 0,
+                        Outcome::Delivered
+                        | Outcome::DeliveredInPart(_)
+                        | Outcome::Retry { .. }
+                        | Outcome::Rejected(_)
+                        | Outcome::Skipped(_) => 0,
                     };
                     if let Some(item) = items.get_mut(index).and_then(Option::take) {
                         known.push((place, item));
@@ -308,6 +312,7 @@ impl<O: Outside> Session<O> {
             Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED => return Ok(()),
             Outcome::Accepted(_)
             | Outcome::Delivered
+            | Outcome::DeliveredInPart(_)
             | Outcome::Retry { .. }
             | Outcome::Rejected(_)
             | Outcome::Skipped(_) => {}

@@ -39,7 +39,7 @@ struct History<'a> {
 /// The outcome's word in the history and in the metrics.
 pub const fn word(outcome: &Outcome) -> &'static str {
     match outcome {
-        Outcome::Delivered => "delivered",
+        Outcome::Delivered | Outcome::DeliveredInPart(_) => "delivered",
         Outcome::Accepted(_) => "accepted",
         Outcome::Retry { .. } => "retry",
         Outcome::Rejected(_) => "rejected",
@@ -52,7 +52,10 @@ pub fn encode(at: Timestamp, destination: &str, record: &Record, delivery: &Deli
     let (reason, ticket) = match outcome {
         Outcome::Delivered => (None, None),
         Outcome::Accepted(ticket) => (None, Some(ticket.0.as_str())),
-        Outcome::Retry { reason, .. } | Outcome::Rejected(reason) | Outcome::Skipped(reason) => (Some(reason), None),
+        Outcome::DeliveredInPart(reason)
+        | Outcome::Retry { reason, .. }
+        | Outcome::Rejected(reason)
+        | Outcome::Skipped(reason) => (Some(reason), None),
     };
     let envelope = record.envelope().unwrap_or_default();
     let entry = History {

@@ -42,7 +42,8 @@ pub struct Open {
     pub sent: bool,
     /// Codes of what became of the operations before.
     pub delivered: bool,
-    pub non_finite: bool,
+    /// The code of what the deliveries went out without, if anything.
+    pub left_out: Option<&'static str>,
     pub skipped: Option<&'static str>,
     /// Why it ends as a dead letter, and after how many attempts.
     pub dead: Option<(Reason, u32)>,
@@ -72,7 +73,7 @@ impl Open {
             failures: 0,
             sent: false,
             delivered: false,
-            non_finite: false,
+            left_out: None,
             skipped: None,
             dead: None,
         })

@@ -32,13 +32,17 @@ impl<O: Outside> Session<O> {
             self.vendor.answered(self.outside.now());
         }
         match outcome {
-            Outcome::Delivered => {
+            Outcome::Delivered | Outcome::DeliveredInPart(_) => {
                 let record = std::sync::Arc::clone(&item.open.record);
                 let envelope = record.envelope().unwrap_or_default();
                 let subject = Open::subject(record.partition, &envelope);
                 memory::remember(self.outside.state_mut(), &subject, &item.delivery)?;
                 item.open.delivered = true;
-                item.open.non_finite |= !item.delivery.operation.non_finite.is_empty();
+                if let Outcome::DeliveredInPart(reason) = &outcome {
+                    item.open.left_out = Some(reason.code.as_str());
+                } else if !item.delivery.operation.non_finite.is_empty() {
+                    item.open.left_out.get_or_insert(code::NON_FINITE_NUMBER.as_str());
+                }
                 if !item.delivery.backfill {
                     let age = self.outside.now().since(envelope.time);
                     self.setup.telemetry.metrics().event_age(&self.setup.name, age);
@@ -88,7 +92,7 @@ impl<O: Outside> Session<O> {
                 item.open.failures += 1;
                 item.open.failures
             }
-            Scope::Account | Scope::Credentials => item.open.attempts,
+            Scope::Endpoint | Scope::Account | Scope::Credentials => item.open.attempts,
         };
         let chance = self.outside.chance();
         match self.setup.settings.retry.decide(attempt, after, scope, time, chance) {
@@ -100,7 +104,7 @@ impl<O: Outside> Session<O> {
                 let now = self.outside.now();
                 self.vendor.refused(&reason, scope, now, now.saturating_add(due.since(time)));
                 match scope {
-                    Scope::Delivery => {
+                    Scope::Delivery | Scope::Endpoint => {
                         debug!(destination = %self.setup.name, code = %reason.code, attempt = item.open.attempts, "will be tried again: {}", reason.message);
                     }
                     Scope::Account => self.not_before = self.not_before.max(due),
@@ -133,8 +137,7 @@ impl<O: Outside> Session<O> {
         if let Some((reason, attempts)) = &open.dead {
             self.dead_letter(&open.record, reason, *attempts)?;
         } else if open.delivered {
-            let reason = if open.non_finite { code::NON_FINITE_NUMBER.as_str() } else { "" };
-            self.note(lane, &open.record, End::Delivered, reason);
+            self.note(lane, &open.record, End::Delivered, open.left_out.unwrap_or_default());
         } else {
             let reason = open.skipped.unwrap_or(code::TRANSFORM_SKIPPED.as_str());
             self.note(lane, &open.record, End::Skipped, reason);

@@ -61,7 +61,7 @@ pub fn verdict(scene: &Scene<'_>, at: &At) -> Verdict {
         at.ends.last_key_value().and_then(|(round, ends)| ends.last().map(|(end, reason)| (*round, *end, reason)));
     match last {
         // A replay that is on its way again is not in the ledger's last word yet.
-        Some((_, End::Delivered, _)) => delivered(at),
+        Some((_, End::Delivered, reason)) => delivered(reason, at),
         Some((_, End::Skipped, reason)) => skipped(reason, at),
         Some((_, End::DeadLettered, reason)) => dead_lettered(reason, at),
         Some((_, End::Resolved | End::Held | End::Routed | End::Parked, _)) | None => {
@@ -70,14 +70,25 @@ pub fn verdict(scene: &Scene<'_>, at: &At) -> Verdict {
     }
 }
 
-fn delivered(at: &At) -> Verdict {
+fn delivered(reason: &str, at: &At) -> Verdict {
     let attempt = at.attempts.iter().rfind(|attempt| attempt.outcome == "delivered");
-    let text = match attempt {
+    let mut text = match attempt {
         Some(attempt) if attempt.attempt > 1 => format!("delivered at {}, by attempt {}", attempt.at, attempt.attempt),
         Some(attempt) => format!("delivered at {}", attempt.at),
         None => "delivered; the history no longer says when".to_owned(),
     };
-    Verdict { status: Status::Delivered, at: attempt.map(|attempt| attempt.at.clone()), code: None, text }
+    // Something was left out: of several operations, the attempt that says so need not be the last one.
+    if !reason.is_empty() {
+        let said = at.attempts.iter().rfind(|attempt| attempt.code.as_deref() == Some(reason));
+        let message = said.and_then(|attempt| attempt.message.as_deref()).filter(|message| !message.is_empty());
+        text.push_str(&format!("; {reason}: {}", message.unwrap_or_else(|| meaning(reason))));
+    }
+    Verdict {
+        status: Status::Delivered,
+        at: attempt.map(|attempt| attempt.at.clone()),
+        code: (!reason.is_empty()).then(|| reason.to_owned()),
+        text,
+    }
 }
 
 fn skipped(reason: &str, at: &At) -> Verdict {
@@ -288,6 +299,15 @@ mod tests {
             (Status::Delivered, "delivered at 2026-03-01T00:00:00.000Z, by attempt 2")
         );
         assert!(steps(&delivered)[0].text.contains("was held"));
+        // Issue 10: a delivery that left something out must say so.
+        let mut remark = attempt("delivered", Some("delivered_in_part"));
+        remark.message = Some("without external_id".into());
+        let in_part = told(&At {
+            ends: ends(&[(0, &[(End::Delivered, "delivered_in_part")])]),
+            attempts: vec![remark],
+            ..At::default()
+        });
+        assert!(in_part.text.ends_with("; delivered_in_part: without external_id"), "{}", in_part.text);
         let skipped = told(&At { ends: ends(&[(0, &[(End::Skipped, "filtered")])]), ..At::default() });
         assert_eq!(skipped.text, "skipped: filtered, the route's condition does not hold for the event");
     }

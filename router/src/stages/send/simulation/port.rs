@@ -274,7 +274,7 @@ impl Outside for Port {
         if matches!(outcome, Outcome::Skipped(reason) if reason.code == code::SUPERSEDED) {
             self.world().truth.superseded(event);
         }
-        if *outcome == Outcome::Delivered {
+        if matches!(outcome, Outcome::Delivered | Outcome::DeliveredInPart(_)) {
             self.open.delivered.push((event, operation));
         }
         self.open.accepted.retain(|taken| *taken != (event, operation));

@@ -234,7 +234,7 @@ impl Vendor {
                         (retry(Scope::Credentials, code::UNAUTHORIZED), false)
                     } else if account {
                         let after = chance.in_thousand(500).then(|| Duration::from_millis(chance.between(0, 5_000)));
-                        (again(after, Scope::Account, code::RATE_LIMITED), false)
+                        (again(after, Scope::Endpoint, code::RATE_LIMITED), false)
                     } else if chance.in_thousand(temper.rejects) {
                         (Outcome::Rejected(Reason::new(code::VENDOR_REJECTED, "no")), false)
                     } else if chance.in_thousand(temper.skips) {
