@@ -266,7 +266,7 @@ impl Account {
                 problems.push(Problem::invalid("The profile exceeds the maximum payload size of 100KB.", pointer));
                 continue;
             }
-            match change::parse(element, &pointer, Form::Import) {
+            match change::parse(element, &pointer, Form::Job) {
                 Ok(change) => profiles.push((element.clone(), change)),
                 Err(found) => problems.extend(found),
             }
@@ -290,6 +290,10 @@ impl Account {
         let named = data.pointer("/relationships/lists/data").and_then(Value::as_array);
         for (index, element) in named.into_iter().flatten().enumerate() {
             let pointer = format!("/data/relationships/lists/data/{index}");
+            if element.get("type").and_then(Value::as_str) != Some("list") {
+                problems.push(Problem::invalid("The type must be 'list'.", format!("{pointer}/type")));
+                continue;
+            }
             match element.get("id").and_then(Value::as_str) {
                 Some(id) if self.lists.contains_key(id) => lists.push(id.to_owned()),
                 Some(id) => problems
@@ -399,6 +403,10 @@ impl Account {
         let mut problems = Vec::new();
         let mut ids = Vec::with_capacity(elements.len());
         for (index, element) in elements.iter().enumerate() {
+            if element.get("type").and_then(Value::as_str) != Some("profile") {
+                problems.push(Problem::invalid("The type must be 'profile'.", format!("/data/{index}/type")));
+                continue;
+            }
             match element.get("id").and_then(Value::as_str) {
                 Some(id) if self.people.get(id).is_some() => ids.push(id.to_owned()),
                 // What the vendor does about an id that it does not know is not documented: the whole call is refused here.

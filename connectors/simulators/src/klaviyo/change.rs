@@ -19,13 +19,15 @@ const EXTERNAL_ID_CHARS_MAX: usize = 255;
 pub(super) enum Form {
     Create,
     Update,
-    /// `profile-import` and its bulk form.
+    /// `profile-import`.
     Import,
+    /// In a bulk import job, which ignores nulls: nothing is cleared there but by `meta.patch_properties.unset`.
+    Job,
     /// Inside of an event.
     Event,
 }
 
-/// A checked change of a profile. A field that is not in it stays as it is; `None` clears it.
+/// A checked change of a profile. A field that is not in it stays as it is; `None` clears it, except in a job.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Change {
     pub id: Option<String>,
@@ -119,8 +121,8 @@ impl Reader<'_> {
                 },
                 "location" => self.location(value, &path),
                 "properties" => match value {
-                    Value::Null => self.change.clear_properties = true,
-                    Value::Object(properties) => self.change.properties = Some(properties.clone()),
+                    Value::Null => self.change.clear_properties = self.form != Form::Job,
+                    Value::Object(properties) => self.change.properties = Some(self.without_ignored(properties)),
                     _ => self.invalid("'properties' must be an object.", &path),
                 },
                 "_kx" => {}
@@ -131,8 +133,15 @@ impl Reader<'_> {
         }
     }
 
+    /// What counts of an object: in a job, whatever is not null.
+    fn without_ignored(&self, object: &Map<String, Value>) -> Map<String, Value> {
+        let counts = |value: &Value| self.form != Form::Job || !value.is_null();
+        object.iter().filter(|(_, value)| counts(value)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     fn text(&mut self, name: &str, value: &Value, path: &str) {
         match value {
+            Value::Null if self.form == Form::Job => {}
             Value::Null => self.change.fields.push((name.to_owned(), None)),
             Value::String(text) => self.change.fields.push((name.to_owned(), Some(text.clone()))),
             _ => self.invalid(format!("'{name}' must be a string."), path),
@@ -165,7 +174,7 @@ impl Reader<'_> {
 
     fn location(&mut self, value: &Value, path: &str) {
         match value {
-            Value::Null => self.change.clear_location = true,
+            Value::Null => self.change.clear_location = self.form != Form::Job,
             Value::Object(location) => {
                 for (name, value) in location {
                     let number = matches!(name.as_str(), "latitude" | "longitude") && value.is_number();
@@ -178,7 +187,7 @@ impl Reader<'_> {
                         self.invalid(format!("'{name}' must be a string."), &format!("{path}/{name}"));
                     }
                 }
-                self.change.location = Some(location.clone());
+                self.change.location = Some(self.without_ignored(location));
             }
             _ => self.invalid("'location' must be an object.", path),
         }
@@ -287,6 +296,21 @@ mod tests {
         let data = json!({"type": "profile", "attributes": {"email": "A@B.co", "title": null}});
         let change = parse(&data, "/data", Form::Import).unwrap();
         assert_eq!(change.fields, [("email".to_owned(), Some("a@b.co".to_owned())), ("title".to_owned(), None)]);
+    }
+
+    // Issue 10: the simulator cleared what the vendor leaves alone.
+    #[test]
+    fn a_job_ignores_nulls_and_unsets_what_it_names() {
+        let data = json!({"type": "profile", "attributes": {"email": "a@b.co", "title": null, "properties": {"x": null, "y": 1},
+            "location": {"city": null, "zip": "1"}}, "meta": {"patch_properties": {"unset": ["z"]}}});
+        let change = parse(&data, "/data", Form::Job).unwrap();
+        assert_eq!(change.fields, [("email".to_owned(), Some("a@b.co".to_owned()))]);
+        assert_eq!(change.properties, json!({"y": 1}).as_object().cloned());
+        assert_eq!(change.location, json!({"zip": "1"}).as_object().cloned());
+        assert_eq!(change.unset, ["z"]);
+        let all = json!({"type": "profile", "attributes": {"email": "a@b.co", "properties": null, "location": null}});
+        let change = parse(&all, "/data", Form::Job).unwrap();
+        assert!(!change.clear_properties && !change.clear_location);
     }
 
     #[test]

@@ -158,6 +158,7 @@ async fn clear_prescriptions(State(shared): App) -> StatusCode {
 #[serde(deny_unknown_fields)]
 struct Settings {
     api_key: Option<String>,
+    scopes: Option<Vec<String>>,
     limits: Option<bool>,
     job_base_ms: Option<u64>,
     job_per_profile_us: Option<u64>,
@@ -167,6 +168,9 @@ async fn settings(State(shared): App, Json(settings): Json<Settings>) -> StatusC
     shared.change(|options| {
         if let Some(key) = settings.api_key {
             options.api_key = key;
+        }
+        if let Some(scopes) = settings.scopes {
+            options.scopes = Some(scopes);
         }
         if let Some(limits) = settings.limits {
             options.limits = limits;

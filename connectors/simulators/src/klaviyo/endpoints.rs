@@ -85,6 +85,24 @@ impl Endpoint {
         }
     }
 
+    /// The scopes that a key needs for it, as the specification has them.
+    pub fn scopes(self) -> &'static [&'static str] {
+        match self {
+            Self::GetAccounts => &["accounts:read"],
+            Self::ImportProfile | Self::CreateProfile | Self::UpdateProfile => &["profiles:write"],
+            Self::ListProfiles | Self::GetProfile | Self::ImportJobErrors | Self::ImportJobProfiles => {
+                &["profiles:read"]
+            }
+            Self::CreateImportJob | Self::AddMembers | Self::RemoveMembers => &["lists:write", "profiles:write"],
+            Self::ListImportJobs | Self::GetImportJob | Self::ListMembers | Self::ListMemberIds => {
+                &["lists:read", "profiles:read"]
+            }
+            Self::ListLists | Self::GetList => &["lists:read"],
+            Self::CreateList => &["lists:write"],
+            Self::CreateEvent => &["events:write"],
+        }
+    }
+
     pub fn daily_max(self) -> Option<u32> {
         (self == Self::CreateList).then_some(150)
     }

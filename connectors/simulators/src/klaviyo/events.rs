@@ -1,6 +1,6 @@
 //! Events: checked, assigned to a person, and accepted once.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::account::{Account, BULK_BYTES_MAX, Call, document_of, refused, resource};
 use super::answer::{Answer, Problem};
@@ -10,6 +10,7 @@ use super::clock::SECOND_US;
 /// As documented.
 const EVENT_PROPERTIES_MAX: usize = 400;
 const METRIC_NAME_CHARS_MAX: usize = 128;
+const TEXT_BYTES_MAX: usize = 100_000;
 
 /// An event that was accepted.
 #[derive(Debug, Clone)]
@@ -39,6 +40,10 @@ impl Account {
                 problems.push(Problem::invalid(detail, format!("{at}/properties")));
             }
             Some(_) => {}
+        }
+        problems.extend(wrong_fields(attributes, at));
+        if data.pointer("/attributes/metric/data/type").and_then(Value::as_str) != Some("metric") {
+            problems.push(Problem::invalid("The type must be 'metric'.", format!("{at}/metric/data/type")));
         }
         let metric =
             data.pointer("/attributes/metric/data/attributes/name").and_then(Value::as_str).unwrap_or_default();
@@ -94,6 +99,47 @@ impl Account {
             let Some(Event { profile, metric, unique, .. }) = self.events.pop_front() else { break };
             self.event_keys.remove(&(profile, metric, unique));
         }
+    }
+}
+
+/// Attributes that the vendor does not know or that have another type, and texts that are too long.
+fn wrong_fields(attributes: &Map<String, Value>, at: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, value) in attributes {
+        let expected = match name.as_str() {
+            // Looked at on their own.
+            "properties" | "metric" | "profile" | "time" => continue,
+            _ if value.is_null() => continue,
+            "value" if value.is_number() => continue,
+            "value_currency" | "unique_id" if value.is_string() => continue,
+            "backfill" if value.is_boolean() => continue,
+            "value" => "a number",
+            "value_currency" | "unique_id" => "a string",
+            "backfill" => "a boolean",
+            _ => {
+                let detail = format!("'{name}' is not a valid field for the resource 'event'.");
+                problems.push(Problem::invalid(detail, format!("{at}/{name}")));
+                continue;
+            }
+        };
+        problems.push(Problem::invalid(format!("'{name}' must be {expected}."), format!("{at}/{name}")));
+    }
+    let properties = attributes.get("properties").and_then(Value::as_object);
+    for (name, value) in properties.into_iter().flatten() {
+        if longest_text(value) > TEXT_BYTES_MAX {
+            let detail = format!("A string must not exceed {TEXT_BYTES_MAX} bytes.");
+            problems.push(Problem::invalid(detail, format!("{at}/properties/{name}")));
+        }
+    }
+    problems
+}
+
+fn longest_text(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(longest_text).max().unwrap_or(0),
+        Value::Object(fields) => fields.values().map(longest_text).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 

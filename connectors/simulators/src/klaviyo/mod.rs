@@ -16,10 +16,11 @@
 //! Authentication (401), the `revision` header (400), media types (415), sizes (413), validation with JSON pointers (400, all or
 //! nothing for bulk requests), conflicts (409 with `duplicate_profile_id`), fixed-window limits per endpoint (429 with `retry-after`,
 //! `ratelimit-*` on every other answer), bulk jobs that take time and put everybody in them on their lists when they complete, and
-//! events that are accepted once per profile, metric and `unique_id`. `null` clears a field, an absent field stays.
+//! events that are accepted once per profile, metric and `unique_id`. `null` clears a field, an absent field stays. A key without the scope of an
+//! endpoint gets a 403.
 //!
 //! # What nobody has documented, and how it is read here
-//! The stricter way: 5 MB are 5,000,000 bytes and 100 KB are 100,000; an identifier of another person in an upsert is a 409; a list that does not
+//! The stricter way: a bulk import ignores `null`; 5 MB are 5,000,000 bytes and 100 KB are 100,000; an identifier of another person in an upsert is a 409; a list that does not
 //! exist is a 400 in a bulk import and a 404 in a path; an unknown profile id refuses a whole list call (404); `any(…)` takes at most 100
 //! values; windows begin at whole seconds and minutes. `meta.patch_identifiers` is refused. Every other path is a 404 and is counted
 //! as unknown, so that a test can assert that nobody was subscribed.
@@ -39,7 +40,7 @@
 //! | `GET /_simulator/stats` | counts by endpoint and status, 429s, unknown paths, profiles, events |
 //! | `POST /_simulator/prescribe` | a [`Prescription`]: what the next matching requests get |
 //! | `GET`, `DELETE /_simulator/prescriptions` | those that are open; removes all |
-//! | `POST /_simulator/settings` `{"api_key", "limits", "job_base_ms", "job_per_profile_us"}` | changes what is given |
+//! | `POST /_simulator/settings` `{"api_key", "scopes", "limits", "job_base_ms", "job_per_profile_us"}` | changes what is given |
 //! | `POST /_simulator/reset` | back to the state at the start |
 
 mod account;
@@ -97,6 +98,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The only private key that is accepted.
     pub api_key: String,
+    /// The scopes of the key, such as `events:write`; all of them where none are given.
+    pub scopes: Option<Vec<String>>,
     /// Whether the rate limits are enforced; without them the `ratelimit-*` headers are missing.
     pub limits: bool,
     pub tiers: Tiers,
@@ -132,6 +135,7 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             api_key: DEFAULT_API_KEY.to_owned(),
+            scopes: None,
             limits: true,
             tiers: Tiers::default(),
             job_duration: JobDuration::default(),

@@ -358,6 +358,9 @@ impl State {
         if let Some(problem) = self.unauthorized(request) {
             return problem.into();
         }
+        if let Some(problem) = self.forbidden(endpoint) {
+            return problem.into();
+        }
         if let Some(problem) = bad_headers(request) {
             return problem.into();
         }
@@ -383,6 +386,18 @@ impl State {
         let mut answer = self.account.handle(&call, &mut self.prescriptions, now_us);
         answer.headers.extend(limit_headers);
         answer
+    }
+
+    fn forbidden(&self, endpoint: Endpoint) -> Option<Problem> {
+        let scopes = self.options.scopes.as_ref()?;
+        let missing: Vec<&str> =
+            endpoint.scopes().iter().copied().filter(|scope| !scopes.iter().any(|own| own == scope)).collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let detail = format!("The API key lacks the scope {}.", missing.join(" and "));
+        let title = "You do not have permission to perform this action.";
+        Some(Problem::new(403, "permission_denied", title, detail, "/data/"))
     }
 
     fn unauthorized(&self, request: &Request) -> Option<Problem> {
