@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 pub use self::live::Live;
 
-use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, SourceInput};
+use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, OnConflict, SourceInput};
 use crate::embedded;
 use crate::kafka::topics::{self, Names, Step};
 use crate::stages::schemas::Schemas;
@@ -357,6 +357,10 @@ pub fn connectors(
                             NonFinite::Omit => tailwater_connectors::NonFinite::Omit,
                             NonFinite::Reject => tailwater_connectors::NonFinite::Reject,
                             NonFinite::Clear => tailwater_connectors::NonFinite::Clear,
+                        },
+                        on_conflict: match destination.on_conflict {
+                            OnConflict::Reject => klaviyo::OnConflict::Reject,
+                            OnConflict::KeyOnly => klaviyo::OnConflict::KeyOnly,
                         },
                         bulk_from: klaviyo::BULK_FROM,
                     },

@@ -7,8 +7,9 @@
 //!   beyond it. One that is rebuilt because a rate changed starts empty.
 //! - *Shares.* Processes share an account by the lanes that they own; the destinations of one account in one process hold a
 //!   [`Seat`] each, and the account's share is the mean of theirs, so that all processes together make one.
-//! - *Answers.* A 429 shuts the account's gate for as long as the vendor asks, for all endpoints, and lowers the endpoint's
-//!   rate; success raises it again, step by step.
+//! - *Answers.* A 429 shuts the gate of its endpoint for as long as the vendor asks, and lowers the endpoint's rate; success raises it
+//!   again, step by step. The vendor counts each endpoint by itself, so the other endpoints go on: one that is overrun must not keep
+//!   back what needs another. The account's own gate is shut only for trouble that all endpoints share.
 //!
 //! Nothing in here sends. Time comes from one clock that tests replace.
 
@@ -32,10 +33,22 @@ pub struct Rate {
     pub per_minute: u32,
 }
 
-/// The account's gate is shut for longer than a request should wait.
+/// A gate is shut for longer than a request should wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
     pub remaining: Duration,
+    pub gate: Gate,
+}
+
+/// Which gate is shut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// The endpoint's, after a 429.
+    Throttled,
+    /// The endpoint's, after failures of the vendor.
+    Failing,
+    /// The account's.
+    Account,
 }
 
 /// The limits of one account, shared by everything in this process that speaks to it.
@@ -46,7 +59,7 @@ pub struct Limiter {
     part: f64,
     seats: Mutex<BTreeMap<u64, f64>>,
     seat_next: AtomicU64,
-    gate: Mutex<Gate>,
+    gate: Mutex<Shut>,
     clock: Clock,
 }
 
@@ -68,7 +81,7 @@ pub const PART_MAX: f64 = 10_000.0;
 const BURST_PART: f64 = 0.05;
 
 /// A request waits this long at a shut gate; beyond it the send stage hears about it and shows it.
-const GATE_WAIT_MAX: Duration = Duration::from_secs(2);
+pub const GATE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Without a `Retry-After`, the first 429 shuts the gate for this long, and each further one for twice as long.
 const GATE_FIRST: Duration = Duration::from_secs(1);
@@ -92,6 +105,7 @@ struct Endpoint {
     /// One at a time, first come first served: whoever holds it waits for the windows.
     turnstile: Semaphore,
     pace: Mutex<Pace>,
+    gate: Mutex<Shut>,
 }
 
 #[derive(Debug)]
@@ -110,11 +124,14 @@ struct Windows {
     burst: Window,
 }
 
+/// Until when a gate is shut.
 #[derive(Debug, Default)]
-struct Gate {
+struct Shut {
     not_before: Duration,
     /// 429s in a row that came without a `Retry-After`.
     strikes: u32,
+    /// Shut because the endpoint fails, not because it was overrun.
+    failing: bool,
 }
 
 /// What a request has to do next.
@@ -122,7 +139,7 @@ struct Gate {
 enum Step {
     Go,
     Wait(Duration),
-    Closed(Duration),
+    Closed(Closed),
 }
 
 #[derive(Clone)]
@@ -150,6 +167,7 @@ impl Limiter {
                     changed: clock.now(),
                     windows: Arc::new(Windows::new(rate, part, &clock)),
                 }),
+                gate: Mutex::default(),
             })
             .collect();
         Arc::new(Self {
@@ -186,18 +204,14 @@ impl Limiter {
             match self.step(place, &mut steady_passed) {
                 Step::Go => return Ok(()),
                 Step::Wait(wait) => tokio::time::sleep(wait).await,
-                Step::Closed(remaining) => return Err(Closed { remaining }),
+                Step::Closed(closed) => return Err(closed),
             }
         }
     }
 
     fn step(&self, endpoint: &Endpoint, steady_passed: &mut bool) -> Step {
-        let closed = self.gate_remaining();
-        if closed > GATE_WAIT_MAX {
-            return Step::Closed(closed);
-        }
-        if !closed.is_zero() {
-            return Step::Wait(closed);
+        if let Some(closed) = self.shut(endpoint) {
+            return if closed.remaining > GATE_WAIT_MAX { Step::Closed(closed) } else { Step::Wait(closed.remaining) };
         }
         let windows = Arc::clone(&lock(&endpoint.pace).windows);
         // The minute is the scarcer window, so it is waited for first; its cell is kept while the second fills up.
@@ -213,31 +227,30 @@ impl Limiter {
         }
     }
 
-    /// How long the gate stays shut; zero when it is open.
-    pub fn gate_remaining(&self) -> Duration {
-        lock(&self.gate).not_before.saturating_sub(self.clock.now())
+    /// How long requests to the endpoint have to wait because a gate is shut; zero when all are open.
+    pub fn gate_remaining(&self, endpoint: usize) -> Duration {
+        self.endpoints.get(endpoint).and_then(|endpoint| self.shut(endpoint)).map_or(Duration::ZERO, |it| it.remaining)
     }
 
-    /// The vendor answered 429. Shuts the gate for as long as it asks, else for a growing while, and lowers the endpoint's rate once
-    /// per closing: the siblings that were in flight tell nothing new. Answers how long to wait.
-    pub fn throttled(&self, endpoint: usize, retry_after: Option<Duration>) -> Duration {
+    /// The gate that keeps requests to the endpoint back for the longest time.
+    fn shut(&self, endpoint: &Endpoint) -> Option<Closed> {
         let now = self.clock.now();
-        let (wait, was_open) = {
-            let mut gate = lock(&self.gate);
-            let was_open = gate.not_before <= now;
-            let wait = retry_after.map_or_else(
-                || {
-                    if was_open {
-                        gate.strikes = gate.strikes.saturating_add(1);
-                    }
-                    GATE_FIRST.saturating_mul(1 << gate.strikes.saturating_sub(1).min(10)).min(GATE_LAST)
-                },
-                |wait| wait.min(RETRY_AFTER_MAX),
-            );
-            gate.not_before = gate.not_before.max(now + wait);
-            (wait, was_open)
+        let account = lock(&self.gate).not_before.saturating_sub(now);
+        let own = {
+            let gate = lock(&endpoint.gate);
+            let why = if gate.failing { Gate::Failing } else { Gate::Throttled };
+            Closed { remaining: gate.not_before.saturating_sub(now), gate: why }
         };
-        if was_open && let Some(endpoint) = self.endpoints.get(endpoint) {
+        let longest = if account > own.remaining { Closed { remaining: account, gate: Gate::Account } } else { own };
+        (!longest.remaining.is_zero()).then_some(longest)
+    }
+
+    /// The vendor answered 429. Shuts the endpoint's gate for as long as it asks, else for a growing while, and lowers the endpoint's rate
+    /// once per closing: the siblings that were in flight tell nothing new. Answers how long to wait.
+    pub fn throttled(&self, endpoint: usize, retry_after: Option<Duration>) -> Duration {
+        let Some(endpoint) = self.endpoints.get(endpoint) else { return retry_after.unwrap_or(GATE_FIRST) };
+        let (wait, was_open) = self.close(&endpoint.gate, retry_after, false);
+        if was_open {
             let mut pace = lock(&endpoint.pace);
             pace.throttle = (pace.throttle * DECREASE).max(THROTTLE_MIN);
             self.rebuild(endpoint.rate, &mut pace);
@@ -245,16 +258,42 @@ impl Limiter {
         wait
     }
 
-    /// The vendor asked to wait without blaming our rate (a 503 with `Retry-After`).
+    /// The endpoint fails for everybody. Shuts its gate for as long as the vendor asks, else for a growing while; the other endpoints go
+    /// on. Answers how long to wait.
+    pub fn failing(&self, endpoint: usize, retry_after: Option<Duration>) -> Duration {
+        let Some(endpoint) = self.endpoints.get(endpoint) else { return retry_after.unwrap_or(GATE_FIRST) };
+        self.close(&endpoint.gate, retry_after, true).0
+    }
+
+    /// How long the gate stays shut now, and whether it was open before.
+    fn close(&self, gate: &Mutex<Shut>, retry_after: Option<Duration>, failing: bool) -> (Duration, bool) {
+        let now = self.clock.now();
+        let mut gate = lock(gate);
+        let was_open = gate.not_before <= now;
+        let wait = retry_after.map_or_else(
+            || {
+                if was_open {
+                    gate.strikes = gate.strikes.saturating_add(1);
+                }
+                GATE_FIRST.saturating_mul(1 << gate.strikes.saturating_sub(1).min(10)).min(GATE_LAST)
+            },
+            |wait| wait.min(RETRY_AFTER_MAX),
+        );
+        gate.failing = failing;
+        gate.not_before = gate.not_before.max(now + wait);
+        (wait, was_open)
+    }
+
+    /// The account as a whole is asked to wait, or fails.
     pub fn pause(&self, wait: Duration) {
         let mut gate = lock(&self.gate);
         gate.not_before = gate.not_before.max(self.clock.now() + wait.min(RETRY_AFTER_MAX));
     }
 
-    /// A request was answered in peace.
+    /// A request was answered without trouble.
     pub fn succeeded(&self, endpoint: usize) {
-        lock(&self.gate).strikes = 0;
         let Some(endpoint) = self.endpoints.get(endpoint) else { return };
+        lock(&endpoint.gate).strikes = 0;
         let mut pace = lock(&endpoint.pace);
         if pace.throttle < 1.0 && self.clock.now().saturating_sub(pace.changed) >= INCREASE_AFTER {
             pace.throttle = (pace.throttle + INCREASE).min(1.0);

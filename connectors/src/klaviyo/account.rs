@@ -10,7 +10,7 @@ use tailwater_core::code;
 use super::requests::{Endpoint, Request};
 use crate::error::{Error, Problem};
 use crate::http::client::{self, check_base_url, is_this_machine};
-use crate::http::{Client, Limiter, Rate};
+use crate::http::{Client, Health, Limiter, Rate};
 
 /// The vendor's host; there is one for all regions.
 pub const BASE_URL: &str = "https://a.klaviyo.com";
@@ -47,6 +47,7 @@ pub struct Account {
     api_key: SecretString,
     masked: String,
     pub(super) limiter: Arc<Limiter>,
+    pub(super) health: Health,
 }
 
 // === impl AccountConfig ===
@@ -104,6 +105,7 @@ impl Account {
             api_key: config.api_key.clone(),
             masked: mask(config.api_key.expose_secret()),
             limiter: Limiter::new(rates, config.rate_share),
+            health: Health::new(rates.len()),
         })
     }
 

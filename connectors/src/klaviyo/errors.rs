@@ -8,6 +8,8 @@ use serde::Deserialize;
 use tailwater_core::delivery::{Outcome, Reason, Scope};
 use tailwater_core::{Code, code};
 
+use super::requests::Endpoint;
+
 /// The envelope around errors: `{"errors":[…]}`.
 #[derive(Debug, Deserialize)]
 struct Envelope {
@@ -46,12 +48,16 @@ pub(super) struct Meta {
     pub duplicate_profile_id: String,
 }
 
-/// Trouble that is not a delivery's own: nothing more is sent, and what is left waits.
+/// A request that ended without an answer about what was in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Halt {
     pub after: Option<Duration>,
     pub scope: Scope,
     pub reason: Reason,
+    /// The request was sent and failed, and nothing shows that others fail as well: what is in it may be the reason.
+    pub failed: bool,
+    /// How many requests the endpoint had answered when this one was sent.
+    pub answers: u64,
 }
 
 /// The vendor writes `null`, an empty array (for an empty object) or another type now and then; none of that may hide the rest.
@@ -68,7 +74,7 @@ where
 
 impl Halt {
     pub fn new(code: Code, scope: Scope, message: impl Into<String>) -> Self {
-        Self { after: None, scope, reason: Reason::new(code, message) }
+        Self { after: None, scope, reason: Reason::new(code, message), failed: false, answers: 0 }
     }
 
     pub fn outcome(&self) -> Outcome {
@@ -137,30 +143,45 @@ pub(super) fn summary(errors: &[VendorError]) -> String {
 }
 
 /// Whose trouble a status is, where it is nobody's delivery: credentials, rate, the vendor's own, or a request that this vendor
-/// cannot know. `None` leaves the answer to whoever sent the request.
-pub(super) fn halt_of(status: u16, words: &str, names_resource: bool) -> Option<Halt> {
+/// cannot know. `None` leaves the answer to whoever sent the request. With the scope `Account` it is open whether others have the same
+/// trouble.
+pub(super) fn halt_of(status: u16, words: &str, endpoint: Endpoint) -> Option<Halt> {
     let (code, scope, advice) = match status {
-        401 => (code::UNAUTHORIZED, Scope::Credentials, "the API key is refused; put a valid private key in place"),
-        403 => (
-            code::FORBIDDEN,
+        401 => (
+            code::UNAUTHORIZED,
             Scope::Credentials,
-            "the API key lacks a scope; it needs profiles, lists and events, read and write",
+            "the API key is refused; put a valid private key in place".to_owned(),
         ),
-        429 => {
-            (code::RATE_LIMITED, Scope::Account, "the account is asked to slow down; other tools may share its limits")
-        }
-        408 | 500..=599 => {
-            (code::VENDOR_UNAVAILABLE, Scope::Account, "the vendor has trouble; the request is repeated later")
-        }
-        404 if !names_resource => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE),
+        403 => (code::FORBIDDEN, Scope::Credentials, missing_scopes(endpoint)),
+        429 => (
+            code::RATE_LIMITED,
+            Scope::Endpoint,
+            format!("the account is asked to slow down at {}; other tools may share its limits", endpoint.label()),
+        ),
+        408 | 500..=599 => (
+            code::VENDOR_UNAVAILABLE,
+            Scope::Account,
+            format!("the vendor has trouble with {}; the request is repeated later", endpoint.label()),
+        ),
+        404 if !endpoint.names_resource() => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE.to_owned()),
         // Refusals of what was sent; everything else that is no success says that nothing can be sent this way, and rejecting
         // people for it would reject them all.
         200..=299 | 400 | 404 | 409 | 413 | 414 | 422 | 431 => return None,
-        _ => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE),
+        _ => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE.to_owned()),
     };
     let mut halt = Halt::new(code, scope, format!("{advice}; {words}"));
     halt.reason = halt.reason.with_status(status);
     Some(halt)
+}
+
+fn missing_scopes(endpoint: Endpoint) -> String {
+    let scopes: Vec<String> = endpoint.scopes().iter().map(|scope| format!("`{scope}`")).collect();
+    let noun = if scopes.len() == 1 { "scope" } else { "scopes" };
+    format!(
+        "the API key may not use {}, which needs the {noun} {}; give the key what is missing, or put another key in place",
+        endpoint.label(),
+        scopes.join(" and ")
+    )
 }
 
 const WRONG_PLACE: &str = "the address does not speak this revision of the API; check base_url and update Tailwater";
@@ -212,10 +233,17 @@ mod tests {
 
     #[test]
     fn a_wrong_address_pauses_instead_of_rejecting_everything() {
-        assert_eq!(halt_of(404, "", false).unwrap().scope, Scope::Credentials);
-        assert_eq!(halt_of(404, "", true), None);
-        assert_eq!(halt_of(301, "", true).unwrap().scope, Scope::Credentials);
-        assert_eq!(halt_of(400, "", false), None);
-        assert_eq!(halt_of(503, "", true).unwrap().scope, Scope::Account);
+        assert_eq!(halt_of(404, "", Endpoint::Events).unwrap().scope, Scope::Credentials);
+        assert_eq!(halt_of(404, "", Endpoint::Job), None);
+        assert_eq!(halt_of(301, "", Endpoint::Job).unwrap().scope, Scope::Credentials);
+        assert_eq!(halt_of(400, "", Endpoint::Events), None);
+        assert_eq!(halt_of(503, "", Endpoint::Job).unwrap().scope, Scope::Account);
+        assert_eq!(halt_of(429, "", Endpoint::Job).unwrap().scope, Scope::Endpoint);
+    }
+
+    #[test]
+    fn a_missing_permission_names_the_scope() {
+        let halt = halt_of(403, "the vendor says `permission_denied`", Endpoint::Events).unwrap();
+        assert!(halt.reason.message.contains("POST /api/events, which needs the scope `events:write`"), "{halt:?}");
     }
 }

@@ -13,7 +13,7 @@ use super::errors::{self, halt_of, pointer_index};
 use super::jobs::{ErrorPage, Job, cursor_of};
 use super::lookup::Page;
 use super::mapping::{Rules, classify};
-use super::requests::{BULK_POINTER, Identified};
+use super::requests::{BULK_POINTER, Endpoint, Identified};
 use super::tests::config;
 use crate::destination::ClassifyInput;
 use crate::http::retry_after::{self, RETRY_AFTER_MAX};
@@ -67,7 +67,7 @@ fn answers() {
         let words = errors::summary(&read);
         assert!(words.starts_with("the vendor says"), "{words}");
         let status = u16::try_from(200 + input.len() % 400).expect("below 600");
-        let halt = halt_of(status, &words, cut % 2 == 0);
+        let halt = halt_of(status, &words, if cut % 2 == 0 { Endpoint::Job } else { Endpoint::Events });
         assert_eq!(
             halt.is_none(),
             matches!(status, 200..=299 | 400 | 409 | 413 | 414 | 422 | 431) || (status == 404 && cut % 2 == 0)

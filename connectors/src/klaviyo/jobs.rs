@@ -5,6 +5,7 @@
 //! still those of the job: only then does the position in a pointer mean anything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,19 +14,28 @@ use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope, Ticket};
 use url::Url;
 
 use super::Klaviyo;
+use super::deliver::{Single, conflict, join_lists};
 use super::errors::{self, Halt, VendorError, pointer_index};
-use super::requests::{self, BULK_POINTER, Field, Identified};
+use super::requests::{self, BULK_POINTER, Endpoint, Field, Identified};
 use super::session::Session;
+use super::work::Work;
 use crate::outcomes::Outcomes;
 
 /// Pages of errors that are read of one job: a page has 100, and a job no more errors than it has people.
 const ERROR_PAGES_MAX: usize = 120;
+
+/// Failed questions about one job, with others answered in between, after which its people are sent again: at five seconds apart, the job
+/// is long over by then.
+const QUESTIONS_MAX: u32 = 60;
 
 /// What a ticket's text holds. Part of the send stage's state: readers take what earlier versions wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct JobTicket {
     job: String,
     profiles: usize,
+    /// What the vendor took the job without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remark: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,8 +86,8 @@ pub(super) struct Links {
 // === impl JobTicket ===
 
 impl JobTicket {
-    pub fn new(job: String, profiles: usize) -> Self {
-        Self { job, profiles }
+    pub fn new(job: String, profiles: usize, remark: Option<String>) -> Self {
+        Self { job, profiles, remark }
     }
 }
 
@@ -96,124 +106,127 @@ impl Klaviyo {
         session: &Session<'_>,
         outcomes: &Outcomes<'_>,
     ) {
-        let all = |outcome: Outcome| outcomes.set_rest(&outcome);
-        let again = |message: String| {
-            let reason = Reason::new(code::VENDOR_UNAVAILABLE, message);
-            Outcome::Retry { after: None, scope: Scope::Delivery, reason }
-        };
+        let work = Work { klaviyo: self, batch: members, session, outcomes };
+        let running = || outcomes.set_rest(&Outcome::Accepted(ticket.clone()));
+        let again = |code, message: String| work.resend(&work.all_open(), code, message);
         let Ok(known) = serde_json::from_str::<JobTicket>(&ticket.0) else {
-            return all(again("the ticket of the job cannot be read, so its people are sent again".to_owned()));
+            let message = "the ticket of the job cannot be read, so its people are sent again".to_owned();
+            return again(code::VENDOR_UNAVAILABLE, message);
         };
-        let answer = match session.send(&requests::job(&known.job)).await {
+        let answer = match session.send(&requests::job(&known.job), &[subject_of(&known.job)]).await {
             Ok(answer) => answer,
-            Err(halt) => return all(unknown_yet(&halt, ticket)),
+            Err(halt) => return unknown_yet(work, &known, Endpoint::Job, &halt, ticket),
         };
         if answer.status == 404 {
-            return all(again(format!(
-                "the vendor no longer knows the job {}, so its people are sent again",
-                known.job
-            )));
+            let message = format!("the vendor no longer knows the job {}, so its people are sent again", known.job);
+            return again(code::VENDOR_UNAVAILABLE, message);
         }
         if !answer.is_success() {
             let words = errors::summary(answer.errors());
-            return all(again(format!(
-                "the job {} cannot be asked for, so its people are sent again: {words}",
-                known.job
-            )));
+            let message = format!("the job {} cannot be asked for, so its people are sent again: {words}", known.job);
+            return again(code::VENDOR_UNAVAILABLE, message);
         }
         let Some(job) = answer.read::<Job>() else {
             tracing::warn!(job = %known.job, "the vendor's answer about a job cannot be read; it is asked for again");
-            return all(Outcome::Accepted(ticket.clone()));
+            return running();
         };
         let job = job.data.attributes;
         match job.status.as_str() {
-            "complete" => {
-                self.settle(&known, job.failed_count.unwrap_or(0), ticket, members, session, outcomes).await;
-            }
-            "cancelled" => {
-                let reason = Reason::new(
-                    code::JOB_CANCELLED,
-                    format!("the vendor cancelled the job {}; its people are sent again", known.job),
-                );
-                all(Outcome::Retry { after: None, scope: Scope::Delivery, reason });
-            }
+            "complete" => settle(work, &known, job.failed_count.unwrap_or(0), ticket).await,
+            "cancelled" => again(
+                code::JOB_CANCELLED,
+                format!("the vendor cancelled the job {}; its people are sent again", known.job),
+            ),
             "queued" | "processing" => {
                 tracing::trace!(job = %known.job, status = %job.status, completed = job.completed_count, "the job runs");
-                all(Outcome::Accepted(ticket.clone()));
+                running();
             }
             other => {
                 tracing::warn!(job = %known.job, status = other, "the vendor reports a state that is not known; the job is taken as running");
-                all(Outcome::Accepted(ticket.clone()));
+                running();
             }
         }
     }
+}
 
-    /// The job is complete: everyone is delivered who is not among its errors.
-    async fn settle(
-        &self,
-        known: &JobTicket,
-        failed: u64,
-        ticket: &Ticket,
-        members: &[Delivery],
-        session: &Session<'_>,
-        outcomes: &Outcomes<'_>,
-    ) {
-        if failed == 0 {
-            return outcomes.set_rest(&Outcome::Delivered);
+/// The job is complete: everyone is delivered who is not among its errors.
+async fn settle(work: Work<'_>, known: &JobTicket, failed: u64, ticket: &Ticket) {
+    let deliver_rest = |except: &BTreeSet<usize>| {
+        for index in work.all_open().into_iter().filter(|index| !except.contains(index)) {
+            work.delivered(index, known.remark.as_deref());
         }
-        let errors = match import_errors(known, session).await {
-            Ok(errors) => errors,
-            Err(halt) => return outcomes.set_rest(&unknown_yet(&halt, ticket)),
-        };
-        let found = attribute(&errors, known, members);
-        let mut duplicates = Vec::new();
-        for (&index, error) in &found.members {
-            if error.is_duplicate_profile() {
-                duplicates.push((index, *error));
-            } else {
-                outcomes.set(index, &failed_item(error));
-            }
+    };
+    if failed == 0 {
+        return deliver_rest(&BTreeSet::new());
+    }
+    let errors = match import_errors(known, work.session).await {
+        Ok(errors) => errors,
+        Err(halt) => return unknown_yet(work, known, Endpoint::JobErrors, &halt, ticket),
+    };
+    let found = attribute(&errors, known, work.batch);
+    let mut duplicates = BTreeMap::new();
+    for (&index, error) in &found.members {
+        if error.is_duplicate_profile() {
+            duplicates.insert(index, *error);
+        } else {
+            work.set(index, &failed_item(error));
         }
-        self.resend_duplicates(&duplicates, members, session, outcomes).await;
-        let told = found.members.len() + found.elsewhere.len();
-        if told as u64 >= failed && found.strangers == 0 {
-            return outcomes.set_rest(&Outcome::Delivered);
+    }
+    let told = found.members.len() + found.elsewhere.len();
+    let all_told = told as u64 >= failed && found.strangers == 0;
+    if all_told {
+        deliver_rest(&duplicates.keys().copied().collect());
+    }
+    // People whom the vendor knows as different ones under their identifiers.
+    let mut joining = Vec::new();
+    for (index, error) in duplicates {
+        if let Single::Done(upserted) = conflict(work, index, std::slice::from_ref(error)).await {
+            joining.push((index, upserted));
         }
+    }
+    join_lists(work, joining).await;
+    if !all_told {
         // Somebody failed and cannot be told from the others; saying "delivered" could be a lie, while saying it all again is harmless.
         let message = format!(
             "the job {} failed for {failed} of its {} people and names {} of them; the others are sent again",
             known.job, known.profiles, told
         );
         tracing::warn!("{message}");
-        let outcome =
-            Outcome::Retry { after: None, scope: Scope::Delivery, reason: Reason::new(code::JOB_ITEM_FAILED, message) };
-        outcomes.set_rest(&outcome);
-    }
-
-    /// People whom the vendor knows as different ones under their identifiers: once more, by the destination's key alone.
-    async fn resend_duplicates(
-        &self,
-        duplicates: &[(usize, &VendorError)],
-        members: &[Delivery],
-        session: &Session<'_>,
-        outcomes: &Outcomes<'_>,
-    ) {
-        let mut upserted = Vec::new();
-        for &(index, error) in duplicates {
-            let Some(member) = members.get(index) else { continue };
-            upserted.push((index, self.upsert_with_one_identifier(member, std::slice::from_ref(error), session).await));
-        }
-        self.after_upsert(members, upserted, session, outcomes).await;
+        work.resend(&work.all_open(), code::JOB_ITEM_FAILED, message);
     }
 }
 
 /// The state of the job could not be learned: it may well run on, so its people are not sent again for that. Only wrong
-/// credentials are told, because a person has to act.
-fn unknown_yet(halt: &Halt, ticket: &Ticket) -> Outcome {
-    match halt.scope {
-        Scope::Credentials => halt.outcome(),
-        Scope::Account | Scope::Delivery => Outcome::Accepted(ticket.clone()),
+/// credentials are told, because a person has to act; and a question that fails again and again while others are answered is given up.
+fn unknown_yet(work: Work<'_>, known: &JobTicket, endpoint: Endpoint, halt: &Halt, ticket: &Ticket) {
+    if halt.scope == Scope::Credentials {
+        return work.outcomes.set_rest(&halt.outcome());
     }
+    if let Some(first) = work.batch.first().filter(|_| halt.failed) {
+        let answers = work.klaviyo.account.health.answers(endpoint.index());
+        let questions = work.klaviyo.attempts.update(first.key, |attempt| {
+            let (since, count) = attempt.questions.unwrap_or((answers, 0));
+            let count = if answers > since { count + 1 } else { count };
+            attempt.questions = Some((since, count));
+            count
+        });
+        if questions >= QUESTIONS_MAX {
+            work.klaviyo.attempts.update(first.key, |attempt| attempt.questions = None);
+            let message = format!(
+                "the vendor fails to tell about the job {}, while it answers others, so its people are sent again: {}",
+                known.job, halt.reason.message
+            );
+            return work.resend(&work.all_open(), code::VENDOR_UNAVAILABLE, message);
+        }
+    }
+    work.outcomes.set_rest(&Outcome::Accepted(ticket.clone()));
+}
+
+/// A job as the subject of a question.
+fn subject_of(job: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    job.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn failed_item(error: &VendorError) -> Outcome {
@@ -232,7 +245,8 @@ async fn import_errors(known: &JobTicket, session: &Session<'_>) -> Result<Vec<E
     let mut all = Vec::new();
     let mut cursor: Option<String> = None;
     for _ in 0..ERROR_PAGES_MAX {
-        let answer = session.send(&requests::import_errors(&known.job, cursor.as_deref())).await?;
+        let answer =
+            session.send(&requests::import_errors(&known.job, cursor.as_deref()), &[subject_of(&known.job)]).await?;
         if !answer.is_success() {
             tracing::warn!(job = %known.job, status = answer.status, "the errors of a job cannot be read: {}", errors::summary(answer.errors()));
             return Ok(all);
@@ -263,7 +277,7 @@ struct Attributed<'a> {
     members: BTreeMap<usize, &'a VendorError>,
     /// People who are in the job and not among the members: another process owns their lanes.
     elsewhere: BTreeSet<Vec<(Field, String)>>,
-    /// Errors that could not be laid at anybody's door.
+    /// Errors that name nobody who can be found.
     strangers: usize,
 }
 
@@ -318,9 +332,9 @@ mod tests {
 
     #[test]
     fn a_ticket_is_a_text_that_later_versions_still_read() {
-        let ticket = Ticket::from(JobTicket::new("01J".to_owned(), 3));
+        let ticket = Ticket::from(JobTicket::new("01J".to_owned(), 3, None));
         assert_eq!(ticket.0, r#"{"job":"01J","profiles":3}"#);
-        assert_eq!(serde_json::from_str::<JobTicket>(&ticket.0).unwrap(), JobTicket::new("01J".to_owned(), 3));
+        assert_eq!(serde_json::from_str::<JobTicket>(&ticket.0).unwrap(), JobTicket::new("01J".to_owned(), 3, None));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Only people who were found are remembered, and not for long: somebody unknown may be created by another tool any moment, and
 //! somebody known may be deleted.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,10 @@ use serde::Deserialize;
 use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope};
 
-use super::Klaviyo;
 use super::errors::{self, Halt};
-use super::requests::{self, Field, Identified, LOOKUP_BYTES_MAX, LOOKUP_VALUES_MAX, Request, encoded};
-use super::session::Session;
-use crate::outcomes::Outcomes;
+use super::parts::REPAIRS_MAX;
+use super::requests::{self, Endpoint, Field, Identified, LOOKUP_BYTES_MAX, LOOKUP_VALUES_MAX, Request, encoded};
+use super::work::Work;
 
 type Identifier = (Field, String);
 
@@ -78,51 +78,92 @@ impl Generations {
 }
 
 /// Gives everyone an outcome who is unknown, or whose being known could not be learned.
-pub(super) async fn settle_unknown(
-    klaviyo: &Klaviyo,
-    batch: &[Delivery],
-    session: &Session<'_>,
-    outcomes: &Outcomes<'_>,
-) {
+///
+/// A question about many that is refused is halved until the value that the vendor will not be asked about is alone; the others are asked for
+/// without it.
+pub(super) async fn settle_unknown(work: Work<'_>) {
+    let klaviyo = work.klaviyo;
     let people: Vec<Vec<Identifier>> =
-        batch.iter().map(|delivery| Identified::of(&delivery.operation).normal().collect()).collect();
+        work.batch.iter().map(|delivery| Identified::of(&delivery.operation).normal().collect()).collect();
     let known = &klaviyo.known;
     let is_known = |person: &Vec<Identifier>| person.iter().any(|identifier| known.contains(identifier));
     let mut open: Vec<usize> =
         (0..people.len()).filter(|&index| people.get(index).is_some_and(|person| !is_known(person))).collect();
     // What this batch found counts even where the memory has already turned over.
     let mut found: HashSet<Identifier> = HashSet::new();
+    let mut refused: BTreeMap<usize, Reason> = BTreeMap::new();
+    let mut repairs_left = REPAIRS_MAX;
     for field in fields_by_use(klaviyo.key_field) {
-        let values: BTreeSet<String> = open
-            .iter()
-            .filter_map(|&index| people.get(index))
-            .flatten()
-            .filter(|(own, _)| *own == field)
-            .map(|(_, value)| value.clone())
-            .collect();
-        for values in parts(values) {
-            let request = requests::look_up(field, &values);
-            match look_up(&request, session).await {
+        let mut owners: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for &index in &open {
+            for (_, value) in people.get(index).into_iter().flatten().filter(|(own, _)| *own == field) {
+                owners.entry(value.clone()).or_default().push(index);
+            }
+        }
+        let part_max = |value: &String| {
+            owners.get(value).into_iter().flatten().map(|&index| work.part_max(index)).min().unwrap_or(usize::MAX)
+        };
+        let mut queue: VecDeque<Vec<String>> = parts(owners.keys().cloned(), &part_max).into();
+        while let Some(values) = queue.pop_front() {
+            let members: Vec<usize> = values.iter().filter_map(|value| owners.get(value)).flatten().copied().collect();
+            match look_up(work, &requests::look_up(field, &values), &members).await {
                 Ok(identifiers) => {
                     found.extend(identifiers.iter().cloned());
                     known.insert(identifiers);
                 }
-                Err(Trouble::Halt(halt)) => return give_all(&open, &halt.outcome(), outcomes),
-                Err(Trouble::Refused(reason)) => {
-                    // Nobody can be shown to exist, and creating somebody is what must not happen.
-                    return give_all(&open, &Outcome::Retry { after: None, scope: Scope::Delivery, reason }, outcomes);
+                Err(Trouble::Halt(halt)) if halt.scope == Scope::Endpoint => {
+                    work.halted(Endpoint::Profiles, &members, &halt);
+                }
+                Err(Trouble::Halt(halt)) => return work.set_all(&open, &halt.outcome()),
+                Err(Trouble::Refused(reason)) if values.len() == 1 => {
+                    refused.extend(members.into_iter().map(|index| (index, reason.clone())));
+                }
+                Err(Trouble::Refused(reason)) if repairs_left < 2 => {
+                    work.again_in_parts(&members, values.len(), None, &reason);
+                }
+                Err(Trouble::Refused(_)) => {
+                    repairs_left -= 2;
+                    let (one, other) = values.split_at(values.len() / 2);
+                    queue.push_back(one.to_vec());
+                    queue.push_back(other.to_vec());
                 }
             }
         }
         open.retain(|&index| {
-            people.get(index).is_some_and(|person| !person.iter().any(|identifier| found.contains(identifier)))
+            work.is_open(index)
+                && people.get(index).is_some_and(|person| !person.iter().any(|identifier| found.contains(identifier)))
         });
         if open.is_empty() {
             return;
         }
     }
     let message = "the vendor does not know the person, and the destination says `create: false`";
-    give_all(&open, &Outcome::Skipped(Reason::new(code::WOULD_CREATE, message)), outcomes);
+    for index in open {
+        // Nobody can be shown to exist without being asked for, and creating somebody is what must not happen.
+        let outcome = match refused.remove(&index) {
+            Some(reason) => Outcome::Rejected(reason),
+            None => Outcome::Skipped(Reason::new(code::WOULD_CREATE, message)),
+        };
+        work.set(index, &outcome);
+    }
+}
+
+/// Whether the vendor knows somebody by this field of the delivery; `None` if it could not be learned, and the delivery has its outcome.
+pub(super) async fn is_known(work: Work<'_>, index: usize, field: Field) -> Option<bool> {
+    let own = work.delivery(index).map(|delivery| Identified::of(&delivery.operation)).unwrap_or_default();
+    let Some(value) = own.get(field) else { return Some(false) };
+    let wanted = (field, field.normal(value));
+    match look_up(work, &requests::look_up(field, std::slice::from_ref(&wanted.1)), &[index]).await {
+        Ok(identifiers) => Some(identifiers.contains(&wanted)),
+        Err(Trouble::Halt(halt)) => {
+            work.halted(Endpoint::Profiles, &[index], &halt);
+            None
+        }
+        Err(Trouble::Refused(reason)) => {
+            work.set(index, &Outcome::Rejected(reason));
+            None
+        }
+    }
 }
 
 /// The requests that ask for the people of a batch, with nothing remembered: what `--dry-run` shows.
@@ -138,8 +179,8 @@ pub(super) fn plan(key: Field, batch: &[Delivery]) -> Vec<(Request, Vec<usize>)>
     }
     let mut planned = Vec::new();
     for field in fields_by_use(key) {
-        let values = by_value.keys().filter(|(own, _)| *own == field).map(|(_, value)| value.clone()).collect();
-        for values in parts(values) {
+        let values = by_value.keys().filter(|(own, _)| *own == field).map(|(_, value)| value.clone());
+        for values in parts(values, &|_| usize::MAX) {
             let mut members: Vec<usize> =
                 values.iter().filter_map(|value| by_value.get(&(field, value.clone()))).flatten().copied().collect();
             members.sort_unstable();
@@ -154,18 +195,18 @@ enum Trouble {
     Refused(Reason),
 }
 
-async fn look_up(request: &Request, session: &Session<'_>) -> Result<Vec<Identifier>, Trouble> {
-    let answer = session.send(request).await.map_err(Trouble::Halt)?;
-    let refused = |words: String| {
-        let message = format!("could not ask the vendor who exists, which `create: false` needs: {words}");
-        Trouble::Refused(Reason::new(code::VENDOR_REJECTED, message).with_status(answer.status))
-    };
+async fn look_up(work: Work<'_>, request: &Request, members: &[usize]) -> Result<Vec<Identifier>, Trouble> {
+    let answer = work.session.send(request, &work.subjects(members)).await.map_err(Trouble::Halt)?;
+    let told =
+        |what: &str| format!("could not ask the vendor whether the person exists, which `create: false` needs: {what}");
     if !answer.is_success() {
-        return Err(refused(errors::summary(answer.errors())));
+        let reason = Reason::new(code::VENDOR_REJECTED, told(&errors::summary(answer.errors())));
+        return Err(Trouble::Refused(reason.with_status(answer.status)));
     }
-    let page = answer
-        .read::<Page>()
-        .ok_or_else(|| refused("the answer is not of the shape that the vendor documents".to_owned()))?;
+    let Some(page) = answer.read::<Page>() else {
+        let message = told("the answer is not of the shape that the vendor documents");
+        return Err(Trouble::Halt(Halt::new(code::VENDOR_UNAVAILABLE, Scope::Endpoint, message)));
+    };
     Ok(page.data.iter().flat_map(|profile| profile.attributes.normal().collect::<Vec<_>>()).collect())
 }
 
@@ -174,38 +215,40 @@ fn fields_by_use(key: Field) -> Vec<Field> {
     std::iter::once(key).chain(Field::ALL.into_iter().filter(|field| *field != key)).collect()
 }
 
-/// Cuts values into what one question may ask for.
-fn parts(values: BTreeSet<String>) -> Vec<Vec<String>> {
+/// Cuts values into what one question may ask for. Those with a smaller `part_max` come last, among themselves.
+fn parts(values: impl Iterator<Item = String>, part_max: &dyn Fn(&String) -> usize) -> Vec<Vec<String>> {
+    let mut values: Vec<(Reverse<usize>, String)> =
+        values.map(|value| (Reverse(part_max(&value).clamp(1, LOOKUP_VALUES_MAX)), value)).collect();
+    values.sort_unstable();
     let mut parts: Vec<Vec<String>> = Vec::new();
-    let mut bytes = 0;
-    for value in values {
+    let (mut bytes, mut last_max) = (0, 0);
+    for (Reverse(max), value) in values {
         // Quotes and a comma are encoded as three bytes each.
         let more = encoded(&value).len() + 9;
         match parts.last_mut() {
-            Some(part) if part.len() < LOOKUP_VALUES_MAX && bytes + more <= LOOKUP_BYTES_MAX => part.push(value),
+            Some(part) if max == last_max && part.len() < max && bytes + more <= LOOKUP_BYTES_MAX => part.push(value),
             _ => {
                 parts.push(vec![value]);
                 bytes = 0;
             }
         }
         bytes += more;
+        last_max = max;
     }
     parts
 }
 
-fn give_all(indexes: &[usize], outcome: &Outcome, outcomes: &Outcomes<'_>) {
-    outcomes.set_all(indexes, outcome);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn a_question_asks_for_no_more_than_an_answer_and_an_address_hold() {
         let values: BTreeSet<String> =
             (0..1_234).map(|number| format!("person-{number}@a-rather-long-domain.example.com")).collect();
-        let parts = parts(values.clone());
+        let parts = parts(values.iter().cloned(), &|_| usize::MAX);
         assert_eq!(parts.iter().flatten().cloned().collect::<BTreeSet<_>>(), values);
         for part in &parts {
             assert!(part.len() <= LOOKUP_VALUES_MAX);

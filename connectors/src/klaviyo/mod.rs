@@ -6,27 +6,35 @@
 //! job; after, for single upserts. A profile is effective when its single upsert has answered or its job is complete.
 //!
 //! ```text
-//! transform's output ─ mapping ─▶ Operation ─ requests ─▶ Request ─ session ─▶ vendor
-//!                      (schema)               (plan)                (limits)      │
-//!                                   Outcome ◀─ deliver, jobs, lookup ◀─ errors ───┘
+//! transform's output ─ mapping ─▶ Operation ─ grouping, requests ─▶ Request ─ session ─▶ vendor
+//!                      (schema)               (plan)                   (limits, health)     │
+//!                                   Outcome ◀─ deliver, parts, jobs, lookup ◀─ errors ──────┘
 //! ```
+//!
+//! What one endpoint keeps waiting does not keep the others, and what one person's data does to a request is not their neighbors' fault
+//! (`parts`, `work`). What has succeeded is not repeated (`attempts`).
 //!
 //! It never subscribes, never lifts a suppression, never sends an identifier that is not the profile's, and with
 //! `create: false` never creates anybody: unknown people end as skipped.
 
 mod account;
+mod attempts;
 mod deliver;
+mod endpoint;
 mod errors;
+mod grouping;
 mod jobs;
 mod lookup;
 mod mapping;
+mod parts;
 mod plan;
 mod requests;
 mod schema;
 mod session;
+mod work;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +49,8 @@ use crate::error::{Error, Problem};
 use crate::http::Seat;
 use crate::outcomes::Outcomes;
 use crate::output::{NonFinite, Nulls, nearest};
+use attempts::Attempts;
+use endpoint::Endpoint;
 use lookup::Known;
 use mapping::Rules;
 use requests::{Field, PROFILE_BYTES_MAX};
@@ -74,8 +84,19 @@ pub struct Config {
     pub identifiers: BTreeMap<String, String>,
     pub nulls: Nulls,
     pub non_finite: NonFinite,
+    pub on_conflict: OnConflict,
     /// From how many upserts in a batch on bulk imports are used; 0 means always.
     pub bulk_from: usize,
+}
+
+/// What becomes of a delivery whose identifiers the vendor knows as different people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConflict {
+    /// It ends as a dead letter (`duplicate_profile`): whose data it is, a person has to decide.
+    #[default]
+    Reject,
+    /// It goes to the profile that the destination's key names, without the other identifiers; the delivery says so.
+    KeyOnly,
 }
 
 /// A destination at an account.
@@ -86,6 +107,9 @@ pub struct Klaviyo {
     config: Config,
     key_field: Field,
     known: Known,
+    attempts: Attempts,
+    /// The endpoints that the key was refused at, until it is not.
+    denied: Mutex<BTreeSet<Endpoint>>,
 }
 
 // === impl Config ===
@@ -143,7 +167,18 @@ impl Klaviyo {
             return Err(Error::Config(problems));
         };
         let seat = account.limiter.sit();
-        Ok(Self { account, seat, config, key_field, known: Known::new() })
+        let (known, attempts, denied) = (Known::new(), Attempts::default(), Mutex::default());
+        Ok(Self { account, seat, config, key_field, known, attempts, denied })
+    }
+
+    /// The key was refused at the endpoint: a probe has to ask there.
+    fn denied(&self, endpoint: Endpoint) {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint);
+    }
+
+    /// The key was not refused at the endpoint.
+    fn allowed(&self, endpoint: Endpoint) {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).remove(&endpoint);
     }
 }
 
@@ -171,29 +206,37 @@ impl Destination for Klaviyo {
     }
 
     async fn deliver(&self, batch: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>) {
-        self.deliver_batch(batch, &Session::new(&self.account, context), outcomes).await;
+        self.deliver_batch(batch, &Session::new(self, context), outcomes).await;
     }
 
     async fn confirm(&self, ticket: &Ticket, members: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>) {
-        self.confirm_job(ticket, members, &Session::new(&self.account, context), outcomes).await;
+        self.confirm_job(ticket, members, &Session::new(self, context), outcomes).await;
     }
 
+    /// Asks where the key was refused, for the scopes that were missing there; where it was refused nowhere, for the lists.
     async fn probe(&self) -> Result<(), ProbeError> {
         let context = Context { still_owned: &|| true };
         let target = self.target();
-        match Session::new(&self.account, &context).send(&requests::probe()).await {
-            Ok(answer) if answer.is_success() => Ok(()),
-            Ok(answer) => {
-                let words = errors::summary(answer.errors());
-                Err(ProbeError {
-                    code: code::VENDOR_REJECTED,
-                    message: format!("{target}: {words} (status {})", answer.status),
-                })
-            }
-            Err(halt) => {
-                Err(ProbeError { code: halt.reason.code, message: format!("{target}: {}", halt.reason.message) })
+        let denied: Vec<Endpoint> =
+            self.denied.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let asked = if denied.is_empty() { vec![Endpoint::Lists] } else { denied };
+        for endpoint in asked {
+            let session = Session::new(self, &context);
+            match session.send(&requests::probe(endpoint), &[]).await {
+                // The key passed; that a probe without content is refused after that is meant.
+                Ok(answer) if answer.is_success() || (400..500).contains(&answer.status) => self.allowed(endpoint),
+                Ok(answer) => {
+                    let words = errors::summary(answer.errors());
+                    let message = format!("{target}: {words} (status {})", answer.status);
+                    return Err(ProbeError { code: code::VENDOR_REJECTED, message });
+                }
+                Err(halt) => {
+                    let message = format!("{target}: {}", halt.reason.message);
+                    return Err(ProbeError { code: halt.reason.code, message });
+                }
             }
         }
+        Ok(())
     }
 
     fn set_share(&self, share: f64) {

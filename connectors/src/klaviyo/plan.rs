@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use tailwater_core::delivery::Delivery;
 
+use super::grouping::{self, Grouping};
 use super::requests::{self, LIST_PROFILES_MAX, Request, body};
 use super::{Klaviyo, lookup};
 use crate::destination::Planned;
@@ -21,7 +22,8 @@ impl Klaviyo {
             );
         }
         let all: Vec<usize> = (0..batch.len()).collect();
-        let groups = requests::group(batch, &all, self.config.bulk_from);
+        let grouping = Grouping { bulk_from: self.config.bulk_from, prefer_jobs: false, alone: &|_| false };
+        let groups = grouping::group(batch, &all, &grouping);
         planned.extend(
             groups.events.iter().filter_map(|&index| {
                 batch.get(index).map(|delivery| self.show(requests::event(delivery), vec![index]))
@@ -42,8 +44,8 @@ impl Klaviyo {
             }
         }
         for (lists, members) in &groups.bulk {
-            for members in requests::bulk_parts(batch, lists, members) {
-                let request = requests::bulk_import(members.iter().map(|&index| body(batch, index)), lists);
+            for members in grouping::bulk_parts(batch, lists, members, &|_| usize::MAX) {
+                let request = requests::bulk_import(grouping::job_bodies(batch, &members), lists);
                 planned.push(self.show(request, members));
             }
         }

@@ -3,7 +3,6 @@
 //! Bodies are put together as text, because an operation's body is checked JSON already: 5,000 profiles are copied once and
 //! parsed never.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
@@ -11,7 +10,8 @@ use serde_json::Value;
 use tailwater_core::delivery::Delivery;
 use tailwater_core::operation::{Operation, OperationKind};
 
-use crate::http::{Method, Rate};
+pub(super) use super::endpoint::Endpoint;
+use crate::http::Method;
 
 /// The largest body of a bulk import, in bytes. The vendor takes 5 MB without saying whether that is 5,000,000 or 5,242,880
 /// bytes; a margin below the smaller one costs nothing.
@@ -41,19 +41,6 @@ pub(super) const BULK_POINTER: &str = "/data/attributes/profiles/data";
 /// Where the pointers of a list's errors lead to.
 pub(super) const LIST_POINTER: &str = "/data";
 
-/// The endpoints in use. Klaviyo counts each on its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    ProfileImport,
-    BulkImport,
-    Job,
-    JobErrors,
-    ListProfiles,
-    Events,
-    Profiles,
-    Lists,
-}
-
 /// A request before its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
@@ -79,55 +66,6 @@ pub(super) struct Identified {
     pub email: Option<String>,
     pub phone_number: Option<String>,
     pub external_id: Option<String>,
-}
-
-/// A batch, sorted into what is sent together. Indexes are positions in the batch, ascending everywhere.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Groups {
-    pub events: Vec<usize>,
-    /// Upserts that go one by one.
-    pub singles: Vec<usize>,
-    /// Upserts that go as jobs, by exact list set: a job adds everyone in it to its lists.
-    pub bulk: Vec<(Vec<String>, Vec<usize>)>,
-}
-
-// === impl Endpoint ===
-
-impl Endpoint {
-    pub const ALL: [Self; 8] = [
-        Self::ProfileImport,
-        Self::BulkImport,
-        Self::Job,
-        Self::JobErrors,
-        Self::ListProfiles,
-        Self::Events,
-        Self::Profiles,
-        Self::Lists,
-    ];
-
-    /// The place in [`Self::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// What the vendor documents for it, per account: `x-klaviyo-ratelimit` in the specification of the revision in use.
-    pub const fn rate(self) -> Rate {
-        match self {
-            Self::ProfileImport | Self::Profiles | Self::Lists => Rate { per_second: 75, per_minute: 750 },
-            Self::BulkImport | Self::Job | Self::JobErrors | Self::ListProfiles => {
-                Rate { per_second: 10, per_minute: 150 }
-            }
-            Self::Events => Rate { per_second: 350, per_minute: 3_500 },
-        }
-    }
-
-    /// Whether the path names something that may not exist, so that a 404 speaks of that and not of the address.
-    pub const fn names_resource(self) -> bool {
-        match self {
-            Self::Job | Self::JobErrors | Self::ListProfiles => true,
-            Self::ProfileImport | Self::BulkImport | Self::Events | Self::Profiles | Self::Lists => false,
-        }
-    }
 }
 
 // === impl Field ===
@@ -216,7 +154,7 @@ pub(super) fn upsert(body: &str) -> Request {
 }
 
 /// Create or update many people, and add everyone among them to the lists.
-pub(super) fn bulk_import<'a>(bodies: impl Iterator<Item = &'a str>, lists: &[String]) -> Request {
+pub(super) fn bulk_import(bodies: impl Iterator<Item = impl AsRef<str>>, lists: &[String]) -> Request {
     let mut body = String::from(r#"{"data":{"type":"profile-bulk-import-job","attributes":{"profiles":{"data":["#);
     join(&mut body, bodies);
     body.push_str("]}}");
@@ -232,7 +170,7 @@ pub(super) fn bulk_import<'a>(bodies: impl Iterator<Item = &'a str>, lists: &[St
 
 /// The bytes that a bulk import has besides its profiles.
 pub(super) fn bulk_frame_bytes(lists: &[String]) -> usize {
-    bulk_import(std::iter::empty(), lists).body.map_or(0, |body| body.len())
+    bulk_import(std::iter::empty::<&str>(), lists).body.map_or(0, |body| body.len())
 }
 
 /// Add people whom the vendor has given ids to a list. Gives no consent and subscribes nobody.
@@ -293,54 +231,25 @@ pub(super) fn look_up(field: Field, values: &[String]) -> Request {
     get(Endpoint::Profiles, path)
 }
 
-/// The cheapest question that needs a valid key.
-pub(super) fn probe() -> Request {
-    get(Endpoint::Lists, "/api/lists?fields%5Blist%5D=name&page%5Bsize%5D=1".to_owned())
-}
-
-/// Sorts a batch into what is sent together. Fewer than `bulk_from` upserts go one by one, which is quickest; more go as jobs. Small
-/// list sets of a large batch still go one by one, as long as they are fewer than `bulk_from` altogether.
-pub(super) fn group(batch: &[Delivery], wanted: &[usize], bulk_from: usize) -> Groups {
-    let mut groups = Groups::default();
-    let mut sets: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
-    for &index in wanted {
-        let Some(delivery) = batch.get(index) else { continue };
-        match delivery.operation.kind {
-            OperationKind::TrackEvent => groups.events.push(index),
-            _ => sets.entry(&delivery.operation.lists).or_default().push(index),
+/// A question that needs the same scopes as the endpoint, and changes nothing. Where the endpoint only writes, the body lacks what the
+/// specification requires (`attributes`, without which there is neither a person nor an event), so that a key with the scopes gets a 400.
+pub(super) fn probe(endpoint: Endpoint) -> Request {
+    let incomplete = |endpoint: Endpoint, path: &str, kind: &str| {
+        post(endpoint, path.to_owned(), format!(r#"{{"data":{{"type":"{kind}"}}}}"#))
+    };
+    match endpoint {
+        Endpoint::ProfileImport => incomplete(endpoint, "/api/profile-import", "profile"),
+        Endpoint::Events => incomplete(endpoint, "/api/events", "event"),
+        // A list's path needs a list; the import of profiles into lists needs the same scopes.
+        Endpoint::BulkImport | Endpoint::ListProfiles => {
+            incomplete(Endpoint::BulkImport, "/api/profile-bulk-import-jobs", "profile-bulk-import-job")
         }
-    }
-    let mut sets: Vec<_> = sets.into_iter().collect();
-    sets.sort_by_key(|(_, members)| members.len());
-    for (lists, members) in sets {
-        if groups.bulk.is_empty() && groups.singles.len() + members.len() < bulk_from {
-            groups.singles.extend(members);
-        } else {
-            groups.bulk.push((lists.to_vec(), members));
+        Endpoint::Job => get(endpoint, "/api/profile-bulk-import-jobs?page%5Bsize%5D=1".to_owned()),
+        Endpoint::JobErrors | Endpoint::Profiles => {
+            get(Endpoint::Profiles, "/api/profiles?fields%5Bprofile%5D=email&page%5Bsize%5D=1".to_owned())
         }
+        Endpoint::Lists => get(endpoint, "/api/lists?fields%5Blist%5D=name&page%5Bsize%5D=1".to_owned()),
     }
-    groups.singles.sort_unstable();
-    groups
-}
-
-/// Cuts the members of a job into parts that the vendor takes.
-pub(super) fn bulk_parts(batch: &[Delivery], lists: &[String], members: &[usize]) -> Vec<Vec<usize>> {
-    let frame = bulk_frame_bytes(lists);
-    let mut parts = Vec::new();
-    let (mut part, mut bytes) = (Vec::new(), frame);
-    for &index in members {
-        let more = body(batch, index).len() + 1;
-        if !part.is_empty() && (bytes + more > BULK_BYTES_MAX || part.len() >= BULK_PROFILES_MAX) {
-            parts.push(std::mem::take(&mut part));
-            bytes = frame;
-        }
-        part.push(index);
-        bytes += more;
-    }
-    if !part.is_empty() {
-        parts.push(part);
-    }
-    parts
 }
 
 /// The body of a delivery of the batch.
@@ -348,18 +257,22 @@ pub(super) fn body(batch: &[Delivery], index: usize) -> &str {
     batch.get(index).map_or("", |delivery| delivery.operation.body.get())
 }
 
-/// The body without all identifiers but one: the wanted field, else the first that is there. `None` when there is no second one.
-pub(super) fn with_one_identifier(operation: &Operation, wanted: Field) -> Option<String> {
+/// The body without all identifiers but the wanted one, and the names of the others. `None` when it lacks the wanted one or has no other.
+pub(super) fn with_one_identifier(operation: &Operation, wanted: Field) -> Option<(String, Vec<&'static str>)> {
     let there = Identified::of(operation);
-    let fields: Vec<_> = Field::ALL.into_iter().filter(|field| there.get(*field).is_some()).collect();
-    if fields.len() < 2 {
+    there.get(wanted)?;
+    let others: Vec<&'static str> = Field::ALL
+        .into_iter()
+        .filter(|field| *field != wanted && there.get(*field).is_some())
+        .map(Field::as_str)
+        .collect();
+    if others.is_empty() {
         return None;
     }
-    let kept = fields.iter().copied().find(|field| *field == wanted).or_else(|| fields.first().copied())?;
     let mut profile: Value = serde_json::from_str(operation.body.get()).ok()?;
     let attributes = profile.get_mut("attributes")?.as_object_mut()?;
-    attributes.retain(|name, _| Field::find(name).is_none_or(|field| field == kept));
-    serde_json::to_string(&profile).ok()
+    attributes.retain(|name, _| Field::find(name).is_none_or(|field| field == wanted));
+    serde_json::to_string(&profile).ok().map(|body| (body, others))
 }
 
 fn post(endpoint: Endpoint, path: String, body: String) -> Request {
@@ -370,12 +283,12 @@ fn get(endpoint: Endpoint, path: String) -> Request {
     Request { endpoint, method: Method::Get, path, body: None }
 }
 
-fn join<'a>(text: &mut String, items: impl Iterator<Item = &'a str>) {
+fn join(text: &mut String, items: impl Iterator<Item = impl AsRef<str>>) {
     for (index, item) in items.enumerate() {
         if index > 0 {
             text.push(',');
         }
-        text.push_str(item);
+        text.push_str(item.as_ref());
     }
 }
 

@@ -103,7 +103,16 @@ fn fingerprint(config: &Config) -> Fingerprint {
         // The settings that a connector gets; routes, retries and holds are the stages' own.
         let settings = format!(
             "{name}{:?}",
-            (one.kind, &one.account, one.create, &one.key, &one.identifiers, one.nulls, one.non_finite)
+            (
+                one.kind,
+                &one.account,
+                one.create,
+                &one.key,
+                &one.identifiers,
+                one.nulls,
+                one.non_finite,
+                one.on_conflict
+            )
         );
         sha.update(settings);
     }

@@ -244,6 +244,7 @@ pub struct Destination {
     pub hold_for: Duration,
     pub nulls: Nulls,
     pub non_finite: NonFinite,
+    pub on_conflict: OnConflict,
     pub skip_unchanged: bool,
     pub retry: Retry,
     pub routes: Vec<Route>,
@@ -272,6 +273,12 @@ pub enum NonFinite {
     Omit,
     Reject,
     Clear,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    Reject,
+    KeyOnly,
 }
 
 #[derive(Debug, Clone, Copy)]

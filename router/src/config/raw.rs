@@ -475,7 +475,7 @@ pub enum RawAccount {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawKlaviyoAccount {
-    /// A private API key with full access to profiles and lists: `${env:KLAVIYO_API_KEY}`.
+    /// A private API key: `${env:KLAVIYO_API_KEY}`. `docs/guides/klaviyo.md` lists the scopes that it needs.
     pub api_key: Secret,
     /// Where the API answers. Another address than the default is for the simulator (`tailwater simulate klaviyo`).
     #[serde(default = "default::klaviyo_url")]
@@ -513,6 +513,9 @@ pub struct RawDestination {
     /// What becomes of a number that is not finite (NaN, Infinity). It never becomes null.
     #[serde(default)]
     pub non_finite: RawNonFinite,
+    /// What becomes of a delivery whose identifiers belong to several people at the vendor.
+    #[serde(default)]
+    pub on_conflict: RawOnConflict,
     /// Whether a delivery with the same content as the last one for the same person is skipped (`unchanged`).
     #[serde(default)]
     pub skip_unchanged: bool,
@@ -558,7 +561,19 @@ pub enum RawNonFinite {
     Clear,
 }
 
-/// Retries of a delivery that failed by itself. Trouble of the whole account (no connection, 429, 5xx) is retried without end.
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum RawOnConflict {
+    /// It becomes a dead letter (`duplicate_profile`).
+    #[default]
+    Reject,
+    /// It goes to the profile that the key names, without the other identifiers, and the delivery says so (`delivered_in_part`). With
+    /// `create: false` that profile must exist.
+    KeyOnly,
+}
+
+/// Retries of a delivery that failed by itself. Trouble of an endpoint or the whole account (no connection, 429, 5xx for everybody) is
+/// retried without end.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawRetry {

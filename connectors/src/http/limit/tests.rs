@@ -33,7 +33,9 @@ fn greedy(limiter: &Limiter, hands: &Hands, end: Duration) -> Vec<Duration> {
                 passed.push(hands.now());
                 steady_passed = false;
             }
-            Step::Wait(wait) | Step::Closed(wait) => hands.advance(wait.max(Duration::from_nanos(1))),
+            Step::Wait(wait) | Step::Closed(Closed { remaining: wait, .. }) => {
+                hands.advance(wait.max(Duration::from_nanos(1)));
+            }
         }
     }
     passed
@@ -115,19 +117,35 @@ fn two_destinations_of_an_account_share_it() {
     assert!((limiter.share() - 0.5).abs() < f64::EPSILON);
 }
 
+// Issue 10: a 429 at one endpoint stopped all of them.
 #[test]
-fn a_429_shuts_the_gate_for_all_endpoints_and_lowers_its_own_once() {
+fn a_429_shuts_the_gate_of_its_endpoint_only_and_lowers_its_rate_once() {
     let hands = Hands::default();
     let limiter = Limiter::with_clock(&[RATE, RATE], 0.9, hands.clock());
     assert_eq!(limiter.throttled(0, Some(Duration::from_secs(30))), Duration::from_secs(30));
     limiter.throttled(0, Some(Duration::from_secs(10)));
     assert!((limiter.throttle(0) - DECREASE).abs() < 1e-9, "the siblings in flight count once");
     assert!((limiter.throttle(1) - 1.0).abs() < 1e-9);
-    assert_eq!(limiter.step(&limiter.endpoints[1], &mut false), Step::Closed(Duration::from_secs(30)));
-    hands.advance(Duration::from_secs(29));
-    assert_eq!(limiter.step(&limiter.endpoints[1], &mut false), Step::Wait(Duration::from_secs(1)));
-    hands.advance(Duration::from_secs(1));
+    let closed = Closed { remaining: Duration::from_secs(30), gate: Gate::Throttled };
+    assert_eq!(limiter.step(&limiter.endpoints[0], &mut false), Step::Closed(closed));
     assert_eq!(limiter.step(&limiter.endpoints[1], &mut false), Step::Go);
+    hands.advance(Duration::from_secs(29));
+    assert_eq!(limiter.step(&limiter.endpoints[0], &mut false), Step::Wait(Duration::from_secs(1)));
+    hands.advance(Duration::from_secs(1));
+    assert!(!matches!(limiter.step(&limiter.endpoints[0], &mut false), Step::Closed(_)));
+}
+
+#[test]
+fn an_endpoint_that_fails_is_shut_by_itself_and_the_account_shuts_all() {
+    let hands = Hands::default();
+    let limiter = Limiter::with_clock(&[RATE, RATE], 0.9, hands.clock());
+    limiter.failing(0, None);
+    assert_eq!((limiter.gate_remaining(0), limiter.gate_remaining(1)), (GATE_FIRST, Duration::ZERO));
+    limiter.pause(Duration::from_secs(9));
+    let closed = Closed { remaining: Duration::from_secs(9), gate: Gate::Account };
+    for endpoint in &limiter.endpoints {
+        assert_eq!(limiter.step(endpoint, &mut false), Step::Closed(closed));
+    }
 }
 
 #[test]
@@ -137,7 +155,7 @@ fn a_429_without_a_wish_waits_longer_each_time_and_success_forgets() {
     let mut waits = Vec::new();
     for _ in 0..9 {
         waits.push(limiter.throttled(0, None).as_secs());
-        hands.advance(limiter.gate_remaining());
+        hands.advance(limiter.gate_remaining(0));
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     limiter.succeeded(0);

@@ -4,7 +4,7 @@ use tailwater_core::delivery::{Delivery, Outcome, Scope, Ticket};
 
 use super::server::{Received, Reply, Server};
 use super::{config, confirm_all, delivery, email, klaviyo, owned, person, tally, upserts, words};
-use crate::klaviyo::Klaviyo;
+use crate::klaviyo::{Config, Klaviyo, OnConflict};
 
 const ERRORS: &str = "/api/profile-bulk-import-jobs/JOB/import-errors";
 
@@ -95,7 +95,7 @@ async fn a_failure_that_names_nobody_makes_nobody_delivered() {
             tally(&outcomes),
             [("rejected job_item_failed".to_owned(), 1), ("retry job_item_failed".to_owned(), 3)].into()
         );
-        assert!(matches!(&outcomes[3], Outcome::Retry { scope: Scope::Delivery, .. }));
+        assert!(matches!(&outcomes[3], Outcome::Retry { scope: Scope::Endpoint, .. }));
     }
 }
 
@@ -138,14 +138,17 @@ async fn all_pages_of_errors_are_read() {
 }
 
 #[tokio::test]
-async fn a_person_whom_the_vendor_knows_twice_is_sent_again_by_the_key_alone() {
+async fn a_person_whom_the_vendor_knows_twice_is_rejected_or_sent_again_by_the_key_alone() {
     let server = complete(1, vec![import_error("duplicate_profile", Some(1), &Value::Null)]).await;
-    let klaviyo = klaviyo(server.url(), config());
+    let strict = klaviyo(server.url(), config());
+    let klaviyo = klaviyo(server.url(), Config { on_conflict: OnConflict::KeyOnly, ..config() });
     let mut members = upserts(&klaviyo, 2, &["AAAAAA"]);
     let own = person(1);
     let both = json!({"data": {"type": "profile", "attributes": {"phone_number": own[1].1, "email": own[0].1}, "relationships": {"lists": ["AAAAAA"]}}});
     members[1] = delivery(&klaviyo, 1, &both);
-    assert_eq!(words(&confirm(&klaviyo, &members).await), ["delivered"; 2]);
+    assert_eq!(words(&confirm(&strict, &members).await), ["delivered", "rejected duplicate_profile"]);
+    assert!(server.received_at("/api/profile-import").is_empty());
+    assert_eq!(words(&confirm(&klaviyo, &members).await), ["delivered", "delivered delivered_in_part"]);
     assert_eq!(server.received_at("/api/profile-import")[0].body["data"]["attributes"], json!({"email": email(1)}));
     assert_eq!(server.received_at("/api/lists/AAAAAA").len(), 1);
 }

@@ -10,12 +10,12 @@ use super::Builder;
 use crate::config::TransformProblem;
 use crate::config::forms::nearest;
 use crate::config::model::{
-    Account, Destination, DestinationKind, KlaviyoAccount, NonFinite, Nulls, OnMissingKey, Retry, Route, Source,
-    Transform,
+    Account, Destination, DestinationKind, KlaviyoAccount, NonFinite, Nulls, OnConflict, OnMissingKey, Retry, Route,
+    Source, Transform,
 };
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{
-    RawDestination, RawKlaviyoAccount, RawNonFinite, RawNulls, RawOnDelete, RawOnMissingKey, RawRoute,
+    RawDestination, RawKlaviyoAccount, RawNonFinite, RawNulls, RawOnConflict, RawOnDelete, RawOnMissingKey, RawRoute,
 };
 use crate::config::value::Period;
 use crate::config::when::When;
@@ -149,6 +149,10 @@ impl Builder<'_> {
                 RawNonFinite::Omit => NonFinite::Omit,
                 RawNonFinite::Reject => NonFinite::Reject,
                 RawNonFinite::Clear => NonFinite::Clear,
+            },
+            on_conflict: match raw.on_conflict {
+                RawOnConflict::Reject => OnConflict::Reject,
+                RawOnConflict::KeyOnly => OnConflict::KeyOnly,
             },
             skip_unchanged: raw.skip_unchanged,
             retry: Retry {

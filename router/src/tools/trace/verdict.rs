@@ -221,7 +221,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::config::model::{DestinationKind, NonFinite, Nulls, OnMissingKey, Retry};
+    use crate::config::model::{DestinationKind, NonFinite, Nulls, OnConflict, OnMissingKey, Retry};
     use crate::tools::dlq::{Queue, Reference};
     use crate::tools::shown::Place;
     use crate::tools::trace::gather::DeadLetter;
@@ -239,6 +239,7 @@ mod tests {
             hold_for: Duration::from_secs(86_400),
             nulls: Nulls::Omit,
             non_finite: NonFinite::Omit,
+            on_conflict: OnConflict::Reject,
             skip_unchanged: false,
             retry: Retry { attempts_max: 3, backoff_min: Duration::ZERO, backoff_max: Duration::ZERO },
             routes: Vec::new(),
