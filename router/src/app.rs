@@ -1,6 +1,8 @@
 //! The one place that wires things together: from a configuration to running stages.
 
 mod dry_run;
+#[cfg(test)]
+mod guide;
 mod live;
 mod reload;
 mod watch;
