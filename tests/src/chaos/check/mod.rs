@@ -10,8 +10,9 @@
 //! comes before a later one of the same source if, by then, it is about the same component: the identifiers of the two are connected by rows up
 //! to the later one. Before a merge, two sides have no order between them; what comes after the merge comes after both.
 //!
-//! The product starts nothing of a person before it has committed what became of the delivery before. So even after a crash only the last delivery
-//! may arrive again, and an arrival behind a later one is never excused, whatever was disturbed.
+//! The product starts no state of a person before it has committed what became of the state before. So even after a crash only the last
+//! state may arrive again, and an arrival behind a later one is never excused, whatever was disturbed. Of events a few may be repeated,
+//! in their order: the repeat of one that took effect, under the same key, is none at the vendor.
 
 mod order;
 mod repeats;
@@ -19,7 +20,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::receiver::{Answer, Arrival, Item, Kind};
@@ -93,6 +94,8 @@ pub struct Verdict {
     pub strays: Vec<Finding>,
     /// Repeats that had a reason.
     pub ambiguous: usize,
+    /// How many had which.
+    pub ambiguous_by: BTreeMap<&'static str, usize>,
     pub arrivals: usize,
     /// Items that had to arrive.
     pub expected: usize,

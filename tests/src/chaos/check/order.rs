@@ -67,6 +67,11 @@ pub(super) fn find(case: &Case<'_>, verdict: &mut Verdict) {
         let Some(rows) = case.rows.get(&(kind.source(), person)) else { continue };
         let line = lines.entry((kind, person)).or_insert_with(|| Line::new(rows));
         let Some(position) = line.position_by_seq.get(&seq).copied() else { continue };
+        // The vendor takes an event once: the repeat of one that has come is not a second arrival.
+        let known = line.come.get(&position).and_then(|first| case.arrivals.get(*first));
+        if kind == Kind::Track && known.is_some_and(|first| first.key.is_some() && first.key == arrival.key) {
+            continue;
+        }
         if let Some(later) = line.came_before(position) {
             verdict.reordered.push(behind(case, place, later));
         }

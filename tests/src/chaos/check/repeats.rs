@@ -15,16 +15,18 @@ pub(super) fn find(case: &Case<'_>, verdict: &mut Verdict) {
             let (Some(earlier), Some(later)) = (case.arrivals.get(*before), case.arrivals.get(*again)) else {
                 continue;
             };
-            let found = if earlier.key != later.key {
-                Some("under another unique_id, so that the vendor takes it for another event")
-            } else if windows.excuse(earlier) {
-                None
-            } else {
-                Some(if earlier.refused { "though it had been refused" } else { "for no reason" })
-            };
-            let Some(why) = found else {
+            let excuse = windows.excuse(earlier).filter(|_| earlier.key == later.key);
+            if let Some(excuse) = excuse {
                 verdict.ambiguous += 1;
+                *verdict.ambiguous_by.entry(excuse).or_insert(0) += 1;
                 continue;
+            }
+            let why = if earlier.key != later.key {
+                "under another unique_id, so that the vendor takes it for another event"
+            } else if earlier.refused {
+                "though it had been refused"
+            } else {
+                "for no reason"
             };
             let text = format!(
                 "{}: it arrived {} and again {}, {why}",
@@ -61,15 +63,18 @@ impl<'a> Windows<'a> {
         Self { case, spans }
     }
 
-    /// Whether the sender of this attempt may not know what became of it.
-    fn excuse(&self, attempt: &Arrival) -> bool {
-        let told = match attempt.answer {
+    /// Why the sender of this attempt may not know what became of it, or has to repeat it.
+    fn excuse(&self, attempt: &Arrival) -> Option<&'static str> {
+        match attempt.answer {
             // A job that was taken and did nothing for this item is to be repeated.
-            Answer::Success => attempt.took_effect,
-            Answer::Failure(_) => attempt.refused,
-            Answer::None | Answer::Broken => false,
-        };
-        !told || self.is_disturbed(attempt.at, attempt.answered.unwrap_or(attempt.at) + self.case.settings.grace)
+            Answer::Success if !attempt.took_effect => return Some("after a job that did nothing for them"),
+            Answer::Failure(_) if !attempt.refused => return Some("after an answer that asks for it (429, 5xx)"),
+            Answer::None | Answer::Broken => return Some("after a request without an answer"),
+            Answer::Success | Answer::Failure(_) => {}
+        }
+        let answered = attempt.answered.unwrap_or(attempt.at);
+        self.is_disturbed(attempt.at, answered + self.case.settings.grace)
+            .then_some("after an answer that a crash or an aborted transaction has undone")
     }
 
     fn is_disturbed(&self, from: Instant, until: Instant) -> bool {

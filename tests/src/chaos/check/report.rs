@@ -35,6 +35,9 @@ impl fmt::Display for Verdict {
             "{} ambiguous repeats; {} arrivals for {} expected",
             self.ambiguous, self.arrivals, self.expected
         )?;
+        for (why, count) in &self.ambiguous_by {
+            writeln!(formatter, "  ambiguous: {count} {why}")?;
+        }
         for (word, found) in words.into_iter().filter(|(_, found)| !found.is_empty()) {
             for finding in found.iter().take(TOLD_MAX) {
                 writeln!(formatter, "  {word}: {}", finding.text)?;

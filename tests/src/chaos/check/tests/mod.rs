@@ -279,6 +279,32 @@ fn a_repeat_of_the_last_one_after_a_kill_is_ambiguous_only() {
 }
 
 #[test]
+fn events_that_a_kill_repeats_in_their_order_are_ambiguous_only() {
+    // Issue 10: a few events of a person may go before what became of the ones before is committed.
+    let mut history = History::of([1, 2]);
+    for row in &mut history.produced {
+        row.tracks = true;
+    }
+    history.arrive(1, 0.1);
+    history.arrive(2, 0.2);
+    for (seq, seconds) in [(1, 1.0), (2, 1.1), (1, 2.0), (2, 2.1)] {
+        history.arrive_as(Kind::Track, seq, seconds).key = Some(u64::from(seq));
+    }
+    history.disturb(1.2, 1.2);
+    assert_eq!(history.counts(), [0, 0, 0, 0, 0, 2]);
+    // For the first time they come in their order all the same.
+    let mut history = History::of([1, 2]);
+    for row in &mut history.produced {
+        row.tracks = true;
+    }
+    history.arrive(1, 0.1);
+    history.arrive(2, 0.2);
+    history.arrive_as(Kind::Track, 2, 1.0).key = Some(2);
+    history.arrive_as(Kind::Track, 1, 2.0).key = Some(1);
+    assert_eq!(history.counts(), [0, 0, 1, 0, 0, 0]);
+}
+
+#[test]
 fn two_sides_have_no_order_before_their_merge() {
     let mut history = History::new();
     history.produce(1, &[1]);
