@@ -81,9 +81,9 @@ pub struct ProbeError {
 
 /// What a call may ask its caller.
 pub struct Context<'a> {
-    /// Whether requests for this batch may still be started: no, once this process gives up the batch's partitions or stops. Asked right
-    /// before each request; when it answers no, nothing more is sent, requests that are in flight end, and the remaining deliveries
-    /// come back at once as `Retry` with the code `not_owned`, which counts as not attempted. It never answers yes again.
+    /// Whether requests for this batch may still be started: no, once this process gives up the batch's partitions, stops, or cannot
+    /// commit what was sent. Asked right before each request; when it answers no, the call sends nothing more, requests that are in
+    /// flight end, and the remaining deliveries come back at once as `Retry` with the code `not_owned`, which counts as not attempted.
     pub still_owned: &'a (dyn Fn() -> bool + Send + Sync),
 }
 

@@ -66,6 +66,8 @@ pub struct Options {
     pub roles: Vec<Role>,
     /// Do everything but the calls to vendors, and print those.
     pub dry_run: bool,
+    /// How long what has begun may take to end after the process was asked to stop.
+    pub grace: Duration,
     /// The broker that this process starts, if it does.
     pub embedded: Option<embedded::Options>,
 }
@@ -107,7 +109,7 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
         dry_run::isolate(&mut config);
     }
     let telemetry = Telemetry::new().map_err(|error| StartError::new(code::TASK_FAILED, &error))?;
-    let supervisor = Supervisor::new(runtime.clone(), telemetry.clone());
+    let supervisor = Supervisor::new(runtime.clone(), telemetry.clone(), options.grace);
     let config = Arc::new(config);
     let server = runtime
         .block_on(admin::Server::bind(config.admin.listen))

@@ -5,7 +5,7 @@
 //! and a restart from the last commit is safe. Nothing is spawned past the supervisor, so nothing can end unseen.
 //!
 //! Shutdown has two phases. First everything that works is asked to stop and drains: it finishes its batch, commits, and gives its
-//! partitions back. When that is done, or the deadline has passed, the servers stop; until then the probes and metrics show how the
+//! partitions back. When that is done, or the grace period (`run --grace`) has passed, the servers stop; until then the probes and metrics show how the
 //! drain goes. The first SIGTERM or SIGINT begins this; a second one ends the process at once, which loses nothing that was
 //! promised (what was not committed is read again).
 
@@ -31,9 +31,9 @@ pub use shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{TaskFailed, TaskRestarted};
 
-/// How long a stage may take to drain: longer than a Kafka transaction takes at worst, shorter than what an orchestrator usually
-/// grants (30 s).
-pub const DRAIN_MAX: Duration = Duration::from_secs(25);
+/// The grace period unless the command line gives another: longer than a Kafka transaction takes at worst, shorter than what an
+/// orchestrator usually grants (30 s).
+pub const GRACE: Duration = Duration::from_secs(25);
 
 /// How long a server may take to answer its last requests.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -75,8 +75,8 @@ pub enum OnError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Policy {
     on_error: OnError,
-    /// How long it may take to end after it was asked to.
-    drain: Duration,
+    /// How long it may take to end after it was asked to, if that is not the whole grace period.
+    drain: Option<Duration>,
     /// Whether it may end without having been asked to.
     may_finish: bool,
     /// Whether it stops only after the others.
@@ -157,11 +157,13 @@ impl TaskKind {
     const fn policy(self) -> Policy {
         const RESTART: OnError = OnError::Restart { min: BACKOFF_MIN, max: BACKOFF_MAX };
         match self {
-            Self::Source => Policy { on_error: RESTART, drain: DRAIN_MAX, may_finish: false, last: false },
-            Self::Stage => Policy { on_error: OnError::ShutDown, drain: DRAIN_MAX, may_finish: false, last: false },
-            Self::Watcher => Policy { on_error: RESTART, drain: CLOSE_MAX, may_finish: false, last: false },
-            Self::Server => Policy { on_error: OnError::ShutDown, drain: CLOSE_MAX, may_finish: false, last: true },
-            Self::Once => Policy { on_error: OnError::ShutDown, drain: DRAIN_MAX, may_finish: true, last: false },
+            Self::Source => Policy { on_error: RESTART, drain: None, may_finish: false, last: false },
+            Self::Stage => Policy { on_error: OnError::ShutDown, drain: None, may_finish: false, last: false },
+            Self::Watcher => Policy { on_error: RESTART, drain: Some(CLOSE_MAX), may_finish: false, last: false },
+            Self::Server => {
+                Policy { on_error: OnError::ShutDown, drain: Some(CLOSE_MAX), may_finish: false, last: true }
+            }
+            Self::Once => Policy { on_error: OnError::ShutDown, drain: None, may_finish: true, last: false },
         }
     }
 
@@ -179,12 +181,12 @@ impl TaskKind {
 // === impl Supervisor ===
 
 impl Supervisor {
-    /// A supervisor that starts its tasks on this runtime.
-    pub fn new(runtime: Handle, telemetry: Telemetry) -> Self {
+    /// A supervisor that starts its tasks on this runtime, and gives them this grace period to end.
+    pub fn new(runtime: Handle, telemetry: Telemetry, grace: Duration) -> Self {
         let spawner = Spawner(Arc::new(Shared {
             runtime,
             telemetry,
-            shutdown: Shutdown::new(),
+            shutdown: Shutdown::with_grace(grace),
             closing: Shutdown::new(),
             running: Mutex::default(),
             told: Condvar::new(),
@@ -486,7 +488,7 @@ impl Spawner {
             .tasks
             .values()
             .filter(|task| kinds(task.kind))
-            .map(|task| task.kind.policy().drain)
+            .map(|task| task.kind.policy().drain.unwrap_or_else(|| self.0.shutdown.left()))
             .max()
             .unwrap_or_default()
     }

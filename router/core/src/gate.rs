@@ -5,47 +5,98 @@
 //! be tried again later (`retry`). Among the keys that may start, the item that was offered first goes first; so the oldest
 //! open offset is worked on before younger ones, and no key can starve another.
 //!
+//! # Until it is settled
+//!
+//! What is finished is *settled* once that is committed. A crash before that repeats the finished items of a key and the one in flight,
+//! in their order. Whether the next item may start before the one before is settled depends on what a repeat would do ([`Repeat`]):
+//! an event repeats itself and nothing else, so a few of them may be unsettled; a state that is repeated after a newer one went out
+//! takes the receiver back to the older one, so the next state waits.
+//!
 //! Two ways to make a key wait for a merge of profiles: a *marker* that is offered like any item takes its turn after
 //! everything before it and blocks everything behind it until it is finished, which is what fences need; [`Gate::hold`] stops
 //! the whole key at once, whatever was offered before.
 //!
 //! It is pure: the time comes from the caller, and nothing is started here.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 
 use crate::Timestamp;
 
+/// How much a gate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Items, those in flight included.
+    pub items_max: usize,
+    /// Bytes of all items together; the last one may exceed it.
+    pub bytes_max: usize,
+    /// Items of one key that are finished and not settled: what a crash repeats of it, besides the one in flight.
+    pub unsettled_max: usize,
+}
+
+/// What a repeat of an item does when later items of its key have gone before it: with that, when it may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Nothing: the receiver knows it again by its id. It may start while others of its key are unsettled.
+    Harmless,
+    /// It undoes a later one of its kind. It starts when no other harmful one of its key is unsettled.
+    Harmful,
+    /// It tells others that everything before it is done. It starts when all of that is settled.
+    Barrier,
+}
+
 /// Orders items by key.
 #[derive(Debug)]
 pub struct Gate<K, T> {
-    items_max: usize,
+    capacity: Capacity,
     keys: HashMap<K, Key<T>>,
     /// The keys whose first item may start now, by that item's arrival.
     startable: BTreeMap<u64, K>,
     /// The keys whose first item waits to be tried again, by the time and the item's arrival.
     delayed: BTreeMap<(Timestamp, u64), K>,
+    /// The keys with items that are finished and not settled.
+    unsettled: HashSet<K>,
+    /// An item waits for nothing but that.
+    awaits_settlement: bool,
     arrivals: u64,
     turns: u64,
     waiting: usize,
     in_flight: usize,
+    bytes: usize,
     keys_held: usize,
 }
 
 #[derive(Debug)]
 struct Key<T> {
     queue: VecDeque<Waiting<T>>,
-    in_flight: Option<(Turn, u64)>,
+    in_flight: Option<Flight>,
     holds: u32,
+    /// Finished items that are not settled, and whether a harmful one is among them.
+    unsettled: usize,
+    unsettled_harmful: bool,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
     item: T,
-    /// Its place among all items ever offered; kept when it is tried again.
-    arrival: u64,
+    place: Place,
     /// Not before this time; only the first item of a key can have one.
     due: Option<Timestamp>,
+}
+
+/// What is known of an item besides itself.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its place among all items ever offered; kept when it is tried again.
+    arrival: u64,
+    bytes: usize,
+    repeat: Repeat,
+}
+
+#[derive(Debug)]
+struct Flight {
+    turn: Turn,
+    place: Place,
 }
 
 /// An item whose turn has come.
@@ -62,7 +113,7 @@ pub struct Started<K, T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Turn(u64);
 
-/// The gate has its maximum of items; the item is given back.
+/// The gate has its maximum of items or bytes; the item is given back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the gate holds its maximum of items")]
 pub struct Full<T>(pub T);
@@ -70,37 +121,41 @@ pub struct Full<T>(pub T);
 // === impl Gate ===
 
 impl<K: Clone + Eq + Hash, T> Gate<K, T> {
-    /// A gate for at most `items_max` items, those in flight included.
-    pub fn new(items_max: usize) -> Self {
+    /// An empty gate.
+    pub fn new(capacity: Capacity) -> Self {
         Self {
-            items_max,
+            capacity,
             keys: HashMap::new(),
             startable: BTreeMap::new(),
             delayed: BTreeMap::new(),
+            unsettled: HashSet::new(),
+            awaits_settlement: false,
             arrivals: 0,
             turns: 0,
             waiting: 0,
             in_flight: 0,
+            bytes: 0,
             keys_held: 0,
         }
     }
 
-    /// Puts an item behind all others of its key.
+    /// Puts an item of so many bytes behind all others of its key.
     ///
     /// # Errors
     /// The gate is full; the caller keeps the item and stops reading.
-    pub fn offer(&mut self, key: K, item: T) -> Result<(), Full<T>> {
+    pub fn offer(&mut self, key: K, item: T, bytes: usize, repeat: Repeat) -> Result<(), Full<T>> {
         if self.is_full() {
             return Err(Full(item));
         }
-        let arrival = self.arrivals;
+        let place = Place { arrival: self.arrivals, bytes, repeat };
         self.arrivals += 1;
         self.waiting += 1;
+        self.bytes += bytes;
         let entry = self.keys.entry(key.clone()).or_insert_with(Key::new);
-        entry.queue.push_back(Waiting { item, arrival, due: None });
+        entry.queue.push_back(Waiting { item, place, due: None });
         // Only the first item of a free key can start; behind another one it waits for that one's end.
         if entry.queue.len() == 1 && entry.is_free() {
-            self.startable.insert(arrival, key);
+            self.schedule(&key);
         }
         Ok(())
     }
@@ -124,10 +179,10 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
             let Some(entry) = self.keys.get_mut(&key) else { continue };
             debug_assert!(entry.is_free(), "a key with something in flight or held was startable");
             let Some(first) = entry.queue.pop_front() else { continue };
-            debug_assert!(first.arrival == arrival, "an item has overtaken another one of its key");
+            debug_assert!(first.place.arrival == arrival, "an item has overtaken another one of its key");
             let turn = Turn(self.turns);
             self.turns += 1;
-            entry.in_flight = Some((turn, arrival));
+            entry.in_flight = Some(Flight { turn, place: first.place });
             self.waiting -= 1;
             self.in_flight += 1;
             started.push(Started { key, item: first.item, turn });
@@ -141,13 +196,40 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
         self.delayed.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// The item in flight is done with; the next one of the key may start. False if this turn is not in flight (any more).
+    /// The item in flight is done with and left nothing that would have to be settled; the next one of the key may start. False if
+    /// this turn is not in flight (any more).
     pub fn finish(&mut self, key: &K, turn: Turn) -> bool {
-        if self.land(key, turn).is_none() {
-            return false;
-        }
-        self.settle(key);
+        let Some(place) = self.land(key, turn) else { return false };
+        self.bytes -= place.bytes;
+        self.schedule(key);
         true
+    }
+
+    /// The item in flight is done with, and a crash before [`Self::settled`] repeats it. The next one of the key may start if that is
+    /// harmless. False if this turn is not in flight (any more).
+    pub fn finish_unsettled(&mut self, key: &K, turn: Turn) -> bool {
+        let Some(place) = self.land(key, turn) else { return false };
+        self.bytes -= place.bytes;
+        if let Some(entry) = self.keys.get_mut(key) {
+            entry.unsettled += 1;
+            entry.unsettled_harmful |= place.repeat == Repeat::Harmful;
+            self.unsettled.insert(key.clone());
+        }
+        self.schedule(key);
+        true
+    }
+
+    /// Everything that is finished is committed.
+    pub fn settled(&mut self) {
+        self.awaits_settlement = false;
+        for key in std::mem::take(&mut self.unsettled) {
+            if let Some(entry) = self.keys.get_mut(&key) {
+                (entry.unsettled, entry.unsettled_harmful) = (0, false);
+                if entry.is_free() {
+                    self.schedule(&key);
+                }
+            }
+        }
     }
 
     /// The item in flight goes back to the front of its key and may start again at `due`.
@@ -155,12 +237,12 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
     /// # Errors
     /// This turn is not in flight (any more); the item is given back, and nobody waits for it.
     pub fn retry(&mut self, key: &K, turn: Turn, item: T, due: Timestamp) -> Result<(), T> {
-        let Some(arrival) = self.land(key, turn) else { return Err(item) };
+        let Some(place) = self.land(key, turn) else { return Err(item) };
         if let Some(entry) = self.keys.get_mut(key) {
-            entry.queue.push_front(Waiting { item, arrival, due: Some(due) });
+            entry.queue.push_front(Waiting { item, place, due: Some(due) });
             self.waiting += 1;
         }
-        self.settle(key);
+        self.schedule(key);
         Ok(())
     }
 
@@ -174,8 +256,8 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
                 && let Some(first) = entry.queue.front()
             {
                 match first.due {
-                    Some(due) => self.delayed.remove(&(due, first.arrival)),
-                    None => self.startable.remove(&first.arrival),
+                    Some(due) => self.delayed.remove(&(due, first.place.arrival)),
+                    None => self.startable.remove(&first.place.arrival),
                 };
             }
         }
@@ -192,7 +274,7 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
         if entry.holds == 0 {
             self.keys_held -= 1;
             if entry.in_flight.is_none() {
-                self.settle(key);
+                self.schedule(key);
             }
         }
         true
@@ -219,12 +301,15 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
                 && let Some(first) = entry.queue.front()
             {
                 match first.due {
-                    Some(due) => self.delayed.remove(&(due, first.arrival)),
-                    None => self.startable.remove(&first.arrival),
+                    Some(due) => self.delayed.remove(&(due, first.place.arrival)),
+                    None => self.startable.remove(&first.place.arrival),
                 };
             }
+            self.unsettled.remove(&key);
             self.waiting -= entry.queue.len();
             self.in_flight -= usize::from(entry.in_flight.is_some());
+            self.bytes -= entry.queue.iter().map(|waiting| waiting.place.bytes).sum::<usize>();
+            self.bytes -= entry.in_flight.as_ref().map_or(0, |flight| flight.place.bytes);
             self.keys_held -= usize::from(entry.holds > 0);
             removed += entry.queue.len() + usize::from(entry.in_flight.is_some());
         }
@@ -239,6 +324,16 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
     /// Items that have started and neither finished nor gone back.
     pub const fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// Whether any item could start without waiting for a time, for another one's end, or for a commit.
+    pub fn has_startable(&self) -> bool {
+        !self.startable.is_empty()
+    }
+
+    /// Whether an item waits for nothing but [`Self::settled`].
+    pub const fn awaits_settlement(&self) -> bool {
+        self.awaits_settlement
     }
 
     /// Keys that are held.
@@ -256,52 +351,69 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
         self.waiting + self.in_flight
     }
 
+    /// The items of one key, waiting and in flight.
+    pub fn len_of(&self, key: &K) -> usize {
+        self.keys.get(key).map_or(0, |entry| entry.queue.len() + usize::from(entry.in_flight.is_some()))
+    }
+
+    /// Bytes of all items.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Whether `offer` would refuse.
     pub const fn is_full(&self) -> bool {
-        self.len() >= self.items_max
+        self.len() >= self.capacity.items_max || self.bytes >= self.capacity.bytes_max
     }
 
     /// The maximum of items.
     pub const fn items_max(&self) -> usize {
-        self.items_max
+        self.capacity.items_max
     }
 
-    /// Whether anything of this key waits, is in flight, or is held.
+    /// Whether less than half of the gate is in use.
+    pub const fn is_half_empty(&self) -> bool {
+        self.len() < self.capacity.items_max.div_ceil(2) && self.bytes < self.capacity.bytes_max / 2
+    }
+
+    /// Whether anything of this key waits, is in flight, is unsettled, or is held.
     pub fn is_busy(&self, key: &K) -> bool {
         self.keys.contains_key(key)
     }
 
-    /// Takes the item of this turn out of flight and gives its arrival.
-    fn land(&mut self, key: &K, turn: Turn) -> Option<u64> {
-        let entry = self.keys.get_mut(key)?;
-        let (current, arrival) = entry.in_flight?;
-        if current != turn {
-            return None;
-        }
-        entry.in_flight = None;
+    /// Takes the item of this turn out of flight.
+    fn land(&mut self, key: &K, turn: Turn) -> Option<Place> {
+        let flight = self.keys.get_mut(key)?.in_flight.take_if(|flight| flight.turn == turn)?;
         self.in_flight -= 1;
-        Some(arrival)
+        Some(flight.place)
     }
 
     /// Makes the first item of a key startable if it may start, and forgets a key that has nothing left.
-    fn settle(&mut self, key: &K) {
+    fn schedule(&mut self, key: &K) {
         let Some(entry) = self.keys.get(key) else { return };
         if !entry.is_free() {
             return;
         }
-        match entry.queue.front() {
-            Some(Waiting { due: Some(due), arrival, .. }) => {
-                self.delayed.insert((*due, *arrival), key.clone());
+        let Some(first) = entry.queue.front() else {
+            if entry.unsettled == 0 {
+                self.keys.remove(key);
             }
-            Some(Waiting { due: None, arrival, .. }) => {
-                self.startable.insert(*arrival, key.clone());
+            return;
+        };
+        if !entry.settled_enough(first.place.repeat, self.capacity.unsettled_max) {
+            self.awaits_settlement = true;
+            return;
+        }
+        match first.due {
+            Some(due) => {
+                self.delayed.insert((due, first.place.arrival), key.clone());
             }
             None => {
-                self.keys.remove(key);
+                self.startable.insert(first.place.arrival, key.clone());
             }
         }
     }
@@ -309,251 +421,23 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
 
 impl<T> Key<T> {
     const fn new() -> Self {
-        Self { queue: VecDeque::new(), in_flight: None, holds: 0 }
+        Self { queue: VecDeque::new(), in_flight: None, holds: 0, unsettled: 0, unsettled_harmful: false }
     }
 
     const fn is_free(&self) -> bool {
         self.in_flight.is_none() && self.holds == 0
     }
+
+    /// Whether an item may go out while what went before it could be repeated by a crash.
+    const fn settled_enough(&self, repeat: Repeat, unsettled_max: usize) -> bool {
+        match repeat {
+            _ if self.unsettled == 0 => true,
+            Repeat::Harmless => self.unsettled < unsettled_max,
+            Repeat::Harmful => self.unsettled < unsettled_max && !self.unsettled_harmful,
+            Repeat::Barrier => false,
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000);
-    const LATER: Timestamp = Timestamp::from_millis(2_000);
-
-    fn gate(items: &[(u8, u32)]) -> Gate<u8, u32> {
-        let mut gate = Gate::new(100);
-        for (key, item) in items {
-            gate.offer(*key, *item).unwrap();
-        }
-        gate
-    }
-
-    fn items(started: &[Started<u8, u32>]) -> Vec<(u8, u32)> {
-        started.iter().map(|started| (started.key, started.item)).collect()
-    }
-
-    #[test]
-    fn one_item_of_each_key_starts_in_order_of_arrival() {
-        let mut gate = gate(&[(2, 0), (2, 1), (1, 2), (3, 3)]);
-        let first = gate.ready(NOW, 2);
-        assert_eq!(items(&first), [(2, 0), (1, 2)]);
-        assert_eq!(items(&gate.ready(NOW, 9)), [(3, 3)]);
-        assert!(gate.ready(NOW, 9).is_empty());
-        assert!(gate.finish(&2, first[0].turn));
-        assert_eq!(items(&gate.ready(NOW, 9)), [(2, 1)]);
-    }
-
-    #[test]
-    fn an_item_that_is_tried_again_stays_first_of_its_key_and_stops_no_other() {
-        let mut gate = gate(&[(1, 10), (1, 11), (2, 20)]);
-        let first = gate.ready(NOW, 1);
-        gate.retry(&1, first[0].turn, 10, LATER).unwrap();
-        assert_eq!(gate.next_due(), Some(LATER));
-        assert_eq!(items(&gate.ready(NOW, 9)), [(2, 20)]);
-        let again = gate.ready(LATER, 9);
-        assert_eq!(items(&again), [(1, 10)]);
-        assert!(gate.finish(&1, again[0].turn));
-        assert_eq!(items(&gate.ready(LATER, 9)), [(1, 11)]);
-    }
-
-    #[test]
-    fn a_held_key_starts_nothing_until_every_hold_is_released() {
-        let mut gate = gate(&[(1, 10), (2, 20)]);
-        gate.hold(1);
-        gate.hold(1);
-        assert_eq!(items(&gate.ready(NOW, 9)), [(2, 20)]);
-        assert!(gate.release(&1));
-        assert!(gate.ready(NOW, 9).is_empty());
-        assert!(gate.release(&1));
-        assert!(!gate.release(&1));
-        assert_eq!(items(&gate.ready(NOW, 9)), [(1, 10)]);
-    }
-
-    #[test]
-    fn a_key_can_be_held_before_anything_of_it_arrives_and_while_something_is_in_flight() {
-        let mut gate = gate(&[(1, 10)]);
-        let first = gate.ready(NOW, 9);
-        gate.hold(1);
-        gate.hold(2);
-        gate.offer(2, 20).unwrap();
-        gate.retry(&1, first[0].turn, 10, NOW).unwrap();
-        assert!(gate.ready(LATER, 9).is_empty());
-        assert_eq!(gate.keys_held(), 2);
-        assert!(gate.release(&1) && gate.release(&2));
-        assert_eq!(items(&gate.ready(LATER, 9)), [(1, 10), (2, 20)]);
-    }
-
-    #[test]
-    fn a_full_gate_gives_the_item_back_but_takes_a_retry() {
-        let mut gate = Gate::new(1);
-        gate.offer(1, 10).unwrap();
-        assert_eq!(gate.offer(2, 20), Err(Full(20)));
-        let started = gate.ready(NOW, 9);
-        assert!(gate.is_full());
-        gate.retry(&1, started[0].turn, 10, NOW).unwrap();
-        assert_eq!(gate.len(), 1);
-    }
-
-    #[test]
-    fn a_late_answer_cannot_finish_what_came_after_it() {
-        let mut gate = gate(&[(1, 10)]);
-        let stale = gate.ready(NOW, 9)[0].turn;
-        assert_eq!(gate.remove(|key| *key == 1), 1);
-        gate.offer(1, 10).unwrap();
-        let fresh = gate.ready(NOW, 9)[0].turn;
-        assert!(!gate.finish(&1, stale));
-        assert_eq!(gate.retry(&1, stale, 10, NOW), Err(10));
-        assert_eq!(gate.in_flight(), 1);
-        assert!(gate.finish(&1, fresh));
-        assert!(!gate.is_busy(&1));
-    }
-
-    #[test]
-    fn removed_keys_leave_nothing_behind() {
-        let mut gate = gate(&[(1, 10), (1, 11), (2, 20), (3, 30)]);
-        let started = gate.ready(NOW, 1);
-        gate.retry(&1, started[0].turn, 10, LATER).unwrap();
-        gate.hold(3);
-        assert_eq!(gate.remove(|_| true), 4);
-        assert!(gate.is_empty());
-        assert_eq!((gate.waiting(), gate.in_flight(), gate.keys_held(), gate.delayed()), (0, 0, 0, 0));
-        assert!(gate.ready(LATER, 9).is_empty());
-    }
-
-    #[test]
-    fn what_was_delayed_can_be_run_at_once() {
-        let mut gate = gate(&[(1, 10)]);
-        let started = gate.ready(NOW, 1);
-        gate.retry(&1, started[0].turn, 10, LATER).unwrap();
-        gate.expedite();
-        assert_eq!(items(&gate.ready(NOW, 9)), [(1, 10)]);
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Offer(u8),
-        Ready(usize),
-        Finish(prop::sample::Index),
-        Retry(prop::sample::Index, i64),
-        Hold(u8),
-        Release(u8),
-        Wait(i64),
-        Remove(u8),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            6 => (0_u8..5).prop_map(Step::Offer),
-            4 => (0_usize..4).prop_map(Step::Ready),
-            4 => any::<prop::sample::Index>().prop_map(Step::Finish),
-            3 => (any::<prop::sample::Index>(), 0_i64..50).prop_map(|(index, wait)| Step::Retry(index, wait)),
-            1 => (0_u8..5).prop_map(Step::Hold),
-            2 => (0_u8..5).prop_map(Step::Release),
-            2 => (0_i64..40).prop_map(Step::Wait),
-            1 => (0_u8..5).prop_map(Step::Remove),
-        ]
-    }
-
-    proptest! {
-        /// Against a model that keeps, per key, the items not yet finished in order: only the first of them may ever start, never
-        /// while it is in flight, held or not due; and in the end everything comes out.
-        #[test]
-        fn one_in_flight_per_key_and_nothing_overtakes(steps in prop::collection::vec(step(), 1..200)) {
-            let mut gate: Gate<u8, u32> = Gate::new(30);
-            let mut now = 0_i64;
-            let mut next = 0_u32;
-            let mut open: BTreeMap<u8, VecDeque<u32>> = BTreeMap::new();
-            let mut holds: BTreeMap<u8, u32> = BTreeMap::new();
-            let mut due: BTreeMap<u8, i64> = BTreeMap::new();
-            let mut flights: Vec<(u8, u32, Turn)> = Vec::new();
-            let at = Timestamp::from_millis;
-            for step in steps {
-                match step {
-                    Step::Offer(key) => {
-                        let total: usize = open.values().map(VecDeque::len).sum();
-                        prop_assert_eq!(gate.offer(key, next).is_ok(), total < 30);
-                        if total < 30 {
-                            open.entry(key).or_default().push_back(next);
-                        }
-                        next += 1;
-                    }
-                    Step::Ready(max) => {
-                        let may = open.iter().filter(|(key, items)| {
-                            !items.is_empty()
-                                && holds.get(key).is_none_or(|holds| *holds == 0)
-                                && due.get(key).is_none_or(|due| *due <= now)
-                                && !flights.iter().any(|(flying, ..)| flying == *key)
-                        }).count();
-                        let started = gate.ready(at(now), max);
-                        prop_assert_eq!(started.len(), may.min(max));
-                        for Started { key, item, turn } in started {
-                            prop_assert!(!flights.iter().any(|(flying, ..)| *flying == key), "two in flight for {}", key);
-                            prop_assert_eq!(open[&key].front(), Some(&item), "overtaken");
-                            prop_assert!(holds.get(&key).is_none_or(|holds| *holds == 0));
-                            prop_assert!(due.remove(&key).is_none_or(|due| due <= now));
-                            flights.push((key, item, turn));
-                        }
-                    }
-                    Step::Finish(index) if !flights.is_empty() => {
-                        let (key, _, turn) = flights.swap_remove(index.index(flights.len()));
-                        prop_assert!(gate.finish(&key, turn));
-                        open.get_mut(&key).unwrap().pop_front();
-                    }
-                    Step::Retry(index, wait) if !flights.is_empty() => {
-                        let (key, item, turn) = flights.swap_remove(index.index(flights.len()));
-                        prop_assert!(gate.retry(&key, turn, item, at(now + wait)).is_ok());
-                        due.insert(key, now + wait);
-                    }
-                    Step::Finish(_) | Step::Retry(..) => {}
-                    Step::Hold(key) => {
-                        gate.hold(key);
-                        *holds.entry(key).or_default() += 1;
-                    }
-                    Step::Release(key) => {
-                        let held = holds.entry(key).or_default();
-                        prop_assert_eq!(gate.release(&key), *held > 0);
-                        *held = held.saturating_sub(1);
-                    }
-                    Step::Wait(ms) => now += ms,
-                    Step::Remove(key) => {
-                        let gone = open.remove(&key).unwrap_or_default().len();
-                        prop_assert_eq!(gate.remove(|other| *other == key), gone);
-                        holds.remove(&key);
-                        due.remove(&key);
-                        flights.retain(|(flying, ..)| *flying != key);
-                    }
-                }
-                prop_assert_eq!(gate.in_flight(), flights.len());
-                prop_assert_eq!(gate.len(), open.values().map(VecDeque::len).sum::<usize>());
-                prop_assert_eq!(gate.keys_held(), holds.values().filter(|holds| **holds > 0).count());
-            }
-            for (key, holds) in holds {
-                for _ in 0..holds {
-                    prop_assert!(gate.release(&key));
-                }
-            }
-            for (key, _, turn) in flights {
-                prop_assert!(gate.finish(&key, turn));
-                open.get_mut(&key).unwrap().pop_front();
-            }
-            loop {
-                let started = gate.ready(at(i64::MAX), 7);
-                if started.is_empty() {
-                    break;
-                }
-                for Started { key, item, turn } in started {
-                    prop_assert_eq!(open.get_mut(&key).unwrap().pop_front(), Some(item));
-                    prop_assert!(gate.finish(&key, turn));
-                }
-            }
-            prop_assert!(gate.is_empty());
-            prop_assert!(open.values().all(VecDeque::is_empty));
-        }
-    }
-}
+mod tests;

@@ -37,7 +37,7 @@ pub enum End {
     Held = 1,
     /// Left route for the destination: in flight until send writes an end.
     Routed = 2,
-    /// Waits in send's state behind a merge.
+    /// Waits in send's state behind a merge, or behind others of the person.
     Parked = 3,
     Skipped = 4,
     Delivered = 5,

@@ -101,8 +101,9 @@ pub enum Command {
 
 /// Run the stages until the process is asked to stop.
 ///
-/// SIGTERM and SIGINT let the stages finish what they have begun and commit it; a second signal ends the process at once. Neither
-/// loses anything. The transforms and conditions of the configuration are reloaded when their files change.
+/// After SIGTERM or SIGINT no request to a vendor is started any more. Requests that are in flight end, what became of them is committed,
+/// and the process ends: at once if nothing is in flight, after `--grace` at the latest. A second signal ends it at once. Neither loses
+/// anything; what was not committed is read again, and a request whose answer did not come in time is made again. The transforms and conditions of the configuration are reloaded when their files change.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The stages that this process runs, separated by commas. Default: all of them.
@@ -111,6 +112,10 @@ pub struct RunArgs {
     /// Do everything but the calls to vendors, and print the requests that would be sent.
     #[arg(long)]
     pub dry_run: bool,
+    /// How long what has begun may take to end after SIGTERM or SIGINT. Keep it some seconds below what the orchestrator grants before
+    /// it kills the process.
+    #[arg(long, env = "TAILWATER_GRACE", value_name = "PERIOD", default_value = "25s", value_parser = grace)]
+    pub grace: std::time::Duration,
     /// Start a broker as a child process, with its data in `<state_dir>/broker`. It listens at `kafka.brokers` (127.0.0.1:9092 if that is
     /// not set), where every other command finds it too.
     #[arg(long)]
@@ -504,6 +509,14 @@ fn list(text: &str) -> Result<(String, String), String> {
         Some((id, name)) if !id.is_empty() && !name.is_empty() => Ok((id.to_owned(), name.to_owned())),
         _ => Err("expected ID=NAME, such as WINBCK=Winback".to_owned()),
     }
+}
+
+fn grace(text: &str) -> Result<std::time::Duration, String> {
+    let period = crate::config::Period::parse(text).map(|period| period.0);
+    let allowed = std::time::Duration::from_secs(1)..=std::time::Duration::from_secs(3_600);
+    period
+        .filter(|period| allowed.contains(period))
+        .ok_or_else(|| "expected a period from 1s to 1h, such as 25s".to_owned())
 }
 
 fn seconds(text: &str) -> Result<std::time::Duration, String> {

@@ -19,6 +19,8 @@ use crate::state::{self, Map};
 #[derive(Debug, Default)]
 pub struct Waiting {
     by_lane: BTreeMap<i32, BTreeMap<ProfileId, Wait>>,
+    /// Records of those among them that wait for no merge.
+    ready: u64,
     /// What the open plan has changed, so that it can be undone together with the state's overlay.
     journal: Vec<(i32, ProfileId, Wait)>,
 }
@@ -40,6 +42,14 @@ pub struct Held {
     key: Vec<u8>,
 }
 
+// === impl Wait ===
+
+impl Wait {
+    const fn ready(&self) -> u64 {
+        if self.merges == 0 { self.records } else { 0 }
+    }
+}
+
 // === impl Waiting ===
 
 impl Waiting {
@@ -50,6 +60,7 @@ impl Waiting {
     pub fn load(&mut self, store: &impl Map, lanes: &[i32]) -> Result<(), state::Error> {
         for lane in lanes {
             let index = self.by_lane.entry(*lane).or_default();
+            self.ready -= index.values().map(Wait::ready).sum::<u64>();
             index.clear();
             store.each_key(*lane, &[HELD], |key| {
                 if let Some(profile) = profile_of(key) {
@@ -61,13 +72,15 @@ impl Waiting {
                     index.entry(profile).or_default().merges += 1;
                 }
             })?;
+            self.ready += index.values().map(Wait::ready).sum::<u64>();
         }
         Ok(())
     }
 
     pub fn forget(&mut self, lanes: &[i32]) {
         for lane in lanes {
-            self.by_lane.remove(lane);
+            let index = self.by_lane.remove(lane).unwrap_or_default();
+            self.ready -= index.values().map(Wait::ready).sum::<u64>();
         }
     }
 
@@ -94,6 +107,11 @@ impl Waiting {
         self.by_lane.values().flat_map(BTreeMap::values).map(|wait| wait.records).sum()
     }
 
+    /// Waiting records of profiles that wait for no merge.
+    pub const fn ready(&self) -> u64 {
+        self.ready
+    }
+
     fn change(&mut self, lane: i32, profile: ProfileId, change: impl FnOnce(&mut Wait)) {
         let mut wait = self.get(lane, profile).unwrap_or_default();
         self.journal.push((lane, profile, wait));
@@ -103,11 +121,9 @@ impl Waiting {
 
     fn set(&mut self, lane: i32, profile: ProfileId, wait: Wait) {
         let index = self.by_lane.entry(lane).or_default();
-        if wait == Wait::default() {
-            index.remove(&profile);
-        } else {
-            index.insert(profile, wait);
-        }
+        let before = if wait == Wait::default() { index.remove(&profile) } else { index.insert(profile, wait) };
+        self.ready += wait.ready();
+        self.ready -= before.unwrap_or_default().ready();
     }
 
     /// The plan is carried out.
@@ -160,6 +176,22 @@ impl Waiting {
     ) -> Result<Vec<Held>, state::Error> {
         let entries = store.scan(lane, &profile_key(HELD, profile))?;
         entries.into_iter().map(|(key, value)| waiting(store, topic, lane, key, &value)).collect()
+    }
+
+    /// The first of what waits for a profile, in order: at most `max`.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn queue_first(
+        &self,
+        store: &impl Map,
+        lane: i32,
+        profile: ProfileId,
+        topic: &Arc<str>,
+        max: usize,
+    ) -> Result<Vec<Held>, state::Error> {
+        let entries = store.scan_first(lane, &profile_key(HELD, profile), max)?;
+        entries.into_iter().take(max).map(|(key, value)| waiting(store, topic, lane, key, &value)).collect()
     }
 
     /// Takes a record out of its queue.

@@ -1,12 +1,15 @@
 //! The wish to stop, readable from threads and from tasks alike.
 //!
-//! It is only a wish: a task notices it, finishes what it has begun, commits, and returns. Nothing is cancelled by it.
+//! It is only a wish: a task notices it, finishes what it has begun, commits, and returns. Nothing is cancelled by it. What takes its time
+//! to finish asks how much of the grace period is left.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+
+use super::GRACE;
 
 /// A flag that is raised once. Clones share it.
 #[derive(Debug, Clone)]
@@ -16,11 +19,12 @@ pub struct Shutdown(Arc<Inner>);
 struct Inner {
     /// For loops that ask at every turn: one atomic load.
     requested: AtomicBool,
-    /// Why it was asked for, and what wakes the threads that wait.
-    reason: Mutex<Option<String>>,
+    /// Why it was asked for and when, and what wakes the threads that wait.
+    reason: Mutex<Option<(String, Instant)>>,
     raised: Condvar,
     /// What wakes the tasks that wait.
     watch: watch::Sender<bool>,
+    grace: Duration,
 }
 
 impl Default for Shutdown {
@@ -30,12 +34,19 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
+    /// One with the usual grace period.
     pub fn new() -> Self {
+        Self::with_grace(GRACE)
+    }
+
+    /// One that gives everybody so long to stop.
+    pub fn with_grace(grace: Duration) -> Self {
         Self(Arc::new(Inner {
             requested: AtomicBool::new(false),
             reason: Mutex::default(),
             raised: Condvar::new(),
             watch: watch::Sender::new(false),
+            grace,
         }))
     }
 
@@ -45,7 +56,7 @@ impl Shutdown {
         if slot.is_some() {
             return false;
         }
-        *slot = Some(reason.into());
+        *slot = Some((reason.into(), Instant::now()));
         self.0.requested.store(true, Ordering::SeqCst);
         drop(slot);
         self.0.raised.notify_all();
@@ -59,7 +70,14 @@ impl Shutdown {
 
     /// Why, once it was requested.
     pub fn reason(&self) -> Option<String> {
-        self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(reason, _)| reason.clone())
+    }
+
+    /// How much of the grace period is left: all of it before the shutdown is requested.
+    pub fn left(&self) -> Duration {
+        let slot = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = slot.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        self.0.grace.saturating_sub(elapsed)
     }
 
     /// For tasks: done when it is requested. Safe to cancel.
@@ -94,6 +112,16 @@ mod tests {
         assert!(!shutdown.request("SIGINT"));
         assert_eq!(shutdown.reason().as_deref(), Some("SIGTERM"));
         assert!(shutdown.wait(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn the_grace_period_runs_from_the_request() {
+        let shutdown = Shutdown::with_grace(Duration::from_millis(50));
+        assert!(!shutdown.wait(Duration::from_millis(60)));
+        assert_eq!(shutdown.left(), Duration::from_millis(50));
+        shutdown.request("SIGTERM");
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(shutdown.left(), Duration::ZERO);
     }
 
     #[test]

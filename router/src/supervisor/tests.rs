@@ -9,7 +9,7 @@ use super::*;
 
 const FAST: Policy = Policy {
     on_error: OnError::Restart { min: Duration::from_millis(1), max: Duration::from_millis(2) },
-    drain: DRAIN_MAX,
+    drain: None,
     may_finish: false,
     last: false,
 };
@@ -24,7 +24,7 @@ struct Process {
 fn process() -> Process {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let telemetry = Telemetry::new().unwrap();
-    let supervisor = Supervisor::new(runtime.handle().clone(), telemetry.clone());
+    let supervisor = Supervisor::new(runtime.handle().clone(), telemetry.clone(), GRACE);
     Process { _runtime: runtime, supervisor, telemetry }
 }
 

@@ -107,7 +107,7 @@ metrics! {
     held: gauge("tailwater_held", ["destination"])
         "Records that wait in route's state for the destination's key.";
     parked: gauge("tailwater_parked", ["stage", "destination"])
-        "Records that wait behind a merge of profiles.";
+        "Records that wait in send's state behind others of their person; those behind a merge of profiles are not counted.";
     batch_records: histogram("tailwater_batch_records", ["stage"], BATCH_RECORDS)
         "Records in one batch of a stage.";
     transactions: counter("tailwater_transactions_total", ["stage", "result"])
@@ -272,6 +272,12 @@ impl Metrics {
 
     pub fn merged(&self) {
         self.merges.with_label_values(&[] as &[&str]).inc();
+    }
+
+    /// Records that wait in send's state behind others of their person.
+    pub fn parked(&self, destination: &str, records: u64) {
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        self.parked.with_label_values(&["send", destination]).set(level(records));
     }
 
     /// Records that wait for the destination's key.

@@ -20,7 +20,7 @@ pub fn execute(args: &RunArgs, global: &Global) -> Result<Exit, Error> {
     let config = load(global, Purpose::Run(broker))?;
     let roles: Vec<app::Role> = args.roles.iter().copied().map(Into::into).collect();
     let embedded = if args.embedded { Some(embedded(args, &roles, &config)?) } else { None };
-    let options = app::Options { roles, dry_run: args.dry_run, embedded };
+    let options = app::Options { roles, dry_run: args.dry_run, grace: args.grace, embedded };
     let runtime = runtime()?;
     let reason = app::run(config, &options, runtime.handle().clone())
         .map_err(|error| Error::Failed { code: error.code, message: error.message })?;

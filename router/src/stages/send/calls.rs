@@ -99,8 +99,8 @@ impl<O: Outside> Session<O> {
             let age = self.ready.since.map(|since| instant.saturating_duration_since(since));
             let waited = age.is_some_and(|age| age >= limits.batch_age_max);
             let full = self.ready.items.len() >= limits.batch_deliveries_max;
-            // Nothing else is on its way: a fuller batch would only come from records that are not read yet.
-            let quiet = self.gate.waiting() == 0
+            // Nothing else could start: a fuller batch would only come from records that are not read yet.
+            let quiet = !self.gate.has_startable()
                 && self.backlog.is_empty()
                 && age.is_some_and(|age| age >= limits.batch_age_max / 4);
             if waited || full || quiet {
@@ -125,12 +125,11 @@ impl<O: Outside> Session<O> {
                 self.dirty = true;
                 self.gate.finish(&profile, turn);
                 match &parked {
-                    Some(held) => self.leave(record.partition, merge.absorbed, held),
-                    None => {
-                        self.done(record.partition, record.offset);
-                        Ok(())
-                    }
+                    Some(held) => self.leave(record.partition, merge.absorbed, held)?,
+                    None => self.done(record.partition, record.offset),
                 }
+                self.went(record.partition, merge.absorbed);
+                Ok(())
             }
             Item::Record(open) => self.advance(profile, turn, open),
         }
@@ -155,11 +154,20 @@ impl<O: Outside> Session<O> {
                 self.join_job(member, in_flight(open));
                 return Ok(());
             }
-            self.ready.since.get_or_insert(self.outside.instant());
+            let since = self.gathered_since(&open, &delivery);
+            self.ready.since = Some(self.ready.since.map_or(since, |other| other.min(since)));
             self.ready.items.push(in_flight(open));
             return Ok(());
         }
         self.finish(profile, turn, &open)
+    }
+
+    /// From when the time counts that a delivery is kept waiting for a fuller batch. An event gains nothing by one, and a delivery
+    /// gains nothing while no call runs; if their record has waited in the gate for its turn, they have waited enough.
+    fn gathered_since(&self, open: &Open, delivery: &Delivery) -> Instant {
+        let now = self.outside.instant();
+        let at_once = !delivery.operation.kind.is_state() || self.calls_running == 0;
+        open.since.filter(|_| at_once).unwrap_or(now)
     }
 
     fn join_job(&mut self, member: JobMember, in_flight: InFlight) {

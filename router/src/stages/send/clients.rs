@@ -13,13 +13,18 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_connectors::{Context, Destination as Connector, Limits, Outcomes};
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
 use tailwater_core::envelope::{Envelope, Merge, Role};
+use tailwater_core::gate::Capacity;
 use tailwater_core::ledger::{End, Stage};
-use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERIES_OPEN_MAX};
+use tailwater_core::limits::{
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERIES_OPEN_BYTES_MAX, DELIVERIES_OPEN_MAX, DELIVERIES_OPEN_PER_PERSON_MAX,
+    DELIVERIES_PARKED_MAX, DELIVERIES_UNSETTLED_MAX,
+};
 use tailwater_core::retry::RetryPolicy;
 use tailwater_core::tracker::Bounds;
 use tailwater_core::{Coordinates, Timestamp};
 
 use super::outside::{Answer, Outside, Settings};
+use super::stall::Stall;
 use super::{Setup, history, memory};
 use crate::app::Shared;
 use crate::config::model::Destination;
@@ -40,6 +45,7 @@ pub(super) struct Clients<'a> {
     generation: u64,
     consumer: Consumer,
     ownership: Arc<Ownership>,
+    stall: Arc<Stall>,
     producer: Producer,
     store: Store,
     ledger: Ledger,
@@ -69,7 +75,13 @@ impl<'a> Clients<'a> {
             settings: settings(&routes.destination),
             commit_interval: client::commit_interval(kafka.latency),
             retention: kafka.retention,
-            open_max: DELIVERIES_OPEN_MAX,
+            capacity: Capacity {
+                items_max: DELIVERIES_OPEN_MAX,
+                bytes_max: DELIVERIES_OPEN_BYTES_MAX,
+                unsettled_max: DELIVERIES_UNSETTLED_MAX,
+            },
+            share_max: DELIVERIES_OPEN_PER_PERSON_MAX,
+            parked_max: DELIVERIES_PARKED_MAX,
             bounds: Bounds::default(),
             telemetry: shared.telemetry.clone(),
         };
@@ -79,6 +91,7 @@ impl<'a> Clients<'a> {
             connector: Arc::clone(&routes.connector),
             generation: routes.generation,
             ownership: consumer.ownership(),
+            stall: Arc::new(Stall::new()),
             consumer,
             producer: Producer::connect(kafka, Some(&id), &outputs)?,
             store: Store::new(kafka, &shared.cache, &names.state_send(name)),
@@ -104,6 +117,23 @@ impl<'a> Clients<'a> {
     /// Whether any lane is served here.
     pub fn is_serving(&self) -> bool {
         !self.consumer.assignment().is_empty()
+    }
+
+    /// One transaction.
+    fn commit_all(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
+        if !failpoint::bug("bug.ledger_skipped") {
+            self.ledger.produce(&mut self.producer)?;
+        }
+        self.store.produce(&mut self.producer, &self.consumer)?;
+        failpoint::hit_after("send.produced", || self.producer.acknowledged())?;
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (lane, offset) in offsets {
+            list.add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
+                .map_err(|source| kafka::Error::Client { during: "name an offset", source })?;
+        }
+        self.producer.commit(&list, &self.consumer)?;
+        failpoint::hit("send.committed");
+        Ok(self.store.committed(&self.producer)?)
     }
 
     fn lane_of(&self, profile: tailwater_core::ProfileId) -> i32 {
@@ -188,7 +218,10 @@ impl Outside for Clients<'_> {
     }
 
     fn restore(&mut self, lanes: &[i32]) -> Result<(), Error> {
-        Ok(self.store.restore(lanes, &|| self.heartbeat.tick())?)
+        self.stall.begins();
+        let restored = self.store.restore(lanes, &|| self.heartbeat.tick());
+        self.stall.ends();
+        Ok(restored?)
     }
 
     fn release(&mut self, lanes: &[i32]) {
@@ -241,19 +274,10 @@ impl Outside for Clients<'_> {
     }
 
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
-        if !failpoint::bug("bug.ledger_skipped") {
-            self.ledger.produce(&mut self.producer)?;
-        }
-        self.store.produce(&mut self.producer, &self.consumer)?;
-        failpoint::hit_after("send.produced", || self.producer.acknowledged())?;
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (lane, offset) in offsets {
-            list.add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
-                .map_err(|source| kafka::Error::Client { during: "name an offset", source })?;
-        }
-        self.producer.commit(&list, &self.consumer)?;
-        failpoint::hit("send.committed");
-        Ok(self.store.committed(&self.producer)?)
+        self.stall.begins();
+        let committed = self.commit_all(offsets);
+        self.stall.ends();
+        committed
     }
 
     fn limits(&self) -> Limits {
@@ -262,10 +286,10 @@ impl Outside for Clients<'_> {
 
     fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
         let connector = Arc::clone(&self.connector);
-        let ownership = Arc::clone(&self.ownership);
+        let (ownership, stall) = (Arc::clone(&self.ownership), Arc::clone(&self.stall));
         let answers = self.answers.0.clone();
         self.run(call, async move {
-            let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
+            let still_owned = || !stall.is_on() && lanes.iter().all(|lane| ownership.owns(*lane));
             let outcomes = Outcomes::new(deliveries.len(), report(call, answers));
             failpoint::hit("send.asked");
             connector.deliver(&deliveries, &outcomes, &Context { still_owned: &still_owned }).await;
@@ -276,11 +300,11 @@ impl Outside for Clients<'_> {
 
     fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
         let connector = Arc::clone(&self.connector);
-        let ownership = Arc::clone(&self.ownership);
+        let (ownership, stall) = (Arc::clone(&self.ownership), Arc::clone(&self.stall));
         let answers = self.answers.0.clone();
         let ticket = ticket.clone();
         self.run(call, async move {
-            let still_owned = || lanes.iter().all(|lane| ownership.owns(*lane));
+            let still_owned = || !stall.is_on() && lanes.iter().all(|lane| ownership.owns(*lane));
             let outcomes = Outcomes::new(members.len(), report(call, answers));
             connector.confirm(&ticket, &members, &outcomes, &Context { still_owned: &still_owned }).await;
             if outcomes.open() > 0 {

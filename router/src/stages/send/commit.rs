@@ -8,6 +8,16 @@ use super::outside::Outside;
 use crate::stages::Error;
 
 impl<O: Outside> Session<O> {
+    /// Commits as often as configured, or as the broker keeps up with while a person waits for it.
+    pub(super) fn commit_if_due(&mut self) -> Result<(), Error> {
+        let urgent = self.gate.awaits_settlement();
+        let interval = if urgent { self.pace.urgent_interval() } else { self.pace.interval() };
+        if self.outside.instant().saturating_duration_since(self.committed_at) < interval {
+            return Ok(());
+        }
+        self.commit()
+    }
+
     /// Commits what has been decided. Every lane's offset travels, moved or not: it is what makes the broker refuse a process
     /// whose lanes have moved on.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
@@ -20,7 +30,7 @@ impl<O: Outside> Session<O> {
         }
         let oldest = self.oldest_open();
         self.age.observe(oldest, self.outside.now());
-        debug_assert!(self.dirty || self.settling.is_empty(), "a person waits for a commit that nobody makes");
+        debug_assert!(self.dirty || !self.gate.awaits_settlement(), "a person waits for a commit that nobody makes");
         self.committed_at = started;
         if next == self.committed && !self.dirty {
             return Ok(());
@@ -32,10 +42,7 @@ impl<O: Outside> Session<O> {
         }
         self.outside.commit(&next)?;
         self.waiting.accept();
-        for (profile, turn) in self.settling.drain(..) {
-            // A lane that was given up meanwhile has taken its turns along.
-            self.gate.finish(&profile, turn);
-        }
+        self.gate.settled();
         self.committed = next;
         self.dirty = false;
         self.committed_at = self.outside.instant();
@@ -45,7 +52,8 @@ impl<O: Outside> Session<O> {
         metrics.transaction_seconds("send", took);
         let open = self.trackers.values().map(OffsetTracker::open).sum();
         metrics.deliveries(&self.setup.name, open, self.gate.in_flight());
-        metrics.queue(&format!("send.{}", self.setup.name), self.gate.len(), self.setup.open_max);
+        metrics.parked(&self.setup.name, self.waiting.ready());
+        metrics.queue(&format!("send.{}", self.setup.name), self.gate.len(), self.gate.items_max());
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::kafka::consumer::{Event, Partition};
 use crate::stages::Error;
 use crate::telemetry::events::{Ownership as Change, Rebalanced};
 
-/// How long calls may take to end when lanes are given back or the process stops.
+/// How long requests that are in flight may take to end when lanes are given back: the group waits for it.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 impl<O: Outside> Session<O> {
@@ -53,9 +53,8 @@ impl<O: Outside> Session<O> {
         // What was parked before the committed offset goes first. The others go on where they are read again: before them there may be
         // records of the same person that were never parked.
         for start in &starts {
-            for (profile, lane) in self.waiting.profiles(&[start.partition]) {
-                self.unpark(lane, profile, start.offset)?;
-            }
+            self.parked.taken_over(start.partition, start.offset);
+            self.unpark(start.partition);
         }
         Ok(lanes)
     }
@@ -71,7 +70,7 @@ impl<O: Outside> Session<O> {
             }
             .into());
         }
-        self.drain(|lane| lanes.contains(&lane))?;
+        self.drain(DRAIN_MAX, |lane| lanes.contains(&lane))?;
         failpoint::hit("rebalance.revoke.send");
         self.commit()?;
         self.forget(&lanes);
@@ -79,14 +78,19 @@ impl<O: Outside> Session<O> {
         Ok(lanes)
     }
 
-    /// Waits for the calls that carry deliveries of these lanes; what does not end in time has no outcome and is made again by the next owner.
-    pub(super) fn drain(&mut self, concerns: impl Fn(i32) -> bool) -> Result<(), Error> {
-        let until = self.outside.instant() + DRAIN_MAX;
+    /// Waits for the outcomes of these lanes' deliveries that are in flight, and commits them as they come: an orchestrator may lose its
+    /// patience any moment. What has no outcome in time is made again by the next owner. The lanes were renounced before, so that nothing
+    /// new is sent meanwhile and what waits for a rate limit comes back at once.
+    pub(super) fn drain(&mut self, at_most: Duration, concerns: impl Fn(i32) -> bool) -> Result<(), Error> {
+        let until = self.outside.instant() + at_most;
         self.give_back_ready();
         while self.calls_concern(&concerns) && self.outside.instant() < until {
+            self.outside.alive();
             if let Some(answer) = self.outside.answer(Duration::from_millis(20)) {
                 self.answer(answer)?;
+                self.answered()?;
             }
+            self.commit_if_due()?;
         }
         Ok(())
     }
@@ -109,8 +113,8 @@ impl<O: Outside> Session<O> {
         let all = self.setup.lanes;
         let gone = |profile: &ProfileId| lanes.contains(&memory::lane_of(*profile, all));
         self.gate.remove(|profile| gone(profile));
-        self.backlog.retain(|(record, _)| !lanes.contains(&record.partition));
-        self.unparked.retain(|(lane, _)| !lanes.contains(lane));
+        self.backlog.retain(|record| !lanes.contains(&record.partition));
+        self.forget_parked(lanes);
         self.forget_calls(gone);
         for lane in lanes {
             self.trackers.remove(lane);

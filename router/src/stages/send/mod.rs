@@ -4,8 +4,9 @@
 //! is gathered into batches, and the connector answers with one outcome per delivery. State, ledger, history and offsets are
 //! committed together; the calls to the vendor are outside, so they are made at least once, with keys that let a repeat be recognised.
 //!
-//! A record that was sent keeps its turn until what became of it is committed. What a crash makes repeat is therefore at most the last
-//! record of a person that the vendor has seen: never an older one after a newer one. What is finished behind an open record is
+//! A person's next state goes when what became of the one before is committed: a crash repeats the last state that the vendor has
+//! seen, and never an older one after a newer one. Events need not wait for that, up to a maximum: the vendor knows a repeated event
+//! again by its key, and a crash repeats them in their order. What is finished behind an open record is
 //! remembered ([`finished`]), so that nothing is repeated whose end is committed, however far the offset lags behind.
 //!
 //! All state belongs to one thread. [`Session`] is the state machine: it decides, and asks through [`outside::Outside`] for everything
@@ -22,16 +23,18 @@ mod memory;
 mod open;
 mod outcome;
 mod outside;
+mod parked;
 mod pause;
 #[cfg(test)]
 mod simulation;
+mod stall;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailwater_core::delivery::Ticket;
-use tailwater_core::gate::{Gate, Turn};
+use tailwater_core::gate::{Capacity, Gate};
 use tailwater_core::tracker::{Bounds, OffsetTracker};
 use tailwater_core::{ProfileId, Timestamp};
 
@@ -40,9 +43,10 @@ use self::clients::Clients;
 use self::finished::Finished;
 use self::open::Item;
 use self::outside::{Outside, Settings};
+use self::parked::Parked;
 use self::pause::Pause;
 use super::age::Age;
-use super::held::{Held, Waiting};
+use super::held::Waiting;
 use super::pace::Pace;
 use super::{Error, IDLE_WAIT};
 use crate::app::Shared;
@@ -79,7 +83,8 @@ fn follow(shared: &Arc<Shared>, session: &mut Session<Clients<'_>>) -> Result<()
             readiness.ready();
         }
     }
-    session.end()
+    // The rest of the grace period is for the last commit.
+    session.end(shared.shutdown.left().mul_f64(0.8))
 }
 
 /// What a session is told once.
@@ -94,8 +99,11 @@ struct Setup {
     commit_interval: Duration,
     /// How long the topic keeps its records.
     retention: Duration,
-    /// Records that may be in the gate.
-    open_max: usize,
+    capacity: Capacity,
+    /// Records of one person in the gate.
+    share_max: usize,
+    /// Records that may wait in state only because their person has many of them.
+    parked_max: u64,
     /// Offsets that one lane may have open.
     bounds: Bounds,
     telemetry: Telemetry,
@@ -116,13 +124,10 @@ struct Session<O: Outside> {
     committed: BTreeMap<i32, i64>,
     committed_at: Instant,
     pace: Pace,
-    /// Records that the gate had no room for.
-    backlog: VecDeque<(Arc<Record>, Option<Held>)>,
-    /// Parked records that are on their way out of state, by lane and offset, so that none goes twice.
-    unparked: HashSet<(i32, i64)>,
+    /// Records that were read while the gate was full.
+    backlog: VecDeque<Arc<Record>>,
+    parked: Parked,
     ready: Ready,
-    /// Turns of records that the vendor has seen and whose ends the next commit carries; only then may the person's next one go.
-    settling: Vec<(ProfileId, Turn)>,
     calls_running: usize,
     jobs: BTreeMap<Ticket, Job>,
     /// Nothing is started before this time: the account's trouble.
@@ -140,7 +145,7 @@ impl<O: Outside> Session<O> {
         let gauge = setup.telemetry.metrics().oldest_open("send", &setup.name);
         Self {
             waiting: Waiting::default(),
-            gate: Gate::new(setup.open_max),
+            gate: Gate::new(setup.capacity),
             trackers: BTreeMap::new(),
             finished: Finished::default(),
             appended: BTreeMap::new(),
@@ -149,9 +154,8 @@ impl<O: Outside> Session<O> {
             committed_at: outside.instant(),
             pace: Pace::new(setup.commit_interval),
             backlog: VecDeque::new(),
-            unparked: HashSet::new(),
+            parked: Parked::default(),
             ready: Ready::default(),
-            settling: Vec::new(),
             calls_running: 0,
             jobs: BTreeMap::new(),
             not_before: Timestamp::default(),
@@ -173,20 +177,24 @@ impl<O: Outside> Session<O> {
         self.answered()?;
         self.look_after_pause();
         // Before the next calls are made: a commit lets people go on whose last record it carries.
-        if self.outside.instant().saturating_duration_since(self.committed_at) >= self.pace.interval() {
-            self.commit()?;
-        }
+        self.commit_if_due()?;
         self.start()
     }
 
-    /// The process stops: what is on its way may end, and what has ended is committed.
-    fn end(&mut self) -> Result<(), Error> {
-        self.drain(|_| true)?;
+    /// The process stops: no request is started any more, what is in flight may take this long to end, and what is known is committed.
+    fn end(&mut self, at_most: Duration) -> Result<(), Error> {
+        let partitions = self.outside.assignment();
+        self.outside.renounce(&partitions);
+        self.drain(at_most, |_| true)?;
         self.commit()
     }
 
     fn is_busy(&self) -> bool {
-        self.calls_running > 0 || !self.ready.is_empty() || self.dirty || !self.backlog.is_empty()
+        self.calls_running > 0
+            || !self.ready.is_empty()
+            || self.dirty
+            || !self.backlog.is_empty()
+            || !self.parked.is_idle()
     }
 
     /// Takes over what was reloaded: limits, retries, credentials.

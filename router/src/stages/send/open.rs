@@ -1,9 +1,11 @@
 //! A record of `outbound.<destination>` that is being delivered: its operations, one after the other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tailwater_core::delivery::{Delivery, Reason};
 use tailwater_core::envelope::{Envelope, Merge};
+use tailwater_core::gate::Repeat;
 use tailwater_core::operation::{Operation, Outbound};
 use tailwater_core::{DeliveryKey, EventId, ProfileId, code};
 
@@ -29,6 +31,8 @@ pub struct Open {
     pub record: Arc<Record>,
     /// It waits in state, not in Kafka: it came out of a parked queue.
     pub parked: Option<Held>,
+    /// When it came into the gate: it may have waited longer for its turn than a batch is gathered.
+    pub since: Option<Instant>,
     pub event: EventId,
     pub profile: ProfileId,
     pub operations: Vec<Operation>,
@@ -49,7 +53,32 @@ pub struct Open {
     pub dead: Option<(Reason, u32)>,
 }
 
+impl Item {
+    /// Bytes that it takes in memory, roughly: the record, and its operations beside it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Record(open) => 2 * open.record.size(),
+            Self::Fence { record, .. } => record.size(),
+        }
+    }
+
+    /// What it would do if a crash repeated it after newer ones of its person. The vendor knows an event again by its key, while a state
+    /// would take the person back.
+    pub fn repeat(&self) -> Repeat {
+        match self {
+            Self::Record(open) if open.has_state() => Repeat::Harmful,
+            Self::Record(_) => Repeat::Harmless,
+            Self::Fence { .. } => Repeat::Barrier,
+        }
+    }
+}
+
 impl Open {
+    /// Whether it sends a state.
+    fn has_state(&self) -> bool {
+        self.operations.iter().any(|operation| operation.kind.is_state())
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -65,6 +94,7 @@ impl Open {
         Ok(Self {
             record: Arc::clone(record),
             parked: None,
+            since: None,
             event,
             profile,
             operations: outbound.operations,

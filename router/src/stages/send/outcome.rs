@@ -130,8 +130,8 @@ impl<O: Outside> Session<O> {
         Ok(())
     }
 
-    /// All operations of a record are done: its end goes to the ledger. The next record of the person may start at once if the vendor
-    /// has seen nothing of this one; else when its end is committed, because a crash before that makes it repeat.
+    /// All operations of a record are done: its end goes to the ledger. If the vendor has seen something of it, a crash before the next
+    /// commit repeats it; the gate knows which of the person's next records may go all the same.
     pub(super) fn finish(&mut self, profile: ProfileId, turn: Turn, open: &Open) -> Result<(), Error> {
         let lane = open.record.partition;
         if let Some((reason, attempts)) = &open.dead {
@@ -147,10 +147,11 @@ impl<O: Outside> Session<O> {
             None => self.done(lane, open.record.offset),
         }
         if open.sent {
-            self.settling.push((profile, turn));
+            self.gate.finish_unsettled(&profile, turn);
         } else {
             self.gate.finish(&profile, turn);
         }
+        self.went(lane, open.profile);
         self.setup.telemetry.metrics().stage_flow_records("send", &self.setup.name, 1);
         Ok(())
     }

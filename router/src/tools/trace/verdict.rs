@@ -149,7 +149,9 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
             Status::Held,
             Some(since),
             None,
-            format!("waits in send since {since} behind a merge of two profiles; it goes on by itself"),
+            format!(
+                "waits in send since {since} behind other records of the person, or behind a merge of two profiles; it goes on by itself"
+            ),
         );
     }
     if let Some((_, behind)) = at.unrouted {

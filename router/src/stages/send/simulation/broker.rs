@@ -79,6 +79,10 @@ impl Broker {
         profile.lane(u32::try_from(self.lanes.len()).expect("a few lanes")) as usize
     }
 
+    pub fn owner_of(&self, profile: ProfileId) -> Option<Member> {
+        self.lanes[self.lane_of(profile)].owner
+    }
+
     pub fn append(&mut self, lane: usize, kind: Kind, timestamp: Timestamp, value: Vec<u8>, header: Vec<u8>) {
         let lane = &mut self.lanes[lane];
         lane.log.push_back(Entry { offset: lane.next, kind, timestamp, value, header });

@@ -6,6 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tailwater_core::gate::Capacity;
 use tailwater_core::tracker::Bounds;
 
 use super::broker::SESSION_TIMEOUT;
@@ -20,6 +21,9 @@ use crate::telemetry::Telemetry;
 /// Turns of the calm after which everything must have ended.
 const CALM_MAX: u64 = 20_000;
 
+/// How long an orchestrator waits that is patient, in milliseconds: longer than everything that is on the wire takes.
+const GRACE: u64 = 60_000;
+
 /// What episodes did.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -28,6 +32,8 @@ pub struct Report {
     events: u64,
     requests: u64,
     repeats: u64,
+    windows: u64,
+    parked: u64,
     sessions: u64,
     ends: BTreeMap<&'static str, u64>,
 }
@@ -39,6 +45,8 @@ impl Report {
         self.events += other.events;
         self.requests += other.requests;
         self.repeats += other.repeats;
+        self.windows += other.windows;
+        self.parked += other.parked;
         self.sessions += other.sessions;
         for (end, count) in &other.ends {
             *self.ends.entry(end).or_default() += count;
@@ -48,11 +56,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { episodes, steps, events, requests, repeats, sessions, ends } = self;
+        let Self { episodes, steps, events, requests, repeats, windows, parked, sessions, ends } = self;
         write!(
             f,
-            "{episodes} episodes, {steps} steps, {events} events {ends:?}, {requests} requests ({repeats} of them repeats \
-             of what nobody knew the outcome of), {sessions} sessions"
+            "{episodes} episodes, {steps} steps, {events} events {ends:?}, {parked} parked, {requests} requests ({repeats} of them repeats \
+             of what nobody knew the outcome of, {windows} before the last end was committed), {sessions} sessions"
         )
     }
 }
@@ -64,8 +72,8 @@ struct Slot {
     due: u64,
 }
 
-struct Episode {
-    world: Rc<RefCell<World>>,
+pub struct Episode {
+    pub world: Rc<RefCell<World>>,
     slots: Vec<Slot>,
     telemetry: Telemetry,
     sessions: u64,
@@ -76,15 +84,13 @@ pub fn run(seed: u64, steps: u64, plant: Option<Plant>, trace: bool) -> Report {
     let mut chance = Chance::new(seed);
     let plan = plan(&mut chance);
     let temper = temper(&mut chance);
-    let slots = (0..plan.members).map(|_| Slot { session: None, due: 0 }).collect();
     let world = Rc::new(RefCell::new(World::new(plan, plant, chance)));
     world.borrow_mut().vendor.temper = temper;
     world.borrow_mut().truth.trace = trace;
     if trace {
         println!("{:?}\n{temper:?}", world.borrow().plan);
     }
-    let telemetry = Telemetry::new().expect("metrics that are declared once");
-    let mut episode = Episode { world, slots, telemetry, sessions: 0 };
+    let mut episode = Episode::new(world);
     for _ in 0..steps {
         episode.step();
     }
@@ -96,6 +102,8 @@ pub fn run(seed: u64, steps: u64, plant: Option<Plant>, trace: bool) -> Report {
         events: u64::try_from(truth.events()).expect("not that many"),
         requests: truth.requests,
         repeats: truth.repeats,
+        windows: truth.windows,
+        parked: truth.parked,
         sessions: episode.sessions,
         ends: truth.ends().clone(),
     }
@@ -109,6 +117,11 @@ fn plan(chance: &mut Chance) -> Plan {
         members: 1 + chance.below(3),
         people: 2 + chance.below(8),
         open_max,
+        share_max: pick(chance, &[1, 2, 5, 64]),
+        parked_max: pick(chance, &[2, 10, 1_000]),
+        bytes_max: pick(chance, &[1_000, 10_000, usize::MAX]),
+        unsettled_max: 1 + chance.below(4),
+        busy: chance.between(0, 9) * 100,
         tracked_max: open_max * pick(chance, &[1, 4, 50]),
         poll_max: pick(chance, &[1, 4, 20]),
         batch_max: pick(chance, &[1, 2, 10]),
@@ -136,6 +149,14 @@ fn temper(chance: &mut Chance) -> Temper {
 }
 
 impl Episode {
+    pub fn new(world: Rc<RefCell<World>>) -> Self {
+        let plan = world.borrow().plan.clone();
+        world.borrow_mut().truth.unsettled_max = plan.unsettled_max;
+        let slots = (0..plan.members).map(|_| Slot { session: None, due: 0 }).collect();
+        let telemetry = Telemetry::new().expect("metrics that are declared once");
+        Self { world, slots, telemetry, sessions: 0 }
+    }
+
     fn step(&mut self) {
         self.thaw();
         let (what, faults) = {
@@ -208,7 +229,13 @@ impl Episode {
             settings: settings(plan.attempts_max),
             commit_interval: Duration::from_millis(plan.commit_interval),
             retention: Duration::from_secs(86_400),
-            open_max: plan.open_max,
+            capacity: Capacity {
+                items_max: plan.open_max,
+                bytes_max: plan.bytes_max,
+                unsettled_max: plan.unsettled_max,
+            },
+            share_max: plan.share_max,
+            parked_max: u64::try_from(plan.parked_max).expect("a few"),
             bounds: Bounds { open_max: plan.open_max, tracked_max: plan.tracked_max },
             telemetry: self.telemetry.clone(),
         }
@@ -242,11 +269,16 @@ impl Episode {
             1 => {
                 // Stopped in order.
                 if let Some(mut session) = slot.session.take() {
-                    if let Err(error) = session.end() {
+                    let patient = self.world.borrow_mut().chance.in_thousand(700);
+                    let grace = if patient { GRACE } else { self.world.borrow_mut().chance.between(0, 2_000) };
+                    if let Err(error) = session.end(Duration::from_millis(grace)) {
                         slot.session = Some(session);
                         return self.failed(place, &error);
                     }
                     let mut world = self.world.borrow_mut();
+                    if patient {
+                        world.stopped(session.outside.member);
+                    }
                     world.left(session.outside.member);
                     slot.due = world.time() + world.chance.between(0, 5_000);
                 }
@@ -296,9 +328,7 @@ impl Episode {
                 }
             }
             Some(Plant::FinishBeforeCommit) => {
-                for (profile, turn) in session.settling.drain(..) {
-                    session.gate.finish(&profile, turn);
-                }
+                session.gate.settled();
             }
             _ => {}
         }
@@ -312,13 +342,30 @@ impl Episode {
             assert!(tracker.open() < plan.open_max + plan.poll_max, "{} offsets are open", tracker.open());
             assert!(tracker.tracked() < plan.tracked_max + plan.poll_max, "{} are tracked", tracker.tracked());
         }
-        let fresh = session.backlog.iter().filter(|(_, parked)| parked.is_none()).count();
+        let fresh = session.backlog.len();
         assert!(fresh <= plan.poll_max, "{fresh} records wait before the gate");
+        let shares = self.world.borrow().people().map(|profile| session.gate.len_of(&profile)).max();
+        assert!(shares.unwrap_or(0) <= plan.share_max, "one person has {shares:?} places in the gate");
         assert!(session.calls_running <= plan.calls_max, "{} calls run", session.calls_running);
     }
 
+    /// Everybody takes a turn.
+    pub fn calm_round(&mut self) {
+        self.thaw();
+        self.world.borrow_mut().flow();
+        for place in 0..self.slots.len() {
+            self.turn_of(place);
+        }
+        let mut world = self.world.borrow_mut();
+        for _ in 0..4 {
+            world.vendor_step();
+        }
+        world.advance(20);
+        world.with(|world, chance| world.broker.balance(chance, false));
+    }
+
     /// No fault happens any more: everything has to come to its end, each thing once.
-    fn calm(&mut self) -> u64 {
+    pub fn calm(&mut self) -> u64 {
         {
             let mut world = self.world.borrow_mut();
             world.vendor.temper = Temper::default();
@@ -327,17 +374,8 @@ impl Episode {
             world.link();
         }
         for turn in 0..CALM_MAX {
-            self.thaw();
-            self.world.borrow_mut().flow();
-            for place in 0..self.slots.len() {
-                self.turn_of(place);
-            }
-            let mut world = self.world.borrow_mut();
-            for _ in 0..4 {
-                world.vendor_step();
-            }
-            world.advance(20);
-            world.with(|world, chance| world.broker.balance(chance, false));
+            self.calm_round();
+            let world = self.world.borrow();
             let read = world.is_dry() && world.broker.is_read() && world.left_in_state().is_none();
             if read && world.truth.unended() == 0 && world.vendor.is_idle() {
                 world.truth.complete();

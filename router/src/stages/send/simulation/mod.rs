@@ -9,6 +9,7 @@
 //! begun.
 
 mod broker;
+mod busy;
 mod chance;
 mod episode;
 mod port;

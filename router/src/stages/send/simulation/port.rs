@@ -72,7 +72,7 @@ impl Port {
         }
         self.state.keep();
         for (event, operation) in transaction.delivered {
-            world.truth.delivered(event, operation);
+            world.truth.delivered(member, event, operation);
         }
         for (event, operation) in transaction.accepted {
             world.truth.in_job(event, operation, true);
@@ -219,6 +219,7 @@ impl Outside for Port {
 
     fn revoked(&mut self, partitions: &[Partition]) -> Result<(), Error> {
         self.renounce(partitions);
+        self.world().truth.forget(self.member);
         let mut world = self.world.borrow_mut();
         for (_, lane) in partitions {
             self.positions.remove(lane);
@@ -257,7 +258,11 @@ impl Outside for Port {
     fn end(&mut self, _lane: i32, place: &Coordinates<'_>, _round: u32, end: End, _reason: &str) {
         let skipped = self.world().plant == Some(Plant::EndSkipped) && self.world().chance.in_thousand(5);
         if !skipped {
-            self.open.ends.push((usize::try_from(place.offset).expect("an event"), end));
+            let event = usize::try_from(place.offset).expect("an event");
+            self.open.ends.push((event, end));
+            if end != End::Parked {
+                self.world().truth.decided(self.member, event);
+            }
         }
     }
 

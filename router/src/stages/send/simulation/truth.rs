@@ -3,9 +3,11 @@
 //! It knows nothing of how send works. It is told what enters the lanes, what the vendor sees and what Kafka has committed, and
 //! panics at the first thing that may not be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tailwater_core::ledger::End;
+
+use super::broker::Member;
 
 /// One event of one profile.
 #[derive(Debug)]
@@ -21,6 +23,12 @@ pub struct Event {
     superseded: bool,
     /// Its record is nonsense: it can only be dead-lettered.
     pub broken: bool,
+    /// A repeat of it after a newer state would take the person back.
+    is_state: bool,
+    /// Something of it has left for the vendor.
+    departed: bool,
+    /// The member that knows what became of it and has not committed it.
+    decided_by: Option<Member>,
     operations: Vec<Operation>,
 }
 
@@ -42,8 +50,9 @@ struct Profile {
     events: Vec<usize>,
     /// All before this place have ended.
     open_from: usize,
-    /// The place of the last event that the vendor has seen a request for.
+    /// The place of the last event that the vendor has seen a request for, and of the last state among them.
     reached: Option<usize>,
+    reached_state: Option<usize>,
     on_wire: usize,
     /// Merges into this profile: the place of its first event behind the hold, and who was absorbed.
     absorbed: Vec<(usize, usize)>,
@@ -58,9 +67,19 @@ pub struct Truth {
     pub requests: u64,
     /// Requests for something that the vendor had applied already: after an ambiguous attempt.
     pub repeats: u64,
+    /// Requests that went before what became of an earlier event of the person was committed.
+    pub windows: u64,
+    /// The most events of a person that a crash would have repeated, besides the one in flight.
+    pub unsettled_seen: usize,
+    /// Events that were parked.
+    pub parked: u64,
+    /// Events of a person that may be in that state at once.
+    pub unsettled_max: usize,
     /// The newest event that the vendor has applied something of.
     newest_applied: usize,
     unended: usize,
+    /// What a member was told that it has delivered, and has not committed.
+    told: BTreeMap<Member, BTreeSet<(usize, usize)>>,
     by_end: BTreeMap<&'static str, u64>,
 }
 
@@ -77,7 +96,7 @@ impl Truth {
     }
 
     /// A new event of a profile enters the flow.
-    pub fn event(&mut self, profile: usize, operations: usize, broken: bool) -> usize {
+    pub fn event(&mut self, profile: usize, operations: usize, is_state: bool, broken: bool) -> usize {
         let event = self.events.len();
         let place = self.profiles[profile].events.len();
         let operations = vec![Operation::default(); operations];
@@ -89,6 +108,9 @@ impl Truth {
             dead_letters: 0,
             superseded: false,
             broken,
+            is_state,
+            departed: false,
+            decided_by: None,
             operations,
         });
         self.profiles[profile].events.push(event);
@@ -103,34 +125,55 @@ impl Truth {
         self.profiles[survivor].absorbed.extend(before.into_iter().chain([absorbed]).map(|profile| (place, profile)));
     }
 
-    /// An event of a profile, before this place, after which nothing may go yet. What ends without a request lets others go at once.
-    fn open_before(&self, profile: usize, place: usize) -> Option<usize> {
+    /// The events of a profile, before this place, whose ends are not committed. What ends without a request lets others go at once.
+    fn open_before(&self, profile: usize, place: usize) -> impl Iterator<Item = usize> {
         let of = &self.profiles[profile];
-        let open = |event: &&usize| {
-            let of = &self.events[**event];
+        let open = |event: &usize| {
+            let of = &self.events[*event];
             of.ends.is_empty() && !of.broken && !of.superseded
         };
-        of.events[of.open_from..place.clamp(of.open_from, of.events.len())].iter().find(open).copied()
+        of.events[of.open_from..place.clamp(of.open_from, of.events.len())].iter().copied().filter(open)
     }
 
-    /// A request leaves for the vendor and cannot be taken back.
-    pub fn departs(&mut self, event: usize, operation: usize) {
+    /// A request of a member leaves for the vendor and cannot be taken back.
+    pub fn departs(&mut self, by: Member, event: usize, operation: usize) {
         let (profile, place) = (self.events[event].profile, self.events[event].place);
         self.tell(|| format!("event {event} ({profile}/{place}) departs"));
         let of = &self.profiles[profile];
         assert!(of.on_wire == 0, "two deliveries of profile {profile} are in flight, the second one is event {event}");
+        let this = &self.events[event];
         let reached = of.reached.unwrap_or(0);
-        assert!(place >= reached, "event {event} of profile {profile} goes after place {reached}: reordered");
-        if let Some(earlier) = self.open_before(profile, place) {
-            panic!("event {event} of profile {profile} goes before what became of event {earlier} is committed");
+        assert!(
+            this.departed || place >= reached,
+            "event {event} of profile {profile} goes for the first time after place {reached}: reordered"
+        );
+        let state = of.reached_state.filter(|_| this.is_state).unwrap_or(0);
+        assert!(
+            place >= state,
+            "event {event} of profile {profile} is a state and goes after the newer one at {state}"
+        );
+        // Its own, and those of profiles that it has absorbed, which may have been handed over to it.
+        let absorbed = of.absorbed.iter().filter(|(from, _)| place >= *from);
+        let before = absorbed.flat_map(|(_, absorbed)| self.open_before(*absorbed, usize::MAX));
+        let mut unsettled = 0;
+        for earlier in self.open_before(profile, place).chain(before) {
+            let before = &self.events[earlier];
+            assert!(
+                before.decided_by == Some(by),
+                "event {event} of profile {profile} goes before it is known what became of event {earlier}"
+            );
+            assert!(
+                !(before.is_state && this.is_state),
+                "event {event} of profile {profile} goes before what became of the state {earlier} is committed"
+            );
+            unsettled += 1;
         }
-        for (from, absorbed) in of.absorbed.iter().filter(|(from, _)| place >= *from) {
-            if let Some(earlier) = self.open_before(*absorbed, usize::MAX) {
-                panic!(
-                    "event {event} of profile {profile}, which has absorbed {absorbed} at {from}, overtakes its event {earlier}"
-                );
-            }
-        }
+        assert!(
+            unsettled <= self.unsettled_max,
+            "{unsettled} events of profile {profile} would be repeated by a crash"
+        );
+        self.windows += u64::from(unsettled > 0);
+        self.unsettled_seen = self.unsettled_seen.max(unsettled);
         assert!(self.events[event].ends.is_empty(), "event {event} has ended and is sent again");
         let done = &self.events[event].operations[operation];
         assert!(!done.delivered, "operation {operation} of event {event} was committed as delivered and is sent again");
@@ -139,7 +182,18 @@ impl Truth {
         self.requests += 1;
         self.events[event].operations[operation].on_wire = true;
         self.profiles[profile].on_wire += 1;
-        self.profiles[profile].reached = Some(place);
+        self.events[event].departed = true;
+        let is_state = self.events[event].is_state;
+        let of = &mut self.profiles[profile];
+        of.reached = of.reached.max(Some(place));
+        if is_state {
+            of.reached_state = Some(place);
+        }
+    }
+
+    /// A member knows what became of an event, and will commit it.
+    pub fn decided(&mut self, by: Member, event: usize) {
+        self.events[event].decided_by = Some(by);
     }
 
     /// The request reaches the vendor.
@@ -156,8 +210,31 @@ impl Truth {
         self.profiles[profile].on_wire -= 1;
     }
 
+    /// The vendor's answer, that an operation was delivered, is on its way to the member that has sent it.
+    pub fn told(&mut self, member: Member, event: usize, operation: usize) {
+        self.told.entry(member).or_default().insert((event, operation));
+    }
+
+    /// The member's process is gone; what it was told died with it.
+    pub fn forget(&mut self, member: Member) {
+        self.told.remove(&member);
+        for event in self.events.iter_mut().filter(|event| event.decided_by == Some(member)) {
+            event.decided_by = None;
+        }
+    }
+
+    /// A member has stopped in order, and had the time for it: no answer of the vendor may be lost.
+    pub fn stopped(&self, member: Member, owns: impl Fn(usize) -> bool) {
+        let told = self.told.get(&member).into_iter().flatten();
+        let lost = told.into_iter().find(|(event, _)| owns(self.events[*event].profile));
+        assert!(lost.is_none(), "member {member} was told of a delivery and stopped without committing it: {lost:?}");
+    }
+
     /// The history says, committed, that an operation was delivered.
-    pub fn delivered(&mut self, event: usize, operation: usize) {
+    pub fn delivered(&mut self, member: Member, event: usize, operation: usize) {
+        if let Some(told) = self.told.get_mut(&member) {
+            told.remove(&(event, operation));
+        }
         let of = &mut self.events[event].operations[operation];
         assert!(of.applied > 0, "operation {operation} of event {event} was never applied");
         of.delivered = true;
@@ -187,6 +264,7 @@ impl Truth {
         let of = &mut self.events[event];
         if end == End::Parked {
             of.parked = true;
+            self.parked += 1;
             return;
         }
         if of.ends.is_empty() {
@@ -207,6 +285,11 @@ impl Truth {
     pub fn passed(&self, event: usize) {
         let of = &self.events[event];
         assert!(!of.ends.is_empty() || of.parked, "the committed offset has passed event {event}, which is open");
+    }
+
+    /// Events of a profile that have no end.
+    pub fn open_of(&self, profile: usize) -> usize {
+        self.profiles[profile].events.iter().filter(|event| self.events[**event].ends.is_empty()).count()
     }
 
     pub const fn unended(&self) -> usize {

@@ -167,7 +167,7 @@ impl Vendor {
                     let to = if call.bulk { call.deliveries.len() } else { from + 1 };
                     for delivery in &call.deliveries[from..to] {
                         let (event, operation) = read(delivery);
-                        truth.departs(event, operation);
+                        truth.departs(call.by, event, operation);
                     }
                 }
                 call.wire = Some(caller.now + chance.between(0, WIRE_MAX));
@@ -245,6 +245,9 @@ impl Vendor {
                         (Outcome::Delivered, true)
                     };
                     truth.arrives(event, operation, applied);
+                    if outcome == Outcome::Delivered && !lost && !call.bulk && !call.orphan {
+                        truth.told(call.by, event, operation);
+                    }
                     call.outcomes.push(if lost {
                         retry(Scope::Account, code::VENDOR_UNAVAILABLE)
                     } else if call.bulk && !account && !self.credentials_fail {

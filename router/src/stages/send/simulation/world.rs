@@ -20,6 +20,12 @@ pub struct Plan {
     /// People at a time.
     pub people: usize,
     pub open_max: usize,
+    pub share_max: usize,
+    pub parked_max: usize,
+    pub bytes_max: usize,
+    pub unsettled_max: usize,
+    /// Events of one person, in a thousand, beside that person's part of the others.
+    pub busy: u64,
     pub tracked_max: usize,
     pub poll_max: usize,
     pub batch_max: usize,
@@ -194,7 +200,14 @@ impl World {
     /// Killed: the group learns of it when the session is over.
     pub fn killed(&mut self, member: Member) {
         self.processes.remove(&member);
+        self.truth.forget(member);
         self.vendor.forget(member);
+    }
+
+    /// A member has stopped in order, and nobody has hurried it.
+    pub fn stopped(&self, member: Member) {
+        let owns = |person: usize| self.broker.owner_of(self.people[person].profile) == Some(member);
+        self.truth.stopped(member, owns);
     }
 
     pub fn left(&mut self, member: Member) {
@@ -222,22 +235,45 @@ impl World {
             self.merge();
             return;
         }
-        let person = self.live[self.chance.below(self.live.len())];
-        self.event(person);
+        let busy = self.plan.busy;
+        let place = if self.chance.in_thousand(busy) { 0 } else { self.chance.below(self.live.len()) };
+        self.event(self.live[place]);
+    }
+
+    pub fn people(&self) -> impl Iterator<Item = ProfileId> {
+        self.live.iter().map(|person| self.people[*person].profile)
+    }
+
+    pub fn know_everybody(&mut self) {
+        for person in &mut self.people {
+            person.keyed = true;
+        }
     }
 
     /// Everybody's key becomes known: nothing has to be held for the lack of it.
     pub fn link(&mut self) {
+        self.know_everybody();
         for person in self.live.clone() {
-            self.people[person].keyed = true;
             self.event(person);
         }
     }
 
-    fn event(&mut self, person: usize) {
+    pub fn event(&mut self, person: usize) {
         let broken = self.chance.in_thousand(10);
         let operations = 1 + usize::from(self.chance.in_thousand(200));
-        let event = self.truth.event(person, operations, broken);
+        let kinds: Vec<&str> =
+            (0..operations).map(|_| ["upsert_profile", "track_event"][self.chance.below(2)]).collect();
+        self.event_with(person, &kinds, broken);
+    }
+
+    pub fn event_of_kind(&mut self, person: usize, kind: &str) {
+        self.event_with(person, &[kind], false);
+    }
+
+    fn event_with(&mut self, person: usize, kinds: &[&str], broken: bool) {
+        let operations = kinds.len();
+        let is_state = kinds.contains(&"upsert_profile");
+        let event = self.truth.event(person, operations, is_state, broken);
         let offset = i64::try_from(event).expect("not that many");
         self.people[person].keyed |= self.chance.in_thousand(200);
         let identifiers = if self.people[person].keyed { &[Identifier { kind: KEY, value: "a@b.c" }][..] } else { &[] };
@@ -253,10 +289,10 @@ impl World {
             row_key: Some(&row),
             ..Envelope::default()
         };
-        let kinds = ["upsert_profile", "track_event"];
-        let operations: Vec<String> = (0..operations)
-            .map(|place| {
-                let kind = kinds[self.chance.below(2)];
+        let operations: Vec<String> = kinds
+            .iter()
+            .enumerate()
+            .map(|(place, kind)| {
                 format!(r#"{{"kind":"{kind}","route":"r","place":"{place}","body":[{event},{place}]}}"#)
             })
             .collect();
@@ -289,6 +325,13 @@ impl World {
     pub fn flow(&mut self) {
         let now = self.now();
         self.upstream.flow(&mut self.broker, now, &self.truth, &mut self.chance);
+    }
+
+    /// The stage before has worked on everything.
+    pub fn flow_all(&mut self) {
+        while !self.is_dry() {
+            self.flow();
+        }
     }
 
     /// A key in some lane's state that says that something waits, runs or is not passed.
