@@ -30,17 +30,17 @@ const WINBACK: &str = "async function send(payload, headers) {
     rfm_segment: row.rfm_segment, lifetime_value: parseFloat(row.ltv_predicted), days_since_purchase: row.days_since_purchase}}}}));
 }";
 
-const COLUMNS: [&str; 10] = [
-    "customer_id",
-    "email",
-    "ltv_predicted",
-    "rfm_segment",
-    "last_purchase_date",
-    "days_since_purchase",
-    "feature_summary",
-    "scores",
-    "notes",
-    "updated_at",
+const COLUMNS: [(&str, &str); 10] = [
+    ("customer_id", "string"),
+    ("email", "string"),
+    ("ltv_predicted", "double"),
+    ("rfm_segment", "string"),
+    ("last_purchase_date", "date"),
+    ("days_since_purchase", "int"),
+    ("feature_summary", "struct<orders_90d:int,avg_basket:double,top_category:string,channel:string,tenure_days:int>"),
+    ("scores", "array<double>"),
+    ("notes", "string"),
+    ("updated_at", "timestamp"),
 ];
 
 /// Rows of about 1 KB, like those of an LTV model's table.
@@ -181,7 +181,7 @@ fn rates<const N: usize>(mut subjects: [&mut dyn FnMut() -> usize; N]) -> [f64; 
 fn main() {
     tailwater_sandbox::initialize();
     let rows = rows();
-    let column = |name: &&str| Column::new(*name, "string");
+    let column = |(name, data_type): &(&str, &str)| Column::new(*name, *data_type);
     let schema =
         Arc::new(RowSchema::new(&Schema { columns: COLUMNS.iter().map(column).collect() }, &BTreeMap::new(), true));
     // Each case has an isolate of its own: the rows of a source are either overlaid or not, and V8 learns which.

@@ -98,12 +98,14 @@ codes! {
     TRANSFORM_SYNTAX = "transform_syntax", "a transform does not parse or exports no function";
     TRANSFORM_THREW = "transform_threw", "a transform threw an error";
     TRANSFORM_TIMEOUT = "transform_timeout", "a transform exceeded its time limit";
+    SANDBOX_EXHAUSTED = "sandbox_exhausted", "too many threads of the sandbox are stuck in built-in functions; the process ends";
     TRANSFORM_OUT_OF_MEMORY = "transform_out_of_memory", "a transform exceeded its memory limit";
     TRANSFORM_PENDING = "transform_pending", "a transform's promise never settles";
     TRANSFORM_SHAPE = "transform_shape", "a transform returned something of the wrong shape";
     TRANSFORM_OUTPUT_TOO_LARGE = "transform_output_too_large", "a transform returned too much";
     MISSING_COLUMN = "missing_column", "a transform read a column that the schema does not have";
     UNSAFE_INTEGER = "unsafe_integer", "a transform read an integer that JavaScript cannot represent exactly";
+    UNSAFE_DECIMAL = "unsafe_decimal", "a transform read a number with more digits than JavaScript can hold";
     NON_FINITE_NUMBER = "non_finite_number", "a transform returned a number that is not finite";
     WHEN_FAILED = "when_failed", "a route's condition could not be evaluated";
     FILTERED = "filtered", "the route's condition does not hold for the event";

@@ -32,6 +32,9 @@ pub struct Column {
     /// Integers that may exceed 2^53 are strings in a row (`longs: string`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub longs_as_strings: bool,
+    /// Decimals are strings with all their digits in a row (`decimals: string`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub decimals_as_strings: bool,
     /// The ids of the fields of structs inside the column, by path ([`push_step`]), where the table maps columns.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub field_ids: BTreeMap<String, i64>,
@@ -143,6 +146,7 @@ impl Column {
             nullable: true,
             id: None,
             longs_as_strings: false,
+            decimals_as_strings: false,
             field_ids: BTreeMap::new(),
         }
     }

@@ -1,6 +1,8 @@
 //! Reads what the driver answers: a first line of JSON about everything that is not simply one output, then a line per output.
 //! (JSON text never has a line feed in it, so the lines need no other frame.)
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use crate::batch::{Output, RowResult};
@@ -42,6 +44,7 @@ pub(crate) struct Fault {
 enum Kind {
     MissingColumn,
     UnsafeInteger,
+    UnsafeDecimal,
     Threw,
     Pending,
     Shape,
@@ -50,9 +53,56 @@ enum Kind {
     Input,
 }
 
+/// The text with U+FFFD for every half of a surrogate pair. JavaScript's texts may hold one, and it escapes it (`\ud83d`); Unicode has no such
+/// character, so nobody who reads the JSON could.
+pub(crate) fn well_formed(text: &str) -> Cow<'_, str> {
+    let mut fixed = String::new();
+    let mut copied = 0;
+    let mut escapes = memchr::memchr_iter(b'\\', text.as_bytes());
+    while let Some(at) = escapes.next() {
+        let Some(unit) = unit(text, at) else {
+            // An escaped backslash is not the beginning of the next escape.
+            if text.as_bytes().get(at + 1) == Some(&b'\\') {
+                escapes.next();
+            }
+            continue;
+        };
+        match unit {
+            0xd800..=0xdbff if unit_is_low(text, at + UNIT_BYTES) => {
+                escapes.next();
+            }
+            0xd800..=0xdfff => {
+                fixed.push_str(text.get(copied..at).unwrap_or_default());
+                fixed.push(char::REPLACEMENT_CHARACTER);
+                copied = at + UNIT_BYTES;
+            }
+            _ => {}
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    fixed.push_str(text.get(copied..).unwrap_or_default());
+    Cow::Owned(fixed)
+}
+
+/// Bytes of `\ud83d`.
+const UNIT_BYTES: usize = 6;
+
+/// The UTF-16 unit that is escaped at a place.
+fn unit(text: &str, at: usize) -> Option<u16> {
+    let digits = text.get(at..at + UNIT_BYTES)?.strip_prefix("\\u")?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+fn unit_is_low(text: &str, at: usize) -> bool {
+    unit(text, at).is_some_and(|unit| (0xdc00..=0xdfff).contains(&unit))
+}
+
 /// Reads the results of `rows` rows. An error means that driver and sandbox misunderstand one another (an author can
 /// bring that about by replacing built-ins); nothing can be said about any row then.
 pub(crate) fn read(text: &str, rows: usize, file: &str, output_bytes_max: usize) -> Result<Vec<RowResult>, String> {
+    let text = well_formed(text);
     let mut lines = text.split('\n');
     let first = lines.next().unwrap_or_default();
     let special: Vec<Special> = if first.is_empty() {
@@ -113,6 +163,7 @@ impl Fault {
         let kind = match self.kind {
             Kind::MissingColumn => RowErrorKind::MissingColumn { column },
             Kind::UnsafeInteger => RowErrorKind::UnsafeInteger { column },
+            Kind::UnsafeDecimal => RowErrorKind::UnsafeDecimal { column },
             Kind::Threw => RowErrorKind::Threw,
             Kind::Pending => RowErrorKind::Pending,
             Kind::Shape => RowErrorKind::Shape,
@@ -183,6 +234,21 @@ mod tests {
         assert!(read("\n{}\n{}", 1, "t.js", 100).is_err());
         assert!(read("[{\"i\":5,\"o\":[]}]\n{}", 1, "t.js", 100).is_err());
         assert!(read("nonsense\n{}", 1, "t.js", 100).is_err());
+    }
+
+    // Issue 10, D.
+    #[test]
+    fn halves_of_surrogate_pairs_are_replaced() {
+        for (given, expected) in [
+            (r#"{"a":"x\ud83d"}"#, "{\"a\":\"x\u{fffd}\"}"),
+            (r#"\udc00\ud83d"#, "\u{fffd}\u{fffd}"),
+            (r#"\uD83D\uDE00 \ud83d\ud83d\ude00"#, "\\uD83D\\uDE00 \u{fffd}\\ud83d\\ude00"),
+            (r#"\\ud83d \\\ud83d \u00e9 \n"#, "\\\\ud83d \\\\\u{fffd} \\u00e9 \\n"),
+            (r#"é\ud83dé"#, "é\u{fffd}é"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(well_formed(given), expected, "{given}");
+        }
     }
 
     #[test]

@@ -90,6 +90,10 @@ pub struct BatchReport {
     pub console: Vec<ConsoleLine>,
     /// Lines of the console that were dropped because there were too many.
     pub console_dropped: u64,
+    /// Threads that were given up meanwhile, because a built-in function did not return.
+    pub threads_lost: u64,
+    /// So many threads were lost that the process should end.
+    pub exhausted: bool,
     pub timing: Timing,
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(crate) struct ThreadClock {
     #[cfg(target_os = "linux")]
     id: libc::clockid_t,
+    #[cfg(target_os = "linux")]
+    thread: libc::pid_t,
     #[cfg(not(target_os = "linux"))]
     start: std::time::Instant,
 }
@@ -18,7 +20,9 @@ impl ThreadClock {
         let mut id: libc::clockid_t = 0;
         // SAFETY: `id` is a valid place for the result, and `pthread_self` is this thread, which is alive.
         let failed = unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut id) } != 0;
-        (!failed).then_some(Self { id })
+        // SAFETY: no arguments; it cannot fail.
+        let thread = unsafe { libc::gettid() };
+        (!failed).then_some(Self { id, thread })
     }
 
     /// How long the thread has run; `None` when it is gone.
@@ -32,6 +36,17 @@ impl ThreadClock {
         }
         Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
     }
+
+    /// Lets every other thread go first.
+    pub(crate) fn lower_priority(&self) {
+        let Ok(thread) = libc::id_t::try_from(self.thread) else { return };
+        // SAFETY: no pointers; on Linux the call takes a thread's number, and one that is gone is an error. The kernel reuses a number
+        // only after its thread has ended, and the caller knows that this one has not.
+        let failed = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, 19) } != 0;
+        if failed {
+            tracing::debug!("the priority of a thread that was given up could not be lowered");
+        }
+    }
 }
 
 /// Elsewhere the limits are in wall time.
@@ -44,4 +59,6 @@ impl ThreadClock {
     pub(crate) fn now(&self) -> Option<Duration> {
         Some(self.start.elapsed())
     }
+
+    pub(crate) fn lower_priority(&self) {}
 }

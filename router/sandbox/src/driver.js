@@ -20,11 +20,14 @@
   const { get: reflectGet } = Reflect;
   const { isFinite, isInteger } = Number;
   const ObjectPrototype = Object.prototype;
-  const ErrorClass = Error, MapClass = Map, NumberClass = Number, PromiseClass = Promise, StringFunction = String;
+  const ErrorClass = Error, MapClass = Map, NumberClass = Number, PromiseClass = Promise, ProxyClass = Proxy, StringFunction = String;
+  const WeakSetClass = WeakSet;
   const StringClass = String, BooleanClass = Boolean, TypeErrorClass = TypeError;
   const uncurry = Function.prototype.bind.bind(Function.prototype.call);
   const includes = uncurry(String.prototype.includes);
   const cut = uncurry(String.prototype.slice);
+  const indexOfText = uncurry(String.prototype.indexOf);
+  const join = uncurry(Array.prototype.join);
   const copy = uncurry(Array.prototype.slice);
   const then = uncurry(Promise.prototype.then);
   const resolved = Promise.resolve.bind(Promise);
@@ -67,6 +70,19 @@
   }
   hidden(UnsafeInteger.prototype, 'name', 'UnsafeInteger');
 
+  class UnsafeDecimal extends Error {
+    constructor(column, isTyped) {
+      const cure = isTyped ? "declare 'decimals: string' for the column" : 'declare the type of the column: double rounds it, decimal keeps its digits';
+      super(`the number in '${column}' has more digits than JavaScript can hold, so it would be rounded; ${cure}`);
+      this.column = column;
+    }
+  }
+  hidden(UnsafeDecimal.prototype, 'name', 'UnsafeDecimal');
+
+  // What a value holds; from STRUCT on, other values.
+  const LONG = 1, FLOAT = 2, ANY = 3, STRUCT = 4, ARRAY = 5, MAP = 6;
+  const INTEGER = 0, DECIMAL = 2;   // what a number is that would be rounded; between them, one of a column without a type
+
   // What an error tells, whatever the author made of it.
   function describe(error) {
     let kind = 'threw', message = '', column, stack;
@@ -74,6 +90,7 @@
       if (error instanceof Fault) return { kind: error.kind, message: error.message };
       if (error instanceof MissingColumn) kind = 'missing_column';
       if (error instanceof UnsafeInteger) kind = 'unsafe_integer';
+      if (error instanceof UnsafeDecimal) kind = 'unsafe_decimal';
       if (kind !== 'threw') column = error.column;
       if (error instanceof ErrorClass) {
         message = kind === 'threw' ? `${error.name}: ${error.message}` : StringFunction(error.message);
@@ -93,6 +110,7 @@
   let cursor = 0;        // where the last row was found: rows are mostly read in order
   let faults = null;     // row index -> the first strictness error that reading the row brought up, caught or not
   let events = [], profiles = [];
+  let lenient = false;   // whether a name may be read that belongs to another column than before
 
   // Which row of the running batch an object is, or was made from; -1 if none.
   function indexOf(object) {
@@ -102,45 +120,113 @@
       for (let i = 0; i < rows.length; i++) {
         if (rows[i] === each) return cursor = i;
       }
-      if (each === wall) break;
+      if (isStrictProto(each)) break;
     }
     return -1;
+  }
+
+  // Which row a struct is part of; -1 if none is found. Only asked when a row fails.
+  function rowOf(object) {
+    const index = indexOf(object);
+    if (index >= 0) return index;
+    const { plans } = running, wasLenient = lenient;
+    lenient = true;
+    try {
+      for (let i = 0; i < rows.length; i++) {
+        for (let p = 0; p < plans.length; p++) {
+          const { name, kind } = plans[p];
+          if (kind.form >= STRUCT && hasOwn(rows[i], name) && contains(rows[i][name], kind, object)) return i;
+        }
+      }
+    } finally {
+      lenient = wasLenient;
+    }
+    return -1;
+  }
+
+  function contains(value, kind, object) {
+    if (value === null || typeof value !== 'object') return false;
+    for (let each = object; each !== null && typeof each === 'object'; each = getPrototypeOf(each)) {
+      if (each === value) return true;
+      if (isStrictProto(each)) break;
+    }
+    switch (kind.form) {
+      case STRUCT:
+        for (let i = 0; i < kind.fields.length; i++) {
+          const [name, inner] = kind.fields[i];
+          if (inner.form >= STRUCT && hasOwn(value, name) && contains(value[name], inner, object)) return true;
+        }
+        return false;
+      case ARRAY:
+      case MAP:
+        if (kind.inner.form < STRUCT) return false;
+        for (const name of keys(value)) {
+          if (contains(value[name], kind.inner, object)) return true;
+        }
+        return false;
+      default:
+        return false;
+    }
   }
 
   // The error is kept as well as thrown: a transform that swallows it would deliver something else than it was written for.
   function refuse(error, object) {
     if (state.quiet) return undefined;
-    const index = indexOf(object);
+    const index = rowOf(object);
     faults ??= create(null);
     faults[index] ??= error;
     throw error;
   }
 
-  // Stands at the end of a strict row's prototypes: whatever arrives here is neither in the row nor in its schema.
-  const wall = new Proxy(create(ObjectPrototype), {
-    get(target, name, row) {
-      if (typeof name === 'symbol' || name in ObjectPrototype) return reflectGet(ObjectPrototype, name, row);
-      // Asked by JSON.stringify and by await of anything, not by the author.
-      if (name === 'toJSON' || name === 'then') return undefined;
-      return refuse(new MissingColumn(name), row);
-    },
-    has(target, name) {
-      return name in ObjectPrototype;
-    },
-  });
+  // The prototypes of strict structs, to tell them from objects of the author's.
+  const strictProtos = new WeakSetClass();
+  const isStrictProto = uncurry(WeakSetClass.prototype.has).bind(undefined, strictProtos);
+  const addStrictProto = uncurry(WeakSetClass.prototype.add).bind(undefined, strictProtos);
+
+  // Stands at the end of the prototypes of a strict row or struct: whatever arrives here is neither in it nor in its schema. `path` is
+  // the struct's, with a dot behind it.
+  function wallOf(path) {
+    const wall = new ProxyClass(create(ObjectPrototype), {
+      get(target, name, object) {
+        if (typeof name === 'symbol' || name in ObjectPrototype) return reflectGet(ObjectPrototype, name, object);
+        // Asked by JSON.stringify and by await of anything, not by the author.
+        if (name === 'toJSON' || name === 'then') return undefined;
+        return refuse(new MissingColumn(path + name), object);
+      },
+      has(target, name) {
+        return name in ObjectPrototype;
+      },
+    });
+    addStrictProto(wall);
+    return wall;
+  }
+
+  const wall = wallOf('');
 
   function place(object, name, value) {
     defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
   }
 
-  // Puts a getter that throws over the integer at a path.
-  function guard(root, path, row) {
+  // Puts a getter that throws over a name that belongs to another column than before.
+  function guardName(object, name, path) {
+    if (!hasOwn(object, name)) return;
+    const value = object[name];
+    defineProperty(object, name, {
+      get() { return lenient ? value : refuse(new MissingColumn(path), this); },
+      set(other) { place(this, name, other); },
+      enumerable: true,
+      configurable: true,
+    });
+  }
+
+  // Puts a getter that throws over the number at a path.
+  function guard(root, path, row, rounded) {
     let holder = root;
     for (let i = 0; i < path.length - 1; i++) holder = holder?.[path[i]];
     if (holder === null || typeof holder !== 'object') return;
     const last = path[path.length - 1];
     defineProperty(holder, last, {
-      get: () => refuse(new UnsafeInteger(path.join('.')), row),
+      get: () => refuse(rounded === INTEGER ? new UnsafeInteger(join(path, '.')) : new UnsafeDecimal(join(path, '.'), rounded === DECIMAL), row),
       set(value) { place(this, last, value); },
       enumerable: true,
       configurable: true,
@@ -161,10 +247,11 @@
     place(holder, path[path.length - 1], value);
   }
 
-  // A text that is read only when somebody asks, with the unsafe integers in it guarded.
-  function lend(what, index, row) {
+  // A text that is read only when somebody asks, with the numbers in it guarded that would be rounded.
+  function lend(what, index, row, shape) {
     const [value, unsafe] = parse(host(what, index));
-    for (const path of unsafe) guard(value, path, row);
+    if (shape !== null) fit(value, shape, true);
+    for (let i = 0; i < unsafe.length; i++) guard(value, unsafe[i][0], row, unsafe[i][1]);
     return value;
   }
 
@@ -179,15 +266,14 @@
       get() {
         const index = current(this);
         if (events[index] !== undefined) return events[index];
-        const row = rows[index], { laws, longs } = running;
-        const event = lend(EVENT, index, row) ?? {};
+        const row = rows[index], shape = running;
+        const event = lend(EVENT, index, row, null) ?? {};
         // The row's own values, before the profile's identifiers were laid over them.
         defineProperty(event, 'data', {
           get() {
             if (rows[index] !== row) current(row);
-            const data = lend(DATA, index, row);
-            setPrototypeOf(data, laws);
-            if (longs !== null) spell(data, longs);
+            const data = lend(DATA, index, row, shape);
+            setPrototypeOf(data, shape.laws);
             place(event, 'data', data);
             return data;
           },
@@ -202,7 +288,7 @@
     _profile: {
       get() {
         const index = current(this);
-        return profiles[index] ??= lend(PROFILE, index, rows[index]) ?? {};
+        return profiles[index] ??= lend(PROFILE, index, rows[index], null) ?? {};
       },
       enumerable: false,
       configurable: true,
@@ -241,29 +327,145 @@
     defineProperty(laws, '_event', reserved._event);
     defineProperty(laws, '_profile', reserved._profile);
     hidden(laws, 'optional', function optional(column) {
-      if (hasOwn(this, column)) return this[column];
-      return known[column] ? reflectGet(laws, column, this) : undefined;
+      lenient = true;
+      try {
+        if (hasOwn(this, column)) return this[column];
+        if (known[column]) return reflectGet(laws, column, this);
+        return typeof column === 'string' && includes(column, '.') ? optionalAt(this, column) : undefined;
+      } finally {
+        lenient = false;
+      }
     });
-    return { laws, longs: spec !== null && spec.longs.length > 0 ? spec.longs : null, shapes: [], strange: 0 };
+    const plans = [], moved = [];
+    if (spec !== null) {
+      for (const { name, kind, longs } of spec.kinds) {
+        const plan = kindOfSpec(kind, { strict, longs, reassigned: spec.reassigned }, [name]);
+        if (plan !== null) plans[plans.length] = { name, kind: plan, always: plan.always };
+      }
+      for (const path of spec.reassigned) {
+        if (path.length === 1) moved[moved.length] = path[0];
+      }
+    }
+    return { laws, plans, moved, shapes: [], strange: 0, always: moved.length > 0 || plans.some((plan) => plan.always) };
   }
 
-  // The integers of a `longs: string` column are strings, small ones too, so that a value's type does not depend on its size.
-  // (Those beyond 2^53 are strings already in the text.)
+  // `row.optional('profile.score')`: through structs, whose names may have dots in them.
+  function optionalAt(object, path) {
+    for (let dot = indexOfText(path, '.'); dot >= 0; dot = indexOfText(path, '.', dot + 1)) {
+      const name = cut(path, 0, dot);
+      if (!hasOwn(object, name)) continue;
+      const inner = object[name];
+      const rest = cut(path, dot + 1);
+      if (inner === null || typeof inner !== 'object') return undefined;
+      return hasOwn(inner, rest) || strictFieldOf(inner, rest) ? inner[rest] : optionalAt(inner, rest);
+    }
+    return undefined;
+  }
+
+  // Whether a struct's schema has a field that the struct itself does not.
+  function strictFieldOf(object, name) {
+    const laws = getPrototypeOf(object);
+    return laws !== null && isStrictProto(laws) && hasOwn(laws, name);
+  }
+
+  // === What the values of a column hold ===
+
+  // What has to be done to a value of a type; null where nothing has to. `always` is false where it is only done to rows in which a text
+  // may stand for a number.
+  function kindOfSpec(spec, options, path) {
+    const { strict, longs, reassigned } = options;
+    if (spec === null) return null;
+    if (spec === 'long') return longs ? { form: LONG, always: true } : null;
+    if (spec === 'any') return longs ? { form: ANY, always: true } : null;
+    if (spec === 'float') return { form: FLOAT, always: false };
+    if (spec.array !== undefined || spec.map !== undefined) {
+      const inner = kindOfSpec(spec.array !== undefined ? spec.array : spec.map, options, path);
+      return inner === null ? null : { form: spec.array !== undefined ? ARRAY : MAP, inner, always: inner.always };
+    }
+    const fields = [];
+    let always = strict;
+    const shownPath = join(path, '.');
+    const laws = strict ? create(wallOf(`${shownPath}.`)) : null;
+    if (strict) addStrictProto(laws);
+    const moved = [];
+    for (const other of reassigned) {
+      if (other.length === path.length + 1 && path.every((step, i) => step === other[i])) moved[moved.length] = other[path.length];
+    }
+    for (const [name, inner] of spec.struct) {
+      const kind = kindOfSpec(inner, options, [...path, name]);
+      if (strict) hidden(laws, name, null);
+      if (kind !== null) {
+        always ||= kind.always;
+        fields[fields.length] = [name, kind];
+      }
+    }
+    return strict || fields.length > 0 ? { form: STRUCT, fields, laws, moved, path: shownPath, always } : null;
+  }
+
+  // Brings the columns of a row into the form that their types ask for.
+  function fit(row, { plans, moved }, floats) {
+    for (let i = 0; i < plans.length; i++) {
+      const { name, kind, always } = plans[i];
+      if ((always || floats) && hasOwn(row, name)) {
+        const old = row[name];
+        const value = fitted(old, kind, floats);
+        if (value !== old) row[name] = value;
+      }
+    }
+    for (let i = 0; i < moved.length; i++) guardName(row, moved[i], moved[i]);
+  }
+
+  function fitted(value, kind, floats) {
+    if (value === null) return null;
+    switch (kind.form) {
+      // The integers of a `longs: string` column are strings, small ones too, so that a value's type does not depend on its size.
+      // (Those beyond 2^53 are strings already in the text.)
+      case LONG:
+        return typeof value === 'number' && isInteger(value) ? StringFunction(value) : value;
+      case ANY:
+        return spelled(value);
+      case FLOAT:
+        return typeof value === 'string' ? numberOf(value) : value;
+      case STRUCT: {
+        if (typeof value !== 'object' || isArray(value)) return value;
+        const { fields, laws, moved } = kind;
+        for (let i = 0; i < fields.length; i++) {
+          const [name, inner] = fields[i];
+          if (!(inner.always || floats) || !hasOwn(value, name)) continue;
+          const old = value[name], now = fitted(old, inner, floats);
+          if (now !== old) place(value, name, now);
+        }
+        if (laws !== null) setPrototypeOf(value, laws);
+        for (let i = 0; i < moved.length; i++) guardName(value, moved[i], `${kind.path}.${moved[i]}`);
+        return value;
+      }
+      default: {
+        if (typeof value !== 'object' || isArray(value) !== (kind.form === ARRAY)) return value;
+        const { inner } = kind;
+        if (!(inner.always || floats)) return value;
+        for (const name of keys(value)) {
+          const old = value[name], now = fitted(old, inner, floats);
+          if (now !== old) place(value, name, now);
+        }
+        return value;
+      }
+    }
+  }
+
+  // How a table's reader spells the numbers for which JSON has no notation.
+  function numberOf(text) {
+    return text === 'NaN' ? NaN : text === 'Infinity' ? Infinity : text === '-Infinity' ? -Infinity : text;
+  }
+
   function spelled(value) {
     if (typeof value === 'number' && isInteger(value)) return StringFunction(value);
     if (typeof value === 'object' && value !== null) {
       for (const name of keys(value)) {
         const old = value[name], spelt = spelled(old);
-        if (spelt !== old) value[name] = spelt;
+        if (spelt !== old) place(value, name, spelt);
       }
     }
     return value;
-  }
-
-  function spell(row, longs) {
-    for (const name of longs) {
-      if (hasOwn(row, name)) row[name] = spelled(row[name]);
-    }
   }
 
   const loose = lawsOf(null);
@@ -500,7 +702,7 @@
     if (text === undefined || text[0] !== '{') throw new Fault('shape', `an output becomes ${text ?? 'nothing'} in JSON; expected an object`);
     if (text === '{}' && value === output) {
       const kind = getPrototypeOf(output);
-      if (kind !== null && kind !== ObjectPrototype && indexOf(output) < 0) {
+      if (kind !== null && kind !== ObjectPrototype && !isStrictProto(kind) && indexOf(output) < 0) {
         throw new Fault('shape', `an output is ${output instanceof PromiseClass ? kindOf(output) : 'an object that JSON shows as empty, such as a Map'}; expected a plain object`);
       }
     }
@@ -571,7 +773,7 @@
 
   // === What the sandbox calls ===
 
-  const NO_NOTES = { u: [], o: [], c: [] };
+  const NO_NOTES = { u: [], o: [], c: [], f: false };
   let entry = null;
   let settled = false, rejected = false, value;
 
@@ -596,14 +798,13 @@
         throw new Fault('input', `the row's data is not valid JSON: ${error.message}`);
       }
       if (parsed.length !== count) throw new Fault('input', 'the row\'s data is not one JSON object');
-      const { u: unsafe, o: overlays, c: columns } = notes === undefined ? NO_NOTES : parse(notes);
+      const { u: unsafe, o: overlays, c: columns, f: floats } = notes === undefined ? NO_NOTES : parse(notes);
       rows = dress(parsed, running, columns);
-      for (const [index, path] of unsafe) guard(rows[index], path, rows[index]);
-      for (const [index, path, over] of overlays) inside(rows[index], path, over);
-      const { longs } = running;
-      if (longs !== null) {
-        for (let i = 0; i < count; i++) spell(rows[i], longs);
+      for (let i = 0; i < overlays.length; i++) inside(rows[overlays[i][0]], overlays[i][1], overlays[i][2]);
+      if (floats || running.always) {
+        for (let i = 0; i < count; i++) fit(rows[i], running, floats);
       }
+      for (let i = 0; i < unsafe.length; i++) guard(rows[unsafe[i][0]], unsafe[i][1], rows[unsafe[i][0]], unsafe[i][2]);
       const result = entry({ events: copy(rows) }, parse(headers));
       if (result !== null && typeof result === 'object' && typeof result.then === 'function') {
         then(resolved(result), (done) => {

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::answer;
-use crate::batch::{ConsoleLine, RowResult};
+use crate::batch::{ConsoleLevel, ConsoleLine, RowResult};
 use crate::encode::encode;
 use crate::error::{LoadError, LoadErrorKind, RowError, RowErrorKind};
 use crate::host::{self, Run};
-use crate::lent::Lent;
+use crate::job::{LoadJob, RunJob};
 use crate::options::{HEAP_HEADROOM_BYTES, Options, STRIKES_MAX};
 use crate::pool::{Counters, Program};
 use crate::realm::{Failure, Realm, Refusal};
@@ -64,14 +64,18 @@ enum Attempt {
         error: RowError,
         struck: Struck,
     },
+    /// Work that an earlier run left behind was about to run. It has been dropped with its context: to be tried again.
+    LeftOver,
 }
 
 /// Whether a run failed at a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Struck {
     No,
-    /// By its own doing.
-    Itself,
+    /// By its own doing: it ran out of time.
+    OutOfTime,
+    /// By its own doing: it ran out of memory.
+    OutOfMemory,
     /// Perhaps by what others had left in the isolate, which has been replaced: to be tried again.
     Crowded,
 }
@@ -79,6 +83,10 @@ enum Struck {
 /// Tasks of V8's own that are run after a job. Some post themselves again until a helper thread has done its part (the sweeping after a garbage
 /// collection does): to run them until none is left would be to wait for that thread with a busy loop.
 const TASKS_PER_JOB_MAX: usize = 4;
+
+/// What the console shows when work of an earlier run was dropped.
+const LEFT_OVER: &str = "the transform left work behind in an earlier batch (a promise that nothing awaited); it was dropped, \
+                         and the transform's variables with it";
 
 /// Isolates are made and dropped one at a time in the process: it is rare, and V8 shares tables between them.
 static MAKING: Mutex<()> = Mutex::new(());
@@ -91,7 +99,9 @@ impl Engine {
     }
 
     /// Loads a transform and says what is wrong with it.
-    pub(crate) fn load(&mut self, program: &Arc<Program>) -> Result<(), LoadError> {
+    pub(crate) fn load(&mut self, job: &Arc<LoadJob>) -> Result<(), LoadError> {
+        self.watch.begin(Arc::clone(job) as _);
+        let program = &job.program;
         let Err(refusal) = self.ensure(program) else { return Ok(()) };
         Err(LoadError {
             kind: refusal.kind,
@@ -103,37 +113,55 @@ impl Engine {
         })
     }
 
-    /// Runs rows, together if it can be, else one by one.
-    pub(crate) fn run(&mut self, program: &Arc<Program>, lent: &Lent, range: Range<usize>) -> Chunk {
+    /// Runs a job's rows, together if it can be, else one by one.
+    pub(crate) fn run(&mut self, job: &Arc<RunJob>) -> Chunk {
+        let range = job.range.clone();
         let mut chunk = Chunk::default();
-        let attempt = self.attempt(program, lent, range.clone(), self.options.batch_timeout, &mut chunk);
-        match attempt {
+        if let Some(error) = job.program.quarantined() {
+            chunk.results = range.map(|_| RowResult::Failed(error.clone())).collect();
+            return chunk;
+        }
+        self.watch.begin(Arc::clone(job) as _);
+        match self.attempt(job, range.clone(), self.options.batch_timeout, &mut chunk) {
             Attempt::Done(results) => chunk.results = results,
             Attempt::Failed { error, struck } if range.len() == 1 && struck != Struck::Crowded => {
                 chunk.results.push(RowResult::Failed(error));
             }
-            Attempt::Failed { .. } => {
+            Attempt::Failed { struck, .. } => {
                 // What the console showed so far will be shown again.
                 chunk = Chunk { alone: range.len(), ..Chunk::default() };
-                self.run_alone(program, lent, range, &mut chunk);
+                // A row needs more time to fill the memory than a row may take otherwise; it must not look like a loop because of that.
+                let limit = match struck {
+                    Struck::OutOfMemory | Struck::Crowded => self.options.batch_timeout,
+                    Struck::No | Struck::OutOfTime => self.options.row_timeout,
+                };
+                self.run_alone(job, range, limit, &mut chunk);
             }
+            // Twice in a row: it cannot be, because the context was new.
+            Attempt::LeftOver => {}
         }
         self.settle();
         chunk
     }
 
-    fn run_alone(&mut self, program: &Arc<Program>, lent: &Lent, range: Range<usize>, chunk: &mut Chunk) {
+    /// Says whether the thread was given up meanwhile; then it must end.
+    pub(crate) fn end_job(&self) -> bool {
+        self.watch.end()
+    }
+
+    fn run_alone(&mut self, job: &Arc<RunJob>, range: Range<usize>, limit: Duration, chunk: &mut Chunk) {
         let mut strikes = 0;
         for row in range {
             if strikes >= STRIKES_MAX {
                 chunk.results.push(RowResult::NotRun);
                 continue;
             }
+            job.runs_alone(row);
             let before = chunk.console.len();
-            let mut attempt = self.attempt(program, lent, row..row + 1, self.options.row_timeout, chunk);
+            let mut attempt = self.attempt(job, row..row + 1, limit, chunk);
             if matches!(attempt, Attempt::Failed { struck: Struck::Crowded, .. }) {
                 chunk.console.truncate(before);
-                attempt = self.attempt(program, lent, row..row + 1, self.options.row_timeout, chunk);
+                attempt = self.attempt(job, row..row + 1, self.options.batch_timeout, chunk);
             }
             match attempt {
                 Attempt::Done(results) => chunk.results.extend(results),
@@ -141,6 +169,7 @@ impl Engine {
                     strikes += usize::from(struck != Struck::No);
                     chunk.results.push(RowResult::Failed(error));
                 }
+                Attempt::LeftOver => chunk.results.push(RowResult::NotRun),
             }
             for line in chunk.console.iter_mut().skip(before) {
                 line.row = Some(row);
@@ -148,20 +177,27 @@ impl Engine {
         }
     }
 
-    fn attempt(
-        &mut self,
-        program: &Arc<Program>,
-        lent: &Lent,
-        range: Range<usize>,
-        limit: Duration,
-        chunk: &mut Chunk,
-    ) -> Attempt {
+    fn attempt(&mut self, job: &Arc<RunJob>, range: Range<usize>, limit: Duration, chunk: &mut Chunk) -> Attempt {
+        let before = chunk.console.len();
+        match self.attempt_once(job, range.clone(), limit, chunk) {
+            Attempt::LeftOver => {
+                chunk.console.truncate(before);
+                chunk.console.push(ConsoleLine { level: ConsoleLevel::Warn, text: LEFT_OVER.to_owned(), row: None });
+                self.attempt_once(job, range, limit, chunk)
+            }
+            attempt => attempt,
+        }
+    }
+
+    fn attempt_once(&mut self, job: &Arc<RunJob>, range: Range<usize>, limit: Duration, chunk: &mut Chunk) -> Attempt {
+        let program = &job.program;
         let file = program.name.as_str();
         let failed =
             |kind, message: String| Attempt::Failed { error: RowError::new(kind, file, message), struck: Struck::No };
-        let batch = lent.batch();
+        // Nobody hears of it: the job was answered when the thread was given up.
+        let given_up = || failed(RowErrorKind::Timeout, "the thread was given up".to_owned());
         let first = range.start;
-        let mut encoded = encode(batch, range.clone(), file);
+        let Some(mut encoded) = job.lent.with(|batch| encode(batch, range.clone(), file)) else { return given_up() };
         let failures = std::mem::take(&mut encoded.failures);
         let given = encoded.rows.clone();
         if given.is_empty() {
@@ -169,14 +205,10 @@ impl Engine {
         }
         if let Err(refusal) = self.ensure(program) {
             // It was loaded before, so that this is a matter of limits, or of a top level that is not the same every time.
-            let struck = match refusal.kind {
-                LoadErrorKind::Timeout | LoadErrorKind::OutOfMemory => Struck::Itself,
-                _ => Struck::No,
-            };
-            let kind = match refusal.kind {
-                LoadErrorKind::Timeout => RowErrorKind::Timeout,
-                LoadErrorKind::OutOfMemory => RowErrorKind::OutOfMemory,
-                _ => RowErrorKind::Threw,
+            let (kind, struck) = match refusal.kind {
+                LoadErrorKind::Timeout => (RowErrorKind::Timeout, Struck::OutOfTime),
+                LoadErrorKind::OutOfMemory => (RowErrorKind::OutOfMemory, Struck::OutOfMemory),
+                _ => (RowErrorKind::Threw, Struck::No),
             };
             let message = format!("the transform could not be loaded again: {}", refusal.message);
             return Attempt::Failed { error: RowError::new(kind, file, message), struck };
@@ -191,30 +223,50 @@ impl Engine {
         };
         let fresh = !vessel.used;
         vessel.used = true;
-        self.watch.arm(limit);
-        let run = Run::begin(Some(lent), given, console_left);
+        if !self.watch.arm(limit) {
+            return given_up();
+        }
+        let run = Run::begin(Some(job), given, console_left);
         let (rows, bytes_max) = (encoded.rows.len(), self.options.output_bytes_max);
         let read = |text: &str| answer::read(text, rows, file, bytes_max);
-        let outcome = realm.run(&mut vessel.isolate, file, &mut encoded, batch, &run, read);
+        let outcome = realm.run(&mut vessel.isolate, file, &mut encoded, &run, read);
         let console = run.console();
+        let left_over = run.left_over();
         drop(run);
         let late = self.watch.disarm();
-        let full = vessel.heap.hit.load(Ordering::Relaxed);
+        let full = vessel.is_full(late, &self.options);
         chunk.console.extend(console.lines);
         chunk.console_dropped += console.dropped;
         let crowded = (late || full) && self.recover(program.id, full) && !fresh;
+        if left_over && !late && !full {
+            self.drop_left_over(program.id);
+            return Attempt::LeftOver;
+        }
         let outcome = match outcome {
             Ok(read) => read.map_err(|problem| RowError::new(RowErrorKind::Shape, file, problem)),
             Err(Failure::Failed(error)) => Err(error),
             Err(Failure::Broken(problem)) => Err(RowError::new(RowErrorKind::Threw, file, problem)),
             Err(Failure::Stopped) => {
-                let struck = if crowded { Struck::Crowded } else { Struck::Itself };
+                let struck = match (crowded, full) {
+                    (true, _) => Struck::Crowded,
+                    (false, true) => Struck::OutOfMemory,
+                    (false, false) => Struck::OutOfTime,
+                };
                 return Attempt::Failed { error: self.limit_error(file, full, limit), struck };
             }
         };
         match outcome {
             Ok(results) => Attempt::Done(weave(first, results, failures)),
             Err(error) => Attempt::Failed { error, struck: Struck::No },
+        }
+    }
+
+    /// Drops a context together with the work that an earlier run left behind in it.
+    fn drop_left_over(&mut self, program: u64) {
+        let Some(vessel) = &mut self.vessel else { return };
+        vessel.isolate.cancel_terminate_execution();
+        if vessel.realms.remove(&program).is_some() {
+            self.counters.contexts.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -251,10 +303,12 @@ impl Engine {
     fn load_into_vessel(&mut self, program: &Arc<Program>) -> Result<(), Refusal> {
         let (watch, options) = (&self.watch, &self.options);
         let vessel = self.vessel.get_or_insert_with(|| Vessel::new(options, watch));
-        watch.arm(options.batch_timeout);
+        if !watch.arm(options.batch_timeout) {
+            return Err(Refusal::new(LoadErrorKind::Timeout, "its thread was given up"));
+        }
         let loaded = Realm::load(&mut vessel.isolate, &program.name, &program.source, options);
         let late = watch.disarm();
-        let full = vessel.heap.hit.load(Ordering::Relaxed);
+        let full = vessel.is_full(late, options);
         if late || full {
             // Before the isolate that it belongs to.
             drop(loaded);
@@ -373,6 +427,25 @@ impl Vessel {
         isolate.add_near_heap_limit_callback(near_heap_limit, data);
         watch.enroll(isolate.thread_safe_handle());
         Self { realms: HashMap::new(), isolate, heap, used: false }
+    }
+
+    /// Whether a run that has just ended was stopped because of its memory. Code that fills the memory spends its time on garbage collection, so it
+    /// often runs out of time before the limit of the heap is hit: what it holds then tells it from a loop. (Nothing has been collected
+    /// since it was stopped.) Young objects do not count: a loop makes them, too.
+    fn is_full(&mut self, late: bool, options: &Options) -> bool {
+        let hit = self.heap.hit.load(Ordering::Relaxed);
+        hit || (late && self.held() > options.heap_bytes_max / 4)
+    }
+
+    /// Bytes that objects hold which have survived a while, or are large.
+    fn held(&mut self) -> usize {
+        let spaces = self.isolate.number_of_heap_spaces();
+        let heap: usize = (0..spaces)
+            .filter_map(|space| self.isolate.get_heap_space_statistics(space))
+            .filter(|space| !space.space_name().to_bytes().starts_with(b"new_"))
+            .map(|space| space.space_used_size())
+            .sum();
+        heap.saturating_add(self.isolate.get_heap_statistics().external_memory())
     }
 }
 

@@ -107,6 +107,10 @@ pub enum RowErrorKind {
     UnsafeInteger {
         column: String,
     },
+    /// It read a number with more digits than a double has; `column` is the path.
+    UnsafeDecimal {
+        column: String,
+    },
     /// It threw an error, or left a rejected promise behind.
     Threw,
     Timeout,
@@ -148,6 +152,7 @@ impl RowError {
         match self.kind {
             RowErrorKind::MissingColumn { .. } => code::MISSING_COLUMN,
             RowErrorKind::UnsafeInteger { .. } => code::UNSAFE_INTEGER,
+            RowErrorKind::UnsafeDecimal { .. } => code::UNSAFE_DECIMAL,
             RowErrorKind::Threw => code::TRANSFORM_THREW,
             RowErrorKind::Timeout => code::TRANSFORM_TIMEOUT,
             RowErrorKind::OutOfMemory => code::TRANSFORM_OUT_OF_MEMORY,

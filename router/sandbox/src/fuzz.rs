@@ -7,7 +7,7 @@ use tailwater_fuzz::{Target, effect, generated};
 
 use crate::batch::{Batch, Headers, NonFinite, Row};
 use crate::encode::{encode, lend};
-use crate::integers::{self, Path, Step};
+use crate::numbers::{self, Exactness, Look, Path, Step};
 
 const TOKENS: &[&str] = &[
     "{",
@@ -80,13 +80,17 @@ fn rows_for_v8() {
         assert_eq!(encoded.ascii, encoded.text.is_ascii());
         assert!(std::str::from_utf8(&encoded.text).is_ok(), "V8 is handed text");
         assert!(encoded.notes().is_ok() && lend(input, None).is_ok());
-        let found: Vec<Path> = integers::find(input).into_iter().map(|found| found.path).collect();
+        let found: Vec<Path> = numbers::find(input, Look::Usual)
+            .into_iter()
+            .filter(|found| found.exactness == Exactness::Integer)
+            .map(|found| found.path)
+            .collect();
         let Some(tree) = tree(input) else { return effect((found.len().min(4), encoded.failures.len())) };
         let text: Value = serde_json::from_slice(&encoded.text).expect("right rows make a right text");
         let rows = text.as_array().expect("a list");
         assert_eq!(rows.len(), 3, "one row stays one row");
         let notes = encoded.notes().expect("notes are JSON").expect("there is an overlay");
-        let notes: Value = serde_json::from_str(&notes).expect("notes are JSON");
+        let notes: Value = serde_json::from_str(notes).expect("notes are JSON");
         assert_eq!(notes["c"], json!([["id", [0, "c\"1\n", 0]], ["gone", [0, null, 0]]]));
         let mut expected = Vec::new();
         unsafe_integers(&tree, &mut Vec::new(), &mut expected);

@@ -4,10 +4,11 @@
 //! the length of one run and cleared after it.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::batch::{ConsoleLevel, ConsoleLine};
 use crate::encode;
-use crate::lent::Lent;
+use crate::job::RunJob;
 
 /// Rejected promises that are remembered until somebody handles them. Beyond it they are not, which changes nothing: the run
 /// fails for the first one already.
@@ -24,11 +25,14 @@ struct Stage {
     console_bytes_max: usize,
     console_dropped: u64,
     rejections: Vec<(v8::Global<v8::Promise>, v8::Global<v8::Value>)>,
+    /// The run's number within its context; 0 while the transform is loaded.
+    call: u32,
+    left_over: bool,
 }
 
 /// The batch of the run, and which of its rows the driver was given.
 struct Loan {
-    lent: *const Lent,
+    job: Arc<RunJob>,
     rows: Vec<usize>,
 }
 
@@ -43,18 +47,27 @@ pub(crate) struct Console {
     pub(crate) dropped: u64,
 }
 
-/// A run's time on the stage. Borrows the batch, so that it cannot be gone while a callback may look at it.
-pub(crate) struct Run<'a> {
-    _lent: Option<&'a Lent>,
-}
+/// A run's time on the stage.
+pub(crate) struct Run(());
 
-impl<'a> Run<'a> {
-    /// Without a batch while a transform is loaded: its top level runs, too.
-    pub(crate) fn begin(lent: Option<&'a Lent>, rows: Vec<usize>, console_bytes_max: usize) -> Self {
+impl Run {
+    /// Without a job's rows while a transform is loaded: its top level runs, too.
+    pub(crate) fn begin(job: Option<&Arc<RunJob>>, rows: Vec<usize>, console_bytes_max: usize) -> Self {
         STAGE.with_borrow_mut(|stage| {
-            *stage = Stage { loan: lent.map(|lent| Loan { lent, rows }), console_bytes_max, ..Stage::default() };
+            let loan = job.map(|job| Loan { job: Arc::clone(job), rows });
+            *stage = Stage { loan, console_bytes_max, ..Stage::default() };
         });
-        Self { _lent: lent }
+        Self(())
+    }
+
+    /// From now on, what is put off belongs to the run of this number.
+    pub(crate) fn number(&self, call: u32) {
+        STAGE.with_borrow_mut(|stage| stage.call = call);
+    }
+
+    /// Whether work of an earlier run was about to run.
+    pub(crate) fn left_over(&self) -> bool {
+        STAGE.with_borrow(|stage| stage.left_over)
     }
 
     /// Takes what was written to the console.
@@ -71,7 +84,7 @@ impl<'a> Run<'a> {
     }
 }
 
-impl Drop for Run<'_> {
+impl Drop for Run {
     fn drop(&mut self) {
         STAGE.with_borrow_mut(|stage| *stage = Stage::default());
     }
@@ -120,22 +133,26 @@ pub(crate) fn compile(
 
 impl Loan {
     fn text(&self, what: u32, index: u32) -> Option<Vec<u8>> {
-        // SAFETY: the stage holds a loan only while a `Run` lives, and that borrows the `Lent` behind the pointer.
-        let batch = unsafe { &*self.lent }.batch();
-        let schema = batch.schema.as_deref();
-        if what == 3 {
-            return schema.map(|schema| schema.text().as_bytes().to_vec());
-        }
-        let row = batch.rows.get(*self.rows.get(usize::try_from(index).ok()?)?)?;
-        match what {
-            0 => encode::lend(&row.backdrop.event(), None),
-            1 => encode::lend(&row.backdrop.profile(), None),
-            2 => encode::lend(row.data, schema),
-            _ => return None,
-        }
-        .ok()
+        self.job.lent.with(|batch| {
+            let schema = batch.schema.as_deref();
+            if what == 3 {
+                return schema.map(|schema| schema.text().as_bytes().to_vec());
+            }
+            let row = batch.rows.get(*self.rows.get(usize::try_from(index).ok()?)?)?;
+            match what {
+                0 => encode::lend(&row.backdrop.event(), None),
+                1 => encode::lend(&row.backdrop.profile(), None),
+                2 => encode::lend(row.data, schema),
+                _ => return None,
+            }
+            .ok()
+        })?
     }
 }
+
+/// Lets the calls return that stand for a built-in function that does not.
+#[cfg(test)]
+pub(crate) static RELEASED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// `emit(level, text)`: keeps a line of the console.
 pub(crate) fn emit(
@@ -150,6 +167,12 @@ pub(crate) fn emit(
         _ => ConsoleLevel::Info,
     };
     let text = arguments.get(1).to_rust_string_lossy(scope);
+    #[cfg(test)]
+    if text == "test: do not return" {
+        while !RELEASED.load(std::sync::atomic::Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    }
     STAGE.with_borrow_mut(|stage| {
         if stage.console_bytes + text.len() > stage.console_bytes_max || stage.console.len() >= CONSOLE_LINES_MAX {
             stage.console_dropped += 1;
@@ -161,6 +184,30 @@ pub(crate) fn emit(
 }
 
 // === What V8 tells ===
+
+/// Called before a promise's reaction runs. One that belongs to an earlier run of the transform must not: it would act on a row that
+/// is gone, and its failure would be blamed on another one. So the run is stopped, and tried again in a new context.
+///
+/// V8 keeps the number of the run with everything that is put off (see `Realm::call`). What the transform's top level has put off
+/// has none, and may run.
+pub(crate) fn before_reaction(
+    scope: &mut v8::PinScope<'_, '_>,
+    _arguments: v8::FunctionCallbackArguments<'_>,
+    _result: v8::ReturnValue<'_>,
+) {
+    let origin = scope.get_continuation_preserved_embedder_data();
+    if !origin.is_uint32() {
+        return;
+    }
+    let origin = origin.uint32_value(scope).unwrap_or_default();
+    let left_over = STAGE.with_borrow_mut(|stage| {
+        stage.left_over |= origin != stage.call;
+        stage.left_over
+    });
+    if left_over {
+        scope.terminate_execution();
+    }
+}
 
 /// Keeps the book on promises that were rejected without a handler: a failure that nobody looks at must not be lost.
 pub(crate) unsafe extern "C" fn rejection(message: v8::PromiseRejectMessage<'_>) {

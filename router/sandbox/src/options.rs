@@ -22,18 +22,27 @@ pub struct Options {
     pub output_bytes_max: usize,
     /// What is kept of the console per batch; the rest is counted. Default 8 KiB.
     pub console_bytes_max: usize,
+    /// Processor time that a thread gets to return after it was stopped; then it is given up. Default 3 s: a garbage collection of a full heap
+    /// with its headroom takes up to a second, and so does a built-in function over the largest text that transforms may use.
+    pub stop_grace: Duration,
+    /// Threads that may be stuck in built-in functions before the process should end. Each of them keeps a core busy with what others leave. The default is
+    /// four for each thread of the pool, at least 16: enough for a transform's failures to be recognized and its route to be paused.
+    pub threads_lost_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = cores.min(4);
         Self {
-            threads: NonZeroUsize::new(cores.min(4)).unwrap_or(NonZeroUsize::MIN),
+            threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
             heap_bytes_max: 128 * 1024 * 1024,
             batch_timeout: Duration::from_secs(1),
             row_timeout: Duration::from_millis(50),
             output_bytes_max: 1024 * 1024,
             console_bytes_max: 8 * 1024,
+            stop_grace: Duration::from_secs(3),
+            threads_lost_max: 16.max(threads * 4),
         }
     }
 }
@@ -60,3 +69,7 @@ pub(crate) const JOBS_MAX: usize = 1024;
 /// What an isolate may grow beyond its limit while the code that hit it unwinds: V8 aborts the process when the one allocation
 /// that is under way cannot be served, and a string may have up to 2^29 characters of two bytes.
 pub(crate) const HEAP_HEADROOM_BYTES: usize = 1280 * 1024 * 1024;
+
+/// Threads that a transform may cost before it is not run any more: its rows then fail without a thread, which pauses its route. A
+/// single offending row costs two at first (its batch and itself), then one.
+pub(crate) const THREADS_LOST_PER_TRANSFORM_MAX: u64 = 5;

@@ -2,20 +2,19 @@
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tailwater_core::limits::TRANSFORM_ROWS_MAX;
 
 use crate::batch::{Batch, BatchReport, RowResult, Timing};
-use crate::engine::{Chunk, Engine};
-use crate::error::{Error, LoadError, LoadErrorKind};
+use crate::engine::Engine;
+use crate::error::{Error, LoadError, LoadErrorKind, RowError, RowErrorKind};
+use crate::job::{Answer, LoadJob, RunJob};
 use crate::lent::Lent;
-use crate::options::{HEAP_BYTES_MIN, Options, SOURCE_BYTES_MAX};
+use crate::options::{HEAP_BYTES_MIN, Options, SOURCE_BYTES_MAX, THREADS_LOST_PER_TRANSFORM_MAX};
 use crate::platform;
 use crate::queue::{Next, Queue};
 use crate::watchdog::{Watch, Watchdog};
@@ -30,7 +29,6 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// Threads that run transforms. Dropping it stops them; what still waits comes back as not run.
 pub struct Pool {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
     /// Stopped after the workers: until then somebody must be able to end a loop.
     watchdog: Option<Watchdog>,
 }
@@ -40,6 +38,9 @@ struct Shared {
     options: Options,
     counters: Arc<Counters>,
     next_id: AtomicU64,
+    /// The threads that somebody waits for when the pool is dropped; those that were given up are not among them.
+    workers: Mutex<usize>,
+    worker_left: Condvar,
 }
 
 /// Numbers for people, over all workers.
@@ -49,6 +50,8 @@ pub(crate) struct Counters {
     pub(crate) contexts: AtomicUsize,
     pub(crate) restarts: AtomicU64,
     pub(crate) terminations: AtomicU64,
+    lost: AtomicU64,
+    lost_now: AtomicUsize,
 }
 
 /// How the pool fares.
@@ -62,6 +65,10 @@ pub struct Stats {
     pub isolate_restarts: u64,
     /// Runs that were stopped at a limit.
     pub terminations: u64,
+    /// Threads that were replaced because a built-in function did not return.
+    pub threads_lost: u64,
+    /// Those of them that still run.
+    pub threads_lost_now: usize,
     /// Transforms in isolates: each transform counts once per thread that has run it.
     pub contexts: usize,
     /// Jobs that wait for a thread.
@@ -73,21 +80,15 @@ pub(crate) struct Program {
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) source: String,
+    /// Threads that were lost while they ran it.
+    pub(crate) lost: AtomicU64,
     hash: [u8; 8],
     shared: Arc<Shared>,
 }
 
 enum Job {
-    Load { program: Arc<Program>, answer: mpsc::SyncSender<Result<(), LoadError>> },
-    Run(RunJob),
-}
-
-/// The fields are dropped in this order: `answer` last, because its end tells the owner of the batch that the loan is over.
-struct RunJob {
-    program: Arc<Program>,
-    lent: Lent,
-    range: Range<usize>,
-    answer: mpsc::SyncSender<Answer>,
+    Load(Arc<LoadJob>),
+    Run(Arc<RunJob>),
 }
 
 /// A transform that is loaded. Its contexts go when the last clone is dropped; to reload, load again and drop the old one.
@@ -106,7 +107,6 @@ impl Pool {
         }
         check(&options)?;
         let threads = options.threads.get();
-        let watchdog = Watchdog::start(threads).map_err(Error::Thread)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(),
             counters: Arc::new(Counters {
@@ -115,13 +115,16 @@ impl Pool {
             }),
             options,
             next_id: AtomicU64::new(1),
+            workers: Mutex::new(0),
+            worker_left: Condvar::new(),
         });
-        let mut pool = Self { shared, workers: Vec::with_capacity(threads), watchdog: None };
+        let replaced = Arc::clone(&shared);
+        let grace = shared.options.stop_grace;
+        let watchdog =
+            Watchdog::start(grace, move |index, watch| replace(&replaced, index, watch)).map_err(Error::Thread)?;
+        let mut pool = Self { shared, watchdog: None };
         for index in 0..threads {
-            let shared = Arc::clone(&pool.shared);
-            let watch = watchdog.watch(index);
-            let builder = std::thread::Builder::new().name(format!("sandbox-{index}")).stack_size(STACK_BYTES);
-            pool.workers.push(builder.spawn(move || work(&shared, &watch, index)).map_err(Error::Thread)?);
+            spawn(&pool.shared, index, watchdog.watch(index)).map_err(Error::Thread)?;
         }
         pool.watchdog = Some(watchdog);
         Ok(pool)
@@ -150,12 +153,14 @@ impl Pool {
             id: self.shared.next_id.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
             source: source.to_owned(),
+            lost: AtomicU64::new(0),
             hash,
             shared: Arc::clone(&self.shared),
         });
         let (sender, receiver) = mpsc::sync_channel(1);
         let closed = || refuse(LoadErrorKind::Closed, "the sandbox is shut down".to_owned());
-        self.shared.queue.push(Job::Load { program: Arc::clone(&program), answer: sender }).map_err(|_| closed())?;
+        let job = LoadJob::new(Arc::clone(&program), sender);
+        self.shared.queue.push(Job::Load(Arc::new(job))).map_err(|_| closed())?;
         receiver.recv().map_err(|_| closed())??;
         Ok(Transform { program })
     }
@@ -167,6 +172,8 @@ impl Pool {
             heap_bytes_max: self.shared.options.heap_bytes_max * self.shared.options.threads.get(),
             isolate_restarts: counters.restarts.load(Ordering::Relaxed),
             terminations: counters.terminations.load(Ordering::Relaxed),
+            threads_lost: counters.lost.load(Ordering::Relaxed),
+            threads_lost_now: counters.lost_now.load(Ordering::Relaxed),
             contexts: counters.contexts.load(Ordering::Relaxed),
             jobs_waiting: self.shared.queue.len(),
         }
@@ -176,11 +183,23 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.queue.close();
-        for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
-                tracing::error!("a thread of the sandbox panicked");
-            }
+        let mut workers = self.shared.workers();
+        while *workers > 0 {
+            workers = self.shared.worker_left.wait(workers).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Shared {
+    /// A count has no state that a panic could leave half-changed.
+    fn workers(&self) -> MutexGuard<'_, usize> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self) {
+        let mut workers = self.workers();
+        *workers = workers.saturating_sub(1);
+        self.worker_left.notify_all();
     }
 }
 
@@ -210,42 +229,86 @@ impl Counters {
 
 // === The worker's thread ===
 
+fn spawn(shared: &Arc<Shared>, index: usize, watch: Watch) -> std::io::Result<()> {
+    let mine = Arc::clone(shared);
+    *shared.workers() += 1;
+    let builder = std::thread::Builder::new().name(format!("sandbox-{index}")).stack_size(STACK_BYTES);
+    // Nobody joins it: a thread that was given up never ends. The others are counted when they leave.
+    let spawned = builder.spawn(move || work(&mine, &watch, index));
+    if spawned.is_err() {
+        shared.leave();
+    }
+    spawned.map(drop)
+}
+
+/// Puts a thread in the place of one that was given up.
+fn replace(shared: &Arc<Shared>, index: usize, watch: Watch) {
+    shared.counters.lost.fetch_add(1, Ordering::Relaxed);
+    let lost = shared.counters.lost_now.fetch_add(1, Ordering::Relaxed) + 1;
+    tracing::error!(
+        worker = index,
+        lost,
+        "a transform called a built-in function that does not return; its thread was given up and another one started"
+    );
+    if let Err(error) = spawn(shared, index, watch) {
+        tracing::error!(worker = index, "no thread could be started in its place: {error}");
+    }
+    shared.leave();
+}
+
 fn work(shared: &Shared, watch: &Watch, index: usize) {
     let mut seen = 0;
     loop {
         let mut engine = Engine::new(shared.options.clone(), watch.clone(), Arc::clone(&shared.counters), index);
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| serve(shared, &mut engine, &mut seen)));
+        drop(engine);
         match ended {
-            Ok(()) => return,
+            Ok(Ended::Closed) => return shared.leave(),
+            Ok(Ended::GivenUp) => {
+                // It came back after all.
+                shared.counters.lost_now.fetch_sub(1, Ordering::Relaxed);
+                tracing::info!(worker = index, "a thread that was given up has returned and ends");
+                return;
+            }
             // A fault of ours. The rows of that job come back as not run; the thread goes on with a new isolate.
             Err(_) => tracing::error!(worker = index, "a thread of the sandbox panicked and starts again"),
+        }
+        if watch.end() {
+            shared.counters.lost_now.fetch_sub(1, Ordering::Relaxed);
+            return;
         }
     }
 }
 
-fn serve(shared: &Shared, engine: &mut Engine, seen: &mut u64) {
+/// Why a worker ends.
+enum Ended {
+    Closed,
+    /// Another thread has taken its place.
+    GivenUp,
+}
+
+fn serve(shared: &Shared, engine: &mut Engine, seen: &mut u64) -> Ended {
     loop {
         match shared.queue.next(*seen) {
-            Next::Stop => return,
+            Next::Stop => return Ended::Closed,
             Next::Sweep(dropped) => {
                 *seen = dropped;
                 engine.sweep();
             }
-            Next::Job(Job::Load { program, answer }) => {
-                let loaded = engine.load(&program);
-                // The worker's own share goes first, so that dropping the transform is what the caller does last.
-                drop(program);
-                if answer.send(loaded).is_err() {
-                    tracing::debug!("nobody waits for a transform that was loaded");
+            Next::Job(Job::Load(job)) => {
+                let loaded = engine.load(&job);
+                if engine.end_job() {
+                    return Ended::GivenUp;
                 }
+                job.finish(loaded);
             }
             Next::Job(Job::Run(job)) => {
                 let started = Instant::now();
-                let chunk = engine.run(&job.program, &job.lent, job.range.clone());
-                // Somebody is there: the owner of the batch waits until `job` is gone.
-                if job.answer.send((job.range.clone(), chunk, started.elapsed())).is_err() {
-                    tracing::error!("nobody waits for a batch that was run");
+                let chunk = engine.run(&job);
+                if engine.end_job() {
+                    return Ended::GivenUp;
                 }
+                job.finish(chunk, started.elapsed());
             }
         }
     }
@@ -267,52 +330,101 @@ impl Transform {
     pub fn run(&self, batch: &Batch<'_>) -> BatchReport {
         let rows = batch.rows.len();
         let shared = &self.program.shared;
+        let lost_before = shared.counters.lost.load(Ordering::Relaxed);
         let mut report = BatchReport {
-            results: Vec::with_capacity(rows),
+            results: vec![RowResult::NotRun; rows],
             console: Vec::new(),
             console_dropped: 0,
+            threads_lost: 0,
+            exhausted: false,
             timing: Timing::default(),
         };
+        // A transform that has lost a thread is run row by row, so that it loses one for the offending row and none for the batch.
+        let size = match self.program.lost.load(Ordering::Relaxed) {
+            0 => rows.div_ceil(shared.options.threads.get()).clamp(CHUNK_ROWS_MIN, TRANSFORM_ROWS_MAX),
+            _ => 1,
+        };
+        let mut ranges: Vec<Range<usize>> =
+            (0..rows).step_by(size).map(|start| start..rows.min(start + size)).collect();
+        // The second time for rows whose thread was lost while it ran them together, one by one.
+        while !ranges.is_empty() {
+            let mut again = Vec::new();
+            for answer in self.run_ranges(batch, &ranges, &mut report.timing) {
+                match answer {
+                    Answer::Done { range, mut chunk, busy } => {
+                        report.console.append(&mut chunk.console);
+                        report.console_dropped += chunk.console_dropped;
+                        report.timing.busy += busy;
+                        report.timing.rows_alone += chunk.alone;
+                        for (place, result) in report.results.iter_mut().skip(range.start).zip(chunk.results) {
+                            *place = result;
+                        }
+                    }
+                    Answer::Lost { range, alone } => {
+                        let offending = alone.or_else(|| (range.len() == 1).then_some(range.start));
+                        if let Some(place) = offending.and_then(|row| report.results.get_mut(row)) {
+                            *place = RowResult::Failed(self.program.stuck());
+                        }
+                        again.extend(range.filter(|row| Some(*row) != offending).map(|row| row..row + 1));
+                    }
+                }
+            }
+            ranges = again;
+        }
+        report.threads_lost = shared.counters.lost.load(Ordering::Relaxed).saturating_sub(lost_before);
+        report.exhausted = shared.counters.lost_now.load(Ordering::Relaxed) >= shared.options.threads_lost_max;
+        report
+    }
+
+    /// Runs parts of a batch; the answers are in the order of the parts.
+    fn run_ranges(&self, batch: &Batch<'_>, ranges: &[Range<usize>], timing: &mut Timing) -> Vec<Answer> {
         // Waits for the end of every loan, also when this function unwinds; our own sender is declared after it, and so goes first.
         // It has room for every answer, so that no worker ever waits for the caller.
-        let size = rows.div_ceil(shared.options.threads.get()).clamp(CHUNK_ROWS_MIN, TRANSFORM_ROWS_MAX);
-        let (sender, receiver) = mpsc::sync_channel(rows.div_ceil(size));
+        let (sender, receiver) = mpsc::sync_channel(ranges.len());
         let answers = Answers(receiver);
         let answer = sender;
-        for start in (0..rows).step_by(size) {
-            let range = start..rows.min(start + size);
+        for range in ranges {
             let program = Arc::clone(&self.program);
-            let job = Job::Run(RunJob { program, lent: lend(batch, &answers), range, answer: answer.clone() });
-            report.timing.chunks += 1;
-            if shared.queue.push(job).is_err() {
+            let job = RunJob::new(program, lend(batch, &answers), range.clone(), answer.clone());
+            timing.chunks += 1;
+            if self.program.shared.queue.push(Job::Run(Arc::new(job))).is_err() {
                 break;
             }
         }
         drop(answer);
         let mut chunks: Vec<Answer> = answers.0.iter().collect();
-        chunks.sort_unstable_by_key(|(range, ..)| range.start);
-        for (range, mut chunk, busy) in chunks {
-            // Chunks that nobody ran leave a gap.
-            report.results.resize(range.start, RowResult::NotRun);
-            report.results.append(&mut chunk.results);
-            report.results.resize(range.end, RowResult::NotRun);
-            report.console.append(&mut chunk.console);
-            report.console_dropped += chunk.console_dropped;
-            report.timing.busy += busy;
-            report.timing.rows_alone += chunk.alone;
-        }
-        report.results.resize(rows, RowResult::NotRun);
-        report
+        chunks.sort_unstable_by_key(Answer::start);
+        chunks
     }
 }
 
-type Answer = (Range<usize>, Chunk, Duration);
+impl Program {
+    /// The result of a row that a thread was lost for.
+    fn stuck(&self) -> RowError {
+        RowError::new(
+            RowErrorKind::Timeout,
+            &self.name,
+            "the transform called a built-in function that does not return; its thread was given up",
+        )
+    }
+
+    /// What its rows end with once it has cost too many threads.
+    pub(crate) fn quarantined(&self) -> Option<RowError> {
+        (self.lost.load(Ordering::Relaxed) >= THREADS_LOST_PER_TRANSFORM_MAX).then(|| {
+            RowError::new(
+                RowErrorKind::Timeout,
+                &self.name,
+                "the transform is not run until it is reloaded, because it has called built-in functions that do not return",
+            )
+        })
+    }
+}
 
 struct Answers(mpsc::Receiver<Answer>);
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        // Ends when every job, and with it every loan and every sender, has been dropped.
+        // Ends when the last sender is gone; each went after its job's loan had ended.
         for _ in &self.0 {}
     }
 }
@@ -320,8 +432,8 @@ impl Drop for Answers {
 #[allow(unsafe_code, reason = "the loan of a batch to the workers' threads")]
 fn lend(batch: &Batch<'_>, _waiting: &Answers) -> Lent {
     // SAFETY: the caller holds the receiver of the job's answers. It is read to its end before the caller returns or unwinds
-    // (`Answers::drop`), and its end comes only after the last job that has a sender was dropped, the loan before it. The caller
-    // borrows the batch for that long.
+    // (`Answers::drop`), and its end comes only after the last job has given up its sender, before which it ended its loan
+    // (`RunJob::end`). The caller borrows the batch for that long.
     unsafe { Lent::new(batch) }
 }
 

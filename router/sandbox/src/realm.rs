@@ -1,7 +1,8 @@
 //! One transform in one isolate: its context, with the driver and the author's code in it.
 
-use crate::answer::Fault;
-use crate::batch::{Batch, NonFinite};
+use std::cell::Cell;
+
+use crate::answer::{self, Fault};
 use crate::encode::Encoded;
 use crate::error::{LoadErrorKind, RowError};
 use crate::host::{self, Run};
@@ -24,6 +25,8 @@ pub(crate) struct Realm {
     forget: v8::Global<v8::Function>,
     /// Of its own, so that what one transform leaves behind never runs in another's turn.
     queue: v8::MicrotaskQueueHandle,
+    /// How often the transform has been called.
+    calls: Cell<u32>,
 }
 
 /// Why a transform cannot be loaded.
@@ -75,6 +78,8 @@ impl Realm {
         let install = member(scope, driver, "install").ok_or_else(Refusal::no_driver)?;
         let receiver = v8::undefined(scope).into();
         install.call(scope, receiver, &[entry.into()]).ok_or_else(Refusal::stopped)?;
+        let before = v8::Function::new(scope, host::before_reaction).ok_or_else(Refusal::no_driver)?;
+        scope.set_promise_hooks(None, Some(before), None, None);
         Ok(Self {
             start: driver_function(scope, driver, "start")?,
             finish: driver_function(scope, driver, "finish")?,
@@ -82,6 +87,7 @@ impl Realm {
             forget: driver_function(scope, driver, "forget")?,
             context: v8::Global::new(scope, context),
             queue,
+            calls: Cell::new(0),
         })
     }
 
@@ -90,9 +96,8 @@ impl Realm {
         &self,
         isolate: &mut v8::OwnedIsolate,
         name: &str,
-        encoded: &mut Encoded<'_>,
-        batch: &Batch<'_>,
-        run: &Run<'_>,
+        encoded: &mut Encoded,
+        run: &Run,
         read: impl FnOnce(&str) -> R,
     ) -> Result<R, Failure> {
         v8::scope!(let scope, isolate);
@@ -100,7 +105,7 @@ impl Realm {
         let scope = &mut v8::ContextScope::new(scope, context);
         v8::tc_scope!(let scope, scope);
         let receiver: v8::Local<'_, v8::Value> = v8::undefined(scope).into();
-        let result = self.call(scope, receiver, name, encoded, batch, run).map(|answer| {
+        let result = self.call(scope, receiver, name, encoded, run).map(|answer| {
             // Read where it is: nothing is allocated in the heap meanwhile, so that it cannot be moved.
             let view = v8::ValueView::new(scope, answer);
             match view.as_str() {
@@ -124,27 +129,29 @@ impl Realm {
         scope: &mut Tried<'_, '_, 'c, '_>,
         receiver: v8::Local<'c, v8::Value>,
         name: &str,
-        encoded: &mut Encoded<'_>,
-        batch: &Batch<'_>,
-        run: &Run<'_>,
+        encoded: &mut Encoded,
+        run: &Run,
     ) -> Result<v8::Local<'c, v8::String>, Failure> {
         let broken = |what: &str| Failure::Broken(format!("{what} is too long for V8"));
-        let notes = encoded.notes().map_err(|error| Failure::Broken(error.to_string()))?;
+        let call = self.calls.get().wrapping_add(1);
+        self.calls.set(call);
+        run.number(call);
+        let number_of_call = v8::Integer::new_from_unsigned(scope, call).into();
+        scope.set_continuation_preserved_embedder_data(number_of_call);
         let text = rows_text(scope, encoded).ok_or_else(|| broken("the batch"))?;
-        let notes = match notes {
-            Some(notes) => string(scope, &notes).ok_or_else(|| broken("the list of overlaid values"))?.into(),
+        let notes = match encoded.notes().map_err(Failure::Broken)? {
+            Some(notes) => string(scope, notes).ok_or_else(|| broken("the list of overlaid values"))?.into(),
             None => v8::undefined(scope).into(),
         };
-        let headers = headers_text(batch).map_err(|error| Failure::Broken(error.to_string()))?;
-        let seed = seed(&headers);
-        let headers = string(scope, &headers).ok_or_else(|| broken("the headers"))?;
+        let seed = seed(&encoded.headers);
+        let headers = string(scope, &encoded.headers).ok_or_else(|| broken("the headers"))?;
         let arguments: [v8::Local<'_, v8::Value>; 7] = [
             text.into(),
             number(scope, encoded.rows.len() as f64),
-            number(scope, batch.schema.as_ref().map_or(0, |schema| schema.id()) as f64),
+            number(scope, encoded.schema as f64),
             notes,
             headers.into(),
-            number(scope, batch.now_ms as f64),
+            number(scope, encoded.now_ms as f64),
             v8::Integer::new(scope, seed).into(),
         ];
         let start = v8::Local::new(scope, &self.start);
@@ -152,19 +159,16 @@ impl Realm {
             return Err(self.failure(scope, receiver, name));
         }
         self.queue.perform_checkpoint(scope);
-        if scope.is_execution_terminating() {
+        if scope.is_execution_terminating() || run.left_over() {
             return Err(Failure::Stopped);
         }
         if let Some(reason) = run.unhandled() {
             let reason = v8::Local::new(scope, reason);
             return Err(self.describe(scope, receiver, name, reason, None));
         }
-        let mode = match batch.non_finite {
-            NonFinite::Omit => 0,
-            NonFinite::Reject => 1,
-            NonFinite::Clear => 2,
-        };
-        let mode = v8::Integer::new(scope, mode).into();
+        // The reactions have reset it, and turning the outputs into text runs the author's code as well.
+        scope.set_continuation_preserved_embedder_data(number_of_call);
+        let mode = v8::Integer::new(scope, encoded.non_finite).into();
         let finish = v8::Local::new(scope, &self.finish);
         match finish.call(scope, receiver, &[mode]) {
             Some(answer) => answer
@@ -211,7 +215,7 @@ impl Realm {
                 Failure::Broken("an error cannot be described".to_owned())
             };
         };
-        match serde_json::from_str::<Fault>(&described.to_rust_string_lossy(scope)) {
+        match serde_json::from_str::<Fault>(&answer::well_formed(&described.to_rust_string_lossy(scope))) {
             Ok(fault) => {
                 let mut error = fault.into_error(name);
                 if let (None, Some((line, column))) = (error.line, place) {
@@ -492,7 +496,7 @@ fn string<'s>(scope: &mut v8::PinScope<'s, '_>, text: &str) -> Option<v8::Local<
 }
 
 /// V8 reads ASCII where it is; anything else has to be turned into its own encodings.
-fn rows_text<'s>(scope: &mut v8::PinScope<'s, '_>, encoded: &mut Encoded<'_>) -> Option<v8::Local<'s, v8::String>> {
+fn rows_text<'s>(scope: &mut v8::PinScope<'s, '_>, encoded: &mut Encoded) -> Option<v8::Local<'s, v8::String>> {
     let text = std::mem::take(&mut encoded.text);
     if text.len() > v8::String::MAX_LENGTH {
         return None;
@@ -507,14 +511,6 @@ fn rows_text<'s>(scope: &mut v8::PinScope<'s, '_>, encoded: &mut Encoded<'_>) ->
 /// Numbers of JavaScript; counts and milliseconds stay far below 2^53.
 fn number<'s>(scope: &mut v8::PinScope<'s, '_>, value: f64) -> v8::Local<'s, v8::Value> {
     v8::Number::new(scope, value).into()
-}
-
-fn headers_text(batch: &Batch<'_>) -> Result<String, serde_json::Error> {
-    serde_json::to_string(&serde_json::json!({
-        "source": batch.headers.source,
-        "destination": batch.headers.destination,
-        "batch_id": batch.headers.batch,
-    }))
 }
 
 /// FNV-1a: the chance of a batch depends on what it is, not on when it runs.

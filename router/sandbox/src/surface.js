@@ -35,33 +35,212 @@
     if (typeof name === 'string' && !allowed.includes(name)) deleteProperty(globalThis, name);
   }
 
-  // A few built-ins take the process down, or hold it for long, when they are let loose on something huge: V8 aborts when a list
+  // === What is bounded ===
+  //
+  // A few built-ins take the process down, or hold their thread for days, when they are let loose on something huge: V8 aborts when a list
   // would have more than 2^27 entries, and these do not look at the time limit while they work. A text grows to 2^28 characters by
-  // doubling it 28 times, for which no memory is needed; an array has any length at once. So there is a limit, far above what
-  // a transform of rows may need.
-  const HUGE_TEXT = 1 << 24, HUGE_ARRAY = 1 << 25;
-  const RangeErrorClass = RangeError;
+  // doubling it 28 times, for which no memory is needed; an array, or an object with a `length`, has any length at once. So there is a
+  // limit, far above what a transform of rows may need. Real arrays of a usual length only pay for one comparison.
+  const HUGE_TEXT = 1 << 24, HUGE_ARRAY = 1 << 25, HUGE_LIKE = 1 << 22, HUGE_SEARCH = 2 ** 33, HUGE_PROPERTIES = 1 << 20, LOCALES_MAX = 1000;
+  const RangeErrorClass = RangeError, ProxyClass = Proxy;
+  const { isArray } = Array;
+  const { apply, get: reflectGet } = Reflect;
+  const NumberFunction = Number;
+  const { isConcatSpreadable, iterator: iteratorSymbol } = Symbol;
+
+  // Puts a method in front of a built-in one. `around(original, self, rest)` calls it.
+  function wrap(holder, name, around) {
+    const descriptor = getOwnPropertyDescriptor(holder, name);
+    if (descriptor === undefined || typeof descriptor.value !== 'function') return;
+    const original = descriptor.value;
+    const wrapped = { [name](...rest) { return around(original, this, rest); } }[name];
+    replace(holder, name, original, wrapped);
+  }
+
+  function replace(holder, name, original, wrapped) {
+    defineProperty(wrapped, 'length', { value: original.length });
+    defineProperty(holder, name, { value: wrapped, writable: true, enumerable: false, configurable: true });
+  }
+
+  function refuse(name, max) {
+    throw new RangeErrorClass(`${name} refuses a size beyond ${max}`);
+  }
 
   function bound(holder, name, sizeOf, max) {
-    const original = uncurry(holder[name]);
-    const bounded = {
-      [name](...rest) {
-        if (sizeOf(this, rest[0]) > max) throw new RangeErrorClass(`${name} refuses a size beyond ${max}`);
-        return original(this, ...rest);
-      },
-    }[name];
-    defineProperty(bounded, 'length', { value: holder[name].length });
-    defineProperty(holder, name, { value: bounded, writable: true, enumerable: false, configurable: true });
+    wrap(holder, name, (original, self, rest) => {
+      if (sizeOf(self, rest) > max) refuse(name, max);
+      return apply(original, self, rest);
+    });
   }
 
-  const lengthOf = (value) => (value === null || value === undefined ? 0 : value.length);
-  for (const name of ['split', 'match', 'matchAll', 'replace', 'replaceAll', 'normalize']) {
-    bound(String.prototype, name, lengthOf, HUGE_TEXT);
+  // The length that a built-in would find.
+  function lengthOf(value) {
+    if (value === null || value === undefined) return 0;
+    const { length } = value;
+    if (typeof length === 'number') return length;
+    return length === undefined ? 0 : NumberFunction(length);
   }
-  for (const name of ['padStart', 'padEnd']) bound(String.prototype, name, (text, size) => size, HUGE_TEXT);
-  bound(String.prototype, 'repeat', (text, times) => (typeof text === 'string' ? text.length * times : 0), HUGE_TEXT);
-  bound(JSON, 'parse', (json, text) => (typeof text === 'string' ? text.length : 0), HUGE_TEXT);
-  for (const name of ['fill', 'toReversed', 'toSorted', 'unshift']) bound(Array.prototype, name, lengthOf, HUGE_ARRAY);
+
+  // An array-like whose length is computed each time could show another one to the built-in than it has shown here.
+  function pinned(self, length) {
+    if (isArray(self) || typeof self !== 'object') return self;
+    const own = getOwnPropertyDescriptor(self, 'length');
+    if (own === undefined && !('length' in self)) return self;
+    if (own !== undefined && 'value' in own && typeof own.value === 'number') return self;
+    return new ProxyClass(self, { get: (target, key) => (key === 'length' ? length : reflectGet(target, key)) });
+  }
+
+  // The methods that work on anything with a length, and go through all of it.
+  for (const name of [
+    'copyWithin', 'every', 'fill', 'filter', 'find', 'findIndex', 'findLast', 'findLastIndex', 'flatMap', 'forEach', 'includes',
+    'indexOf', 'join', 'lastIndexOf', 'map', 'reduce', 'reduceRight', 'reverse', 'shift', 'slice', 'some', 'sort', 'splice',
+    'toLocaleString', 'toReversed', 'toSorted', 'toSpliced', 'unshift', 'with',
+  ]) {
+    const original = Array.prototype[name];
+    if (original === undefined) continue;
+    const call = uncurry(original);
+    const wrapped = {
+      [name](...rest) {
+        // The usual case stays in the form that V8's compiler sees through.
+        if (isArray(this) && this.length <= HUGE_ARRAY) return call(this, ...rest);
+        const length = lengthOf(this), max = isArray(this) ? HUGE_ARRAY : HUGE_LIKE;
+        if (length > max) refuse(name, max);
+        return apply(original, this === null || this === undefined ? this : pinned(this, length), rest);
+      },
+    }[name];
+    replace(Array.prototype, name, original, wrapped);
+  }
+
+  function spreads(value) {
+    if (value === null || typeof value !== 'object') return false;
+    const spreadable = value[isConcatSpreadable];
+    return spreadable === undefined ? isArray(value) : Boolean(spreadable);
+  }
+
+  wrap(Array.prototype, 'concat', (original, self, rest) => {
+    let size = spreads(self) ? lengthOf(self) : 1;
+    for (let i = 0; i < rest.length; i++) size += spreads(rest[i]) ? lengthOf(rest[i]) : 1;
+    if (size > HUGE_ARRAY) refuse('concat', HUGE_ARRAY);
+    return apply(original, self, rest);
+  });
+
+  // Counts the places that `flat` would go through, and stops where they are too many.
+  function places(array, length, depth, counted) {
+    let sum = counted + length;
+    if (sum > HUGE_ARRAY) refuse('flat', HUGE_ARRAY);
+    if (depth < 1) return sum;
+    for (let i = 0; i < length; i++) {
+      const item = array[i];
+      if (isArray(item)) sum = places(item, lengthOf(item), depth - 1, sum);
+    }
+    return sum;
+  }
+
+  wrap(Array.prototype, 'flat', (original, self, rest) => {
+    if (self === null || self === undefined) return apply(original, self, rest);
+    const depth = rest.length === 0 || rest[0] === undefined ? 1 : NumberFunction(rest[0]);
+    const length = lengthOf(self);
+    places(self, length, depth, 0);
+    return apply(original, pinned(self, length), [depth]);
+  });
+  for (const name of ['from', 'fromAsync']) {
+    bound(Array, name, (self, rest) => (rest[0]?.[iteratorSymbol] === undefined || isArray(rest[0]) ? lengthOf(rest[0]) : 0), HUGE_ARRAY);
+  }
+
+  // The texts that a method works on: itself and, where there are two, what it looks for.
+  const sizeOfText = (self) => (typeof self === 'string' || self instanceof StringFunction ? self.length : lengthOf(self));
+  for (const name of ['split', 'match', 'matchAll', 'replace', 'replaceAll', 'normalize', 'search', 'localeCompare']) {
+    bound(String.prototype, name, sizeOfText, HUGE_TEXT);
+  }
+  // Looking for a long text in a long text may compare each place of one with each of the other.
+  for (const name of ['includes', 'indexOf', 'lastIndexOf', 'split', 'replace', 'replaceAll']) {
+    const original = String.prototype[name];
+    const call = uncurry(original);
+    const wrapped = {
+      [name](...rest) {
+        if (typeof this === 'string' && typeof rest[0] === 'string' && this.length * rest[0].length > HUGE_SEARCH) {
+          throw new RangeErrorClass(`${name} refuses to look for a text of ${rest[0].length} characters in one of ${this.length}`);
+        }
+        return call(this, ...rest);
+      },
+    }[name];
+    replace(String.prototype, name, original, wrapped);
+  }
+  for (const name of ['padStart', 'padEnd']) bound(String.prototype, name, (self, rest) => rest[0], HUGE_TEXT);
+  bound(String.prototype, 'repeat', (self, rest) => sizeOfText(self) * rest[0], HUGE_TEXT);
+  bound(String, 'raw', (self, rest) => lengthOf(rest[0]?.raw), HUGE_TEXT);
+  bound(JSON, 'stringify', (self, rest) => (isArray(rest[1]) ? rest[1].length : 0), HUGE_PROPERTIES);
+  bound(JSON, 'parse', (self, rest) => (typeof rest[0] === 'string' ? rest[0].length : 0), HUGE_TEXT);
+
+  // Each character of a text is a property of it.
+  const sizeOfProperties = (value) => (typeof value === 'string' || value instanceof StringFunction ? value.length : 0);
+  for (const name of ['entries', 'getOwnPropertyDescriptors', 'getOwnPropertyNames', 'keys', 'values']) {
+    bound(Object, name, (self, rest) => sizeOfProperties(rest[0]), HUGE_PROPERTIES);
+  }
+  bound(Object, 'assign', (self, rest) => {
+    let size = 0;
+    for (let i = 1; i < rest.length; i++) size += sizeOfProperties(rest[i]);
+    return size;
+  }, HUGE_PROPERTIES);
+  bound(Reflect, 'ownKeys', (self, rest) => sizeOfProperties(rest[0]), HUGE_PROPERTIES);
+
+  // Lists of languages are read to their end. One that is no array is copied: it could show another length the next time.
+  function boundLocales(name, rest, place) {
+    const locales = rest[place];
+    if (typeof locales !== 'object' || locales === null || !('length' in locales)) return;
+    const length = lengthOf(locales);
+    if (length > LOCALES_MAX) refuse(name, LOCALES_MAX);
+    if (isArray(locales)) return;
+    const copied = [];
+    for (let i = 0; i < length; i++) copied[i] = locales[i];
+    rest[place] = copied;
+  }
+
+  function bindLocales(holder, name, place) {
+    wrap(holder, name, (original, self, rest) => {
+      boundLocales(name, rest, place);
+      return apply(original, self, rest);
+    });
+  }
+
+  for (const kind of [Number, BigInt, Array, Date]) bindLocales(kind.prototype, 'toLocaleString', 0);
+  for (const name of ['toLocaleDateString', 'toLocaleTimeString']) bindLocales(Date.prototype, name, 0);
+  for (const name of ['toLocaleLowerCase', 'toLocaleUpperCase']) bindLocales(String.prototype, name, 0);
+  bindLocales(String.prototype, 'localeCompare', 1);
+  bindLocales(Intl, 'getCanonicalLocales', 0);
+  for (const name of ownKeys(Intl)) {
+    const Original = Intl[name];
+    if (typeof Original !== 'function' || Original.prototype === undefined || name === 'Locale') continue;
+    bindLocales(Original, 'supportedLocalesOf', 0);
+    const bounded = new ProxyClass(Original, {
+      apply(target, self, rest) {
+        boundLocales(name, rest, 0);
+        return apply(target, self, rest);
+      },
+      construct(target, rest, newTarget) {
+        boundLocales(name, rest, 0);
+        return construct(target, rest, newTarget === bounded ? target : newTarget);
+      },
+    });
+    defineProperty(Intl, name, { value: bounded, writable: true, enumerable: false, configurable: true });
+    defineProperty(Original.prototype, 'constructor', { value: bounded, writable: true, enumerable: false, configurable: true });
+  }
+
+  // The helpers of iterators ask for the next value in a loop of their own. Where that is a built-in function as well, nothing looks at the
+  // time limit; so they are given an iterator whose `next` is not.
+  const steps = (self) => {
+    if (self === null || (typeof self !== 'object' && typeof self !== 'function')) return self;
+    return new ProxyClass(self, {
+      get(target, key) {
+        const value = reflectGet(target, key);
+        if ((key !== 'next' && key !== 'return') || typeof value !== 'function') return value;
+        return (...rest) => apply(value, target, rest);
+      },
+    });
+  };
+  for (const name of ['drop', 'every', 'filter', 'find', 'flatMap', 'forEach', 'map', 'reduce', 'some', 'take', 'toArray']) {
+    wrap(Iterator.prototype, name, (original, self, rest) => apply(original, steps(self), rest));
+  }
 
   // === Time and chance: the same batch has the same result, whenever it is run ===
 

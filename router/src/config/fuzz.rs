@@ -96,6 +96,7 @@ const TOKENS: &[&str] = &[
     "start: ",
     "storage: ",
     "longs: ",
+    "decimals: ",
     "on_delete: ",
     "accounts:\n",
     "type: klaviyo\n",

@@ -120,16 +120,26 @@ pub struct DeltaSource {
     pub coalesce: bool,
     /// A column that an overwrite adds counts as a difference.
     pub added_columns_differ: bool,
-    pub longs: Longs,
+    pub longs: TextColumns,
+    pub decimals: TextColumns,
     pub storage_options: BTreeMap<String, SecretString>,
 }
 
-/// Which columns of 64-bit integers are strings in a row.
+/// Which columns' numbers of one type are strings in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Longs {
+pub enum TextColumns {
     /// These; empty for none.
     Columns(Vec<String>),
     All,
+}
+
+impl TextColumns {
+    pub fn contain(&self, column: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Columns(names) => names.iter().any(|name| name == column),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

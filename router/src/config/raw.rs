@@ -259,10 +259,14 @@ pub struct RawDeltaSource {
     /// A commit that deletes and inserts everything is reduced to the rows that really differ. `false` delivers it as it is.
     #[serde(default)]
     pub coalesce: RawCoalesce,
-    /// Which columns of whole numbers become texts. JavaScript cannot hold integers beyond 2^53 exactly; reading one that is no
-    /// text fails.
+    /// Which columns' 64-bit integers become texts, small ones too; no other numbers do. JavaScript cannot hold integers beyond 2^53
+    /// exactly; reading one that is no text fails.
     #[serde(default)]
-    pub longs: Option<RawLongs>,
+    pub longs: Option<RawTextColumns>,
+    /// Which columns' decimals become texts with all their digits; no other numbers do. Reading a decimal that is no text fails where
+    /// JavaScript would round it.
+    #[serde(default)]
+    pub decimals: Option<RawTextColumns>,
     /// Options of the object store: `aws_region`, `aws_access_key_id`, `azure_storage_account_name`, … Those that carry a secret must
     /// be references.
     #[serde(default)]
@@ -310,9 +314,12 @@ pub struct RawKafkaSource {
     pub schema: Option<BTreeMap<String, String>>,
     /// `false` for JSON without a schema: a column that is absent is then `undefined`, and a typing mistake goes unnoticed.
     pub strict: Option<bool>,
-    /// Which columns of whole numbers become texts; needs `schema`.
+    /// Which columns' 64-bit integers become texts, small ones too; no other numbers do. Needs `schema`.
     #[serde(default)]
-    pub longs: Option<RawLongs>,
+    pub longs: Option<RawTextColumns>,
+    /// Which columns' decimals become texts; no other numbers do. Needs `schema`.
+    #[serde(default)]
+    pub decimals: Option<RawTextColumns>,
     /// What becomes of a value that is none of its column's declared type, such as the text `"12,50"` in a `double`; needs `schema`. Numbers
     /// in a `string` column are no mistake. Decimals that would have to be rounded are invalid.
     #[serde(default)]
@@ -450,16 +457,16 @@ pub enum RawAddedColumns {
 
 #[derive(Deserialize, JsonSchema, Clone)]
 #[serde(untagged)]
-pub enum RawLongs {
-    /// `string`: all columns of 64-bit integers.
-    All(RawLong),
+pub enum RawTextColumns {
+    /// `string`: all columns.
+    All(RawText),
     /// Single columns: `order_no: string`.
-    Columns(BTreeMap<String, RawLong>),
+    Columns(BTreeMap<String, RawText>),
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
-pub enum RawLong {
+pub enum RawText {
     String,
 }
 

@@ -119,7 +119,7 @@ fn a_right_configuration_becomes_validated_types() {
     let SourceInput::Delta(delta) = &ltv.input else { panic!("{ltv:?}") };
     assert!(FilePath::new(&delta.table).is_absolute() && delta.table.ends_with("lake/ltv_scores"), "{}", delta.table);
     assert_eq!((delta.start, delta.coalesce, delta.added_columns_differ), (Start::Version(12), true, true));
-    assert_eq!(delta.longs, Longs::Columns(vec!["order_no".to_owned()]));
+    assert_eq!(delta.longs, TextColumns::Columns(vec!["order_no".to_owned()]));
 
     let SourceInput::Kafka(kafka) = &config.sources["app_events"].input else { panic!() };
     assert_eq!(kafka.topic, "app.events");
@@ -189,6 +189,8 @@ const CASES: &[Case] = &[
     case!("start: { version: 12 }" => "start: { version: x }", "sources.ltv_scores.start.version", CONFIG_WRONG_TYPE, "expected a whole number", "", "start"),
     case!("start: { version: 12 }" => "start: { versoin: 12 }", "sources.ltv_scores.start.versoin", CONFIG_UNKNOWN_KEY, "no such key", "`version`", "start"),
     case!("longs: { order_no: string }" => "longs: 5", "sources.ltv_scores.longs", CONFIG_WRONG_TYPE, "expected `string` or a map", "", "longs"),
+    case!("    schema: { upgrade_score" => "    longs: { upgrade_score: string }\n    schema: { upgrade_score", "sources.app_events.longs.upgrade_score", CONFIG_INVALID_VALUE, "holds no long", "", "longs"),
+    case!("    schema: { upgrade_score" => "    decimals: { user: string }\n    schema: { upgrade_score", "sources.app_events.decimals.user", CONFIG_INVALID_VALUE, "holds no decimal", "", "decimals"),
     case!("normalise: email" => "normalise: { phone: { region: usa } }", "identity.types.email.normalise.phone.region", CONFIG_INVALID_VALUE, "country code", "", "region"),
     case!("    routes:\n      - from: ltv_scores\n        when: row.rfm_segment != null\n        transform: transforms/ltv.js\n" => "    routes: []\n", "destinations.klaviyo.routes", CONFIG_INVALID_VALUE, "at least one", "", "routes"),
     case!("    identifiers: { customer_id: customer_id }" => "    identifiers: {}", "sources.ltv_scores.identifiers", CONFIG_INVALID_VALUE, "at least one", "", "identifiers: {}"),

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::{Error, IDLE_WAIT, dead_letter, schemas};
 use crate::app::Shared;
-use crate::config::model::{DeltaSource, Longs, Source, Start};
+use crate::config::model::{DeltaSource, Source, Start};
 use crate::failpoint;
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::{Outgoing, Producer};
@@ -245,14 +245,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The schema as rows use it: with the columns whose integers the configuration turns into strings.
+    /// The schema as rows use it: with the columns whose numbers the configuration turns into strings.
     fn with_options(&self, schema: &Schema) -> Schema {
         let mut schema = schema.clone();
         for column in &mut schema.columns {
-            column.longs_as_strings = match &self.delta.longs {
-                Longs::All => true,
-                Longs::Columns(names) => names.contains(&column.name),
-            };
+            column.longs_as_strings = self.delta.longs.contain(&column.name);
+            column.decimals_as_strings = self.delta.decimals.contain(&column.name);
         }
         schema
     }

@@ -154,6 +154,8 @@ metrics! {
         "Rows that went through a transform: ok, skipped, failed.";
     transform_seconds: histogram("tailwater_transform_seconds", ["destination"], BATCH_SECONDS)
         "Time of one batch in a transform.";
+    sandbox_threads_lost: counter("tailwater_sandbox_threads_lost_total", ["destination"])
+        "Threads of the sandbox that were replaced because a built-in function that a transform called did not return.";
 
     // Delivery
     paused: gauge("tailwater_paused", ["destination", "stage"])
@@ -293,6 +295,11 @@ impl Metrics {
             }
         }
         self.transform_seconds.with_label_values(&[destination]).observe(took.as_secs_f64());
+    }
+
+    /// Threads did not return from a transform and were replaced.
+    pub fn threads_lost(&self, destination: &str, threads: u64) {
+        self.sandbox_threads_lost.with_label_values(&[destination]).inc_by(threads);
     }
 
     /// Attempts that had the same outcome: delivered, accepted, retry, rejected, skipped.

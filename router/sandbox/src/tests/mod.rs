@@ -1,9 +1,15 @@
 //! Tests against the real engine. One pool per test, so that they run side by side and the numbers are its own.
 
+mod builtins;
+mod left_over;
 mod limits;
+mod memory;
+mod numbers;
 mod outputs;
+mod reference;
 mod rows;
 mod seeds;
+mod structs;
 mod surface;
 mod transforms;
 
@@ -52,6 +58,16 @@ pub(super) fn batch<'a>(rows: impl IntoIterator<Item = &'a str>) -> Batch<'a> {
 
 pub(super) fn column(name: &str) -> Column {
     Column::new(name, "string")
+}
+
+/// A strict schema of columns and their types.
+pub(super) fn typed(columns: &[(&str, &str)]) -> Schema {
+    let typed = |(name, data_type): &(&str, &str)| Column { data_type: (*data_type).into(), ..column(name) };
+    Schema { columns: columns.iter().map(typed).collect() }
+}
+
+pub(super) fn strict_rows(schema: &Schema) -> Option<Arc<RowSchema>> {
+    Some(Arc::new(RowSchema::new(schema, &BTreeMap::new(), true)))
 }
 
 pub(super) fn schema(columns: &[&str]) -> Option<Arc<RowSchema>> {

@@ -11,13 +11,13 @@ use tailwater_core::time::TimeUnit;
 use super::{Builder, spark_type};
 use crate::config::forms::nearest;
 use crate::config::model::{
-    DeltaSource, EventTimeRules, KafkaSource, Longs, OnDecodeFailures, OnDelete, OnInvalid, Source, SourceInput,
-    SourceKind, Start,
+    DeltaSource, EventTimeRules, KafkaSource, OnDecodeFailures, OnDelete, OnInvalid, Source, SourceInput, SourceKind,
+    Start, TextColumns,
 };
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{
-    RawAddedColumns, RawCoalesce, RawDeltaSource, RawEventTime, RawKafkaSource, RawKind, RawLongs, RawOnDecodeFailures,
-    RawOnDelete, RawOnInvalid, RawOnInvalidTime, RawStart, RawTimeUnit,
+    RawAddedColumns, RawCoalesce, RawDeltaSource, RawEventTime, RawKafkaSource, RawKind, RawOnDecodeFailures,
+    RawOnDelete, RawOnInvalid, RawOnInvalidTime, RawStart, RawTextColumns, RawTimeUnit,
 };
 use crate::config::value::Period;
 use crate::kafka::topics::{Names, input_topic};
@@ -27,6 +27,22 @@ const SCHEMES: &[&str] = &["s3", "s3a", "abfs", "abfss", "az", "gs", "file"];
 
 /// Columns that a declared schema may have, the bound of Delta's own statistics many times over.
 const COLUMNS_MAX: usize = 5_000;
+
+/// The columns whose numbers of one type are to be texts.
+struct Texts {
+    key: &'static str,
+    /// The type, by its canonical name.
+    kind: &'static str,
+    columns: TextColumns,
+}
+
+fn text_columns(raw: Option<RawTextColumns>) -> TextColumns {
+    match raw {
+        None => TextColumns::Columns(Vec::new()),
+        Some(RawTextColumns::All(_)) => TextColumns::All,
+        Some(RawTextColumns::Columns(columns)) => TextColumns::Columns(columns.into_keys().collect()),
+    }
+}
 
 impl Builder<'_> {
     pub(super) fn sources(&mut self, prefix: &str) -> BTreeMap<String, Source> {
@@ -112,11 +128,8 @@ impl Builder<'_> {
                 },
                 coalesce,
                 added_columns_differ,
-                longs: match raw.longs {
-                    None => Longs::Columns(Vec::new()),
-                    Some(RawLongs::All(_)) => Longs::All,
-                    Some(RawLongs::Columns(columns)) => Longs::Columns(columns.into_keys().collect()),
-                },
+                longs: text_columns(raw.longs),
+                decimals: text_columns(raw.decimals),
                 storage_options: raw.storage.into_iter().map(|(key, value)| (key, value.into_inner())).collect(),
             }),
             key: raw.key.or_else(|| raw.id.clone()),
@@ -250,15 +263,23 @@ impl Builder<'_> {
                 self.report(problem.hint("keep one of them"), &path);
                 None
             }
-            (Some(columns), _) => self.schema(path, columns, raw.longs.as_ref()),
+            (Some(columns), _) => {
+                let texts = [("longs", "long", raw.longs.clone()), ("decimals", "decimal", raw.decimals.clone())];
+                self.schema(
+                    path,
+                    columns,
+                    texts.map(|(key, kind, raw)| Texts { key, kind, columns: text_columns(raw) }),
+                )
+            }
             (None, Some(false)) => {
-                if raw.longs.is_some() {
-                    let path = path.key("longs");
-                    self.error(
-                        code::CONFIG_INVALID_VALUE,
-                        &path,
-                        "`longs` needs `schema`: without it no column is known to be a whole number",
-                    );
+                for (key, given) in [("longs", raw.longs.is_some()), ("decimals", raw.decimals.is_some())] {
+                    if given {
+                        self.error(
+                            code::CONFIG_INVALID_VALUE,
+                            &path.key(key),
+                            format!("`{key}` needs `schema`: without it no column's type is known"),
+                        );
+                    }
                 }
                 None
             }
@@ -273,7 +294,7 @@ impl Builder<'_> {
         }
     }
 
-    fn schema(&mut self, path: &Path, declared: &BTreeMap<String, String>, longs: Option<&RawLongs>) -> Option<Schema> {
+    fn schema(&mut self, path: &Path, declared: &BTreeMap<String, String>, texts: [Texts; 2]) -> Option<Schema> {
         let path_of_schema = path.key("schema");
         if declared.is_empty() || declared.len() > COLUMNS_MAX {
             self.error(code::CONFIG_INVALID_VALUE, &path_of_schema, format!("a schema has 1 to {COLUMNS_MAX} columns"));
@@ -289,16 +310,20 @@ impl Builder<'_> {
                 right = false;
                 continue;
             };
-            let longs_as_strings = match longs {
-                None => false,
-                Some(RawLongs::All(_)) => spark_type::is_long(&data_type),
-                Some(RawLongs::Columns(names)) => names.contains_key(name),
-            };
-            columns.push(Column { longs_as_strings, ..Column::new(name.as_str(), data_type) });
+            let [longs_as_strings, decimals_as_strings] =
+                texts.each_ref().map(|texts| texts.columns.contain(name) && spark_type::holds(&data_type, texts.kind));
+            columns.push(Column { longs_as_strings, decimals_as_strings, ..Column::new(name.as_str(), data_type) });
         }
-        if let Some(RawLongs::Columns(names)) = longs {
-            for name in names.keys() {
-                self.declared(&path.key("longs").key(name), name, declared.keys());
+        for Texts { key, kind, columns: chosen } in &texts {
+            let TextColumns::Columns(names) = chosen else { continue };
+            for name in names {
+                let path = path.key(*key).key(name);
+                self.declared(&path, name, declared.keys());
+                let found = columns.iter().find(|column| column.name == *name);
+                if let Some(column) = found.filter(|column| !spark_type::holds(&column.data_type, kind)) {
+                    let problem = format!("`{name}` is a column of type {}, which holds no {kind}", column.data_type);
+                    self.error(code::CONFIG_INVALID_VALUE, &path, problem);
+                }
             }
         }
         right.then_some(Schema { columns })

@@ -39,9 +39,10 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     rest.is_empty().then_some(name)
 }
 
-/// Whether a value of the canonical type is a 64-bit integer.
-pub(super) fn is_long(canonical: &str) -> bool {
-    canonical == "long"
+/// Whether a value of the canonical type is, or may hold, one of a simple type.
+pub(super) fn holds(canonical: &str, simple: &str) -> bool {
+    // A field's name stands before a colon.
+    canonical.split(['<', ',', ':', '>', '(', ')']).any(|word| word == simple)
 }
 
 /// Reads one type and returns what follows it.

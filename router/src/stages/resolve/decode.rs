@@ -612,14 +612,7 @@ mod tests {
     /// Issue 10: a declared decimal took base64 text, which reached the vendor.
     #[test]
     fn an_invalid_value_is_a_dead_letter_or_left_out() {
-        let column = |(name, data_type): (&str, &str)| tailwater_core::schema::Column {
-            name: name.into(),
-            data_type: data_type.into(),
-            nullable: true,
-            id: None,
-            field_ids: std::collections::BTreeMap::new(),
-            longs_as_strings: false,
-        };
+        let column = |(name, data_type): (&str, &str)| tailwater_core::schema::Column::new(name, data_type);
         let columns = [("id", "string"), ("spend", "decimal(12,2)"), ("at", "timestamp")].map(column).to_vec();
         let types = Types::new(&tailwater_core::schema::Schema { columns });
         let value = r#"{"id":"c1","spend":"AcnDgA==","at":"soon"}"#;

@@ -128,14 +128,7 @@ fn rows_of_producers() {
 fn without_its_invalid_values(input: &[u8]) -> usize {
     let declared =
         [("id", "long"), ("user", "struct<email:string,at:timestamp>"), ("at", "date"), ("a", "decimal(5,2)")];
-    let column = |(name, data_type): (&str, &str)| tailwater_core::schema::Column {
-        name: name.into(),
-        data_type: data_type.into(),
-        nullable: true,
-        id: None,
-        field_ids: BTreeMap::new(),
-        longs_as_strings: false,
-    };
+    let column = |(name, data_type): (&str, &str)| tailwater_core::schema::Column::new(name, data_type);
     let types = Types::new(&tailwater_core::schema::Schema { columns: declared.map(column).to_vec() });
     let Ok(invalid) = types.check(input) else { return 0 };
     if body::Values::read(input, []).is_ok() && invalid.len() < types::INVALID_MAX {

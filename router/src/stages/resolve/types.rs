@@ -422,12 +422,8 @@ mod tests {
 
     fn types(columns: &[(&str, &str)]) -> Types {
         let column = |(name, data_type): &(&str, &str)| Column {
-            name: (*name).into(),
-            data_type: (*data_type).into(),
-            nullable: true,
-            id: None,
-            field_ids: std::collections::BTreeMap::new(),
             longs_as_strings: *name == "text_long",
+            ..Column::new(*name, *data_type)
         };
         Types::new(&Schema { columns: columns.iter().map(column).collect() })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tailwater_core::delivery::Reason;
-use tailwater_core::schema::Schema;
+use tailwater_core::schema::{Schema, reassigned};
 use tailwater_core::{Code, SchemaId, code};
 use tailwater_sandbox::{Pool, RowSchema, Transform};
 
@@ -132,7 +132,13 @@ impl Routes {
             )));
         };
         let schema = Schema { columns: record.columns.clone() };
-        let row = Arc::new(RowSchema::new(&schema, self.aliases(source), true));
+        let aliases = self.aliases(source);
+        let reassigned: Vec<String> = reassigned(&known.history(id)?)
+            .into_iter()
+            .filter(|name| !name.is_acknowledged(aliases))
+            .map(|name| name.column)
+            .collect();
+        let row = Arc::new(RowSchema::with_reassigned(&schema, aliases, true, &reassigned));
         let found = Arc::new(SourceSchema { schema, row });
         let mut cache = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= SCHEMAS_MAX {

@@ -212,6 +212,18 @@ impl Results {
             self.cells.insert(one.cell, made);
         }
         metrics.transformed(&routes.destination.name, ok, skipped, failed, started.elapsed());
+        if report.threads_lost > 0 {
+            metrics.threads_lost(&routes.destination.name, report.threads_lost);
+        }
+        if report.exhausted {
+            return Err(Error::Invalid {
+                code: code::SANDBOX_EXHAUSTED,
+                message: format!(
+                    "too many threads of the sandbox are stuck in built-in functions that transforms have called, the last one {}",
+                    compiled.transform.name()
+                ),
+            });
+        }
         Ok(())
     }
 }
@@ -333,7 +345,9 @@ fn explain(error: RowError, schema: Option<SchemaId>, source: &str, schemas: &Sc
         None => error.file.clone(),
     };
     let column = match &error.kind {
-        RowErrorKind::MissingColumn { column } | RowErrorKind::UnsafeInteger { column } => Some(column.as_str()),
+        RowErrorKind::MissingColumn { column }
+        | RowErrorKind::UnsafeInteger { column }
+        | RowErrorKind::UnsafeDecimal { column } => Some(column.as_str()),
         RowErrorKind::Threw
         | RowErrorKind::Timeout
         | RowErrorKind::OutOfMemory
