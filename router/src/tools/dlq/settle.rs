@@ -11,7 +11,7 @@ use super::target::{self, Refusal, Target};
 use super::{Chosen, Deed, Dlq, Done, Listed};
 use crate::config::model::Config;
 use crate::kafka::read::Range;
-use crate::kafka::{Outgoing, Producer, Record};
+use crate::kafka::{self, Outgoing, Producer, Record};
 use crate::stages::ledger::Ledger;
 use crate::stages::now;
 use crate::tools::Error;
@@ -89,7 +89,11 @@ impl Dlq<'_> {
                 };
                 let done = match prepared {
                     Prepared::Target(target, value) => {
-                        self.replay(&mut producer, &mut ledger, letter, *target, value)?
+                        let done = self.replay(&mut producer, &mut ledger, letter, *target, value)?;
+                        if matches!(done, Done::Refused(_)) {
+                            seen.remove(letter);
+                        }
+                        done
                     }
                     Prepared::Done(done) => done,
                 };
@@ -171,7 +175,7 @@ impl Dlq<'_> {
         target: Target,
         value: Option<Vec<u8>>,
     ) -> Result<Done, Error> {
-        producer.send(&Outgoing {
+        let sent = producer.send(&Outgoing {
             topic: &target.topic,
             partition: Some(target.partition),
             key: target.key.as_deref(),
@@ -180,7 +184,14 @@ impl Dlq<'_> {
             // With the record's own time, retention could delete the replay of an old record before it is read.
             timestamp: None,
             headers: &target.headers,
-        })?;
+        });
+        match sent {
+            // It stays open, and the others go out: one letter must not keep them from it.
+            Err(kafka::Error::TooLarge { bytes, topic }) => {
+                return Ok(Done::Refused(Refusal::TooLarge { bytes, topic }));
+            }
+            sent => sent?,
+        }
         if let Some(place) = &letter.ingest {
             let place = place.coordinates();
             match &letter.at.queue {
@@ -266,6 +277,11 @@ impl Seen {
 
     fn add(&mut self, letter: &Letter) {
         self.0.insert(identity(letter));
+    }
+
+    /// It did not go out after all: its other letters stay open as well.
+    fn remove(&mut self, letter: &Letter) {
+        self.0.remove(&identity(letter));
     }
 }
 

@@ -55,6 +55,10 @@ pub enum Refusal {
     Announced,
     #[error("its value did not fit into the dead letter, and {0} is no longer in Kafka")]
     ValueGone(String),
+    #[error(
+        "it has {bytes} bytes with its metadata, more than {topic} takes; raise that topic's `max.message.bytes`, or discard it"
+    )]
+    TooLarge { bytes: usize, topic: String },
 }
 
 /// Whether the value of the record lies at its original place alone.
