@@ -25,6 +25,8 @@ mod harness;
 mod ingest;
 #[path = "system/roles.rs"]
 mod roles;
+#[path = "system/routes.rs"]
+mod routes;
 #[path = "system/state.rs"]
 mod state;
 #[path = "system/trouble.rs"]
