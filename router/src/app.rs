@@ -23,6 +23,7 @@ pub use self::live::Live;
 use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, OnConflict, SourceInput};
 use crate::embedded;
 use crate::kafka::topics::{self, Names, Step};
+use crate::stages::route::existence;
 use crate::stages::schemas::Schemas;
 use crate::stages::{self, Error};
 use crate::state::Cache;
@@ -222,6 +223,16 @@ fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
                 if made > 0 {
                     info!(topics = made, prefix = shared.names.prefix(), "made what was missing");
                 }
+                if let Err(error) = remember_new(shared) {
+                    if !error.is_recoverable() {
+                        return Err(TaskError::new(error.code(), &error));
+                    }
+                    warn!(code = %error.code(), "since when the destinations exist is not written down yet: {error}");
+                    if shared.shutdown.wait(Duration::from_secs(1)) {
+                        return Ok(false);
+                    }
+                    continue;
+                }
                 readiness.ready();
                 return Ok(true);
             }
@@ -238,6 +249,16 @@ fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
             Err(error) => return Err(TaskError::new(error.code(), &error)),
         }
     }
+}
+
+/// Writes down since when new destinations exist, before any stage reads or writes.
+fn remember_new(shared: &Shared) -> Result<(), crate::kafka::Error> {
+    let new = existence::find_new(&shared.config)?;
+    existence::write(&shared.config.kafka, &new, crate::clock::now())?;
+    for notice in new.iter().filter_map(existence::New::notice) {
+        info!(code = code::BEFORE_START.as_str(), "{notice}");
+    }
+    Ok(())
 }
 
 fn spawn(shared: &Arc<Shared>, spawner: &crate::supervisor::Spawner, role: Role) {

@@ -109,6 +109,9 @@ codes! {
     NON_FINITE_NUMBER = "non_finite_number", "a transform returned a number that is not finite";
     WHEN_FAILED = "when_failed", "a route's condition could not be evaluated";
     FILTERED = "filtered", "the route's condition does not hold for the event";
+    ROUTE_PAUSED = "route_paused", "a record waits because a route of the destination is paused";
+    FENCE_LOST = "fence_lost", "a merge's fence can no longer arrive and is asked for again";
+    BEFORE_START = "before_start", "the event is from before the destination existed, or from before its `start`";
     TRANSFORM_SKIPPED = "transform_skipped", "the transform returned null for the event";
     DELETE_SKIPPED = "delete_skipped", "the event is a delete and the source says on_delete: skip";
     NO_KEY = "no_key", "the profile lacks the destination's key";

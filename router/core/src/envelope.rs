@@ -67,6 +67,38 @@ pub struct Redelivery<'a> {
     pub count: u32,
 }
 
+/// An identifier of the row that is not used for the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal<'a> {
+    /// The column that holds it.
+    pub column: &'a str,
+    /// Its type.
+    pub kind: &'a str,
+    /// Why, as identity names it: `blocked`, `owned_by_another`, …
+    pub why: &'a str,
+}
+
+impl Refusal<'_> {
+    /// What is wrong with it, for people. It never shows the value.
+    pub fn reason(&self) -> &'static str {
+        match self.why {
+            "blocked" => "it is on the list of values that stand for nobody",
+            "invalid" => "it is not a valid value of this type",
+            "unknown_type" => "its type is not declared",
+            "too_many" => "the event has more identifiers than `max_ids_per_event`",
+            "demoted" => "a limit forbids to link it to the profile",
+            "owned_by_another" => "it belongs to another profile, and a limit forbids to merge the two",
+            _ => "for a reason that this version does not know",
+        }
+    }
+}
+
+impl fmt::Display for Refusal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} in column `{}` was refused ({}): {}", self.kind, self.column, self.why, self.reason())
+    }
+}
+
 /// The decoded header. It borrows from the bytes it was read from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Envelope<'a> {
@@ -89,6 +121,8 @@ pub struct Envelope<'a> {
     pub identifiers: SmallVec<[Identifier<'a>; 4]>,
     /// Paths of columns, as the source names them, whose value in this row was demoted, blocked or belongs to another profile.
     pub refused: SmallVec<[&'a str; 2]>,
+    /// Why; in records of earlier versions nothing says so.
+    pub refusals: SmallVec<[Refusal<'a>; 1]>,
     pub role: Role,
     /// The id of the backfill (a first snapshot, say) that the record belongs to: it must trigger no campaign.
     pub backfill: Option<&'a str>,
@@ -155,6 +189,8 @@ mod tag {
     pub const TRANSFORM_HASH: u64 = 24;
     pub const DELIVERY_KEY: u64 = 25;
     pub const ROW_KEY: u64 = 26;
+    // 27 is the unknown field of a golden header.
+    pub const REFUSAL: u64 = 28;
 }
 
 // === impl Envelope ===
@@ -228,6 +264,12 @@ impl<'a> Envelope<'a> {
             tag::TRANSFORM_HASH => self.transform_hash = Some(value),
             tag::DELIVERY_KEY => self.delivery_key = Some(DeliveryKey::from_bytes(value.try_into().ok()?)),
             tag::ROW_KEY => self.row_key = Some(value),
+            tag::REFUSAL => {
+                let mut rest = value;
+                let column = text(take_bytes(&mut rest)?)?;
+                let kind = text(take_bytes(&mut rest)?)?;
+                self.refusals.push(Refusal { column, kind, why: text(rest)? });
+            }
             other => self.unknown.push((other, value)),
         }
         Some(())
@@ -236,6 +278,11 @@ impl<'a> Envelope<'a> {
     /// The value in use of an identifier type.
     pub fn identifier(&self, kind: &str) -> Option<&'a str> {
         self.identifiers.iter().find(|identifier| identifier.kind == kind).map(|identifier| identifier.value)
+    }
+
+    /// Why the row's own value of an identifier type is not in use.
+    pub fn refusal(&self, kind: &str) -> Option<Refusal<'a>> {
+        self.refusals.iter().find(|refusal| refusal.kind == kind).copied()
     }
 
     /// Writes the header to the end of `out`. Fields are written in the order of their tags, so equal envelopes have
@@ -325,6 +372,15 @@ impl<'a> Envelope<'a> {
         }
         if let Some(key) = self.row_key {
             put(out, tag::ROW_KEY, key);
+        }
+        for refusal in &self.refusals {
+            put_with(out, tag::REFUSAL, |value| {
+                for part in [refusal.column, refusal.kind] {
+                    put_varint(value, part.len() as u64);
+                    value.extend_from_slice(part.as_bytes());
+                }
+                value.extend_from_slice(refusal.why.as_bytes());
+            });
         }
         for (tag, value) in &self.unknown {
             put(out, *tag, value);

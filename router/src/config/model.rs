@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tailwater_core::Timestamp;
 use tailwater_core::schema::Schema;
 use tailwater_core::time::TimeUnit;
 
@@ -252,6 +253,7 @@ pub struct Destination {
     pub identifiers: BTreeMap<String, String>,
     pub on_missing_key: OnMissingKey,
     pub hold_for: Duration,
+    pub start: DestinationStart,
     pub nulls: Nulls,
     pub non_finite: NonFinite,
     pub on_conflict: OnConflict,
@@ -270,6 +272,17 @@ pub enum OnMissingKey {
     Hold,
     DeadLetter,
     Skip,
+}
+
+/// What becomes of facts from before the destination existed, or from before a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DestinationStart {
+    /// They are skipped.
+    Now,
+    /// They are delivered, marked as backfill.
+    Earliest,
+    /// Those that happened before this time are skipped, whenever they arrive.
+    At(Timestamp),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -514,6 +514,13 @@ pub struct RawDestination {
     /// How long such an event waits for the key before it becomes a dead letter.
     #[serde(default = "default::hold_for")]
     pub hold_for: Period,
+    /// Which facts of a destination that is added to a running workspace are sent: `now` (those that arrive from then on), `earliest`
+    /// (also what Kafka still holds from before, marked as backfill), or a time (`2026-03-01T00:00:00Z`): facts that happened before
+    /// it are never sent. The others end as skipped (`before_start`). Rows of a source with `kind: state` are always
+    /// sent, and marked as backfill if they are from before. It counts when the destination is first started: what was skipped then is not
+    /// read again.
+    #[serde(default = "default::destination_start")]
+    pub start: String,
     /// What becomes of a property that is null.
     #[serde(default)]
     pub nulls: RawNulls,
@@ -651,6 +658,9 @@ mod default {
     }
     pub fn hold_for() -> Period {
         Period::days(30)
+    }
+    pub fn destination_start() -> String {
+        "now".to_owned()
     }
     pub fn max_identifiers() -> usize {
         1_000

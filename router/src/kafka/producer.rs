@@ -55,6 +55,7 @@ pub struct Outgoing<'a> {
 pub struct Producer {
     inner: BaseProducer<Reports>,
     transactional: bool,
+    record_bytes_max: Option<usize>,
     open: bool,
     sent: u64,
     brokers: String,
@@ -176,16 +177,18 @@ impl Producer {
         };
         let id = transactional_id.filter(|_| kafka.transactions);
         let mut config = client::producer(kafka, id);
-        if let Some(limit) = super::topics::message_bytes_max(kafka, topics)? {
-            // The broker measures the batch that carries the record: leave room for its frame.
-            config
-                .set("message.max.bytes", limit.saturating_sub(BATCH_OVERHEAD).clamp(1000, 1_000_000_000).to_string());
+        let limit = super::topics::message_bytes_max(kafka, topics)?;
+        // The broker measures the batch that carries the record: leave room for its frame.
+        let record_bytes_max = limit.map(|limit| limit.saturating_sub(BATCH_OVERHEAD).clamp(1000, 1_000_000_000));
+        if let Some(limit) = record_bytes_max {
+            config.set("message.max.bytes", limit.to_string());
         }
         let inner = BaseProducer::from_config_and_context(&config, reports)
             .map_err(|error| Error::Option { detail: error.to_string() })?;
         let producer = Self {
             inner,
             transactional: id.is_some(),
+            record_bytes_max,
             open: false,
             sent: 0,
             brokers: kafka.brokers.clone(),
@@ -195,6 +198,11 @@ impl Producer {
             producer.retrying("start transactions", || producer.inner.init_transactions(COORDINATOR_TIMEOUT))?;
         }
         Ok(producer)
+    }
+
+    /// How large a record may be to fit each of the topics; `None` where no limit is known.
+    pub const fn record_bytes_max(&self) -> Option<usize> {
+        self.record_bytes_max
     }
 
     /// Whether batches are transactions.

@@ -4,14 +4,22 @@
 //! How it is written: [`bytes`].
 
 mod bytes;
+pub mod fences;
+pub mod group;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tailwater_core::{ProfileId, Timestamp};
+use tailwater_core::delivery::Reason;
+use tailwater_core::envelope::{Merge, Role};
+use tailwater_core::{ProfileId, Timestamp, code};
 
-use self::bytes::{HELD, IDENTIFIERS, PAUSE, SINCE, WAITS};
-use self::bytes::{decode, encode, held_key, merge_key, profile_key, profile_of, since_key, split_since};
+pub(in crate::stages) use self::bytes::BEGINNING;
+use self::bytes::{HELD, IDENTIFIERS, MOVING, PAUSE, RELEASED, SINCE, WAITS};
+use self::bytes::{
+    awaited, decode, encode, held_key, merge_key, moving_merge, moving_value, profile_key, profile_of, since_key,
+    split_since,
+};
 use crate::kafka::Record;
 use crate::state::{self, Map};
 
@@ -23,6 +31,24 @@ pub struct Waiting {
     ready: u64,
     /// What the open plan has changed, so that it can be undone together with the state's overlay.
     journal: Vec<(i32, ProfileId, Wait)>,
+    /// Profiles whose records go on as soon as they may.
+    going: BTreeSet<(i32, ProfileId)>,
+    /// The records of these profiles.
+    going_records: u64,
+    /// Merges that profiles wait for.
+    merges: u64,
+    /// Bytes that a record of the state's topic may have; `None` where nothing limits it.
+    record_bytes_max: Option<usize>,
+}
+
+/// What came of holding a record.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It waits.
+    Waits,
+    /// It does not fit the state's topic.
+    TooLarge { bytes: usize, bytes_max: usize },
 }
 
 /// Why and how much a profile waits.
@@ -32,7 +58,24 @@ pub struct Wait {
     pub records: u64,
     /// Merges that it waits for.
     pub merges: u32,
+    /// Nothing is missing any more: the records go on, batch by batch.
+    pub released: bool,
+    /// The profile was absorbed: the records go to the survivor, batch by batch.
+    pub moving: bool,
 }
+
+impl Hold {
+    /// Why a record cannot wait.
+    pub fn refusal(bytes: usize, bytes_max: usize) -> Reason {
+        let message = format!(
+            "the record has to wait, and has {bytes} bytes with what is kept beside it; the state's topic takes {bytes_max} (`max.message.bytes`)"
+        );
+        Reason::new(code::KAFKA_RECORD_TOO_LARGE, message)
+    }
+}
+
+/// Bytes that the frame of a state record takes, generously.
+const FRAME_BYTES: usize = 128;
 
 /// A record in the queue of its profile.
 #[derive(Debug, Clone)]
@@ -53,34 +96,43 @@ impl Wait {
 // === impl Waiting ===
 
 impl Waiting {
+    /// `record_bytes_max` is how large a record of the state's topic may be.
+    pub fn new(record_bytes_max: Option<usize>) -> Self {
+        Self { record_bytes_max, ..Self::default() }
+    }
+
     /// Learns what waits in the lanes that were just restored.
     ///
     /// # Errors
     /// The state could not be read.
     pub fn load(&mut self, store: &impl Map, lanes: &[i32]) -> Result<(), state::Error> {
+        self.forget(lanes);
         for lane in lanes {
-            let index = self.by_lane.entry(*lane).or_default();
-            self.ready -= index.values().map(Wait::ready).sum::<u64>();
-            index.clear();
-            store.each_key(*lane, &[HELD], |key| {
-                if let Some(profile) = profile_of(key) {
-                    index.entry(profile).or_default().records += 1;
-                }
-            })?;
-            store.each_key(*lane, &[WAITS], |key| {
-                if let Some(profile) = profile_of(key) {
-                    index.entry(profile).or_default().merges += 1;
-                }
-            })?;
-            self.ready += index.values().map(Wait::ready).sum::<u64>();
+            let mut index: BTreeMap<ProfileId, Wait> = BTreeMap::new();
+            for tag in [HELD, WAITS, RELEASED, MOVING] {
+                store.each_key(*lane, &[tag], |key| {
+                    let Some(profile) = profile_of(key) else { return };
+                    let wait = index.entry(profile).or_default();
+                    match tag {
+                        HELD => wait.records += 1,
+                        WAITS => wait.merges += 1,
+                        RELEASED => wait.released = true,
+                        _ => wait.moving = true,
+                    }
+                })?;
+            }
+            for (profile, wait) in index {
+                self.set(*lane, profile, wait);
+            }
         }
         Ok(())
     }
 
     pub fn forget(&mut self, lanes: &[i32]) {
         for lane in lanes {
-            let index = self.by_lane.remove(lane).unwrap_or_default();
-            self.ready -= index.values().map(Wait::ready).sum::<u64>();
+            for profile in self.by_lane.remove(lane).unwrap_or_default().into_iter().collect::<Vec<_>>() {
+                self.count(*lane, profile.0, profile.1, Wait::default());
+            }
         }
     }
 
@@ -122,8 +174,36 @@ impl Waiting {
     fn set(&mut self, lane: i32, profile: ProfileId, wait: Wait) {
         let index = self.by_lane.entry(lane).or_default();
         let before = if wait == Wait::default() { index.remove(&profile) } else { index.insert(profile, wait) };
-        self.ready += wait.ready();
-        self.ready -= before.unwrap_or_default().ready();
+        self.count(lane, profile, before.unwrap_or_default(), wait);
+    }
+
+    /// Keeps the sums in step with a change.
+    fn count(&mut self, lane: i32, profile: ProfileId, before: Wait, after: Wait) {
+        self.merges = (self.merges + u64::from(after.merges)).saturating_sub(u64::from(before.merges));
+        self.ready = (self.ready + after.ready()).saturating_sub(before.ready());
+        if before.goes_on() {
+            self.going.remove(&(lane, profile));
+            self.going_records = self.going_records.saturating_sub(before.records);
+        }
+        if after.goes_on() {
+            self.going.insert((lane, profile));
+            self.going_records += after.records;
+        }
+    }
+
+    /// The profiles whose records go on as soon as they may.
+    pub const fn going(&self) -> &BTreeSet<(i32, ProfileId)> {
+        &self.going
+    }
+
+    /// The records of these profiles.
+    pub const fn going_records(&self) -> u64 {
+        self.going_records
+    }
+
+    /// Whether anybody waits for a merge.
+    pub const fn has_merges(&self) -> bool {
+        self.merges > 0
     }
 
     /// The plan is carried out.
@@ -150,17 +230,22 @@ impl Waiting {
         record: &Record,
         handed_over: bool,
         now: Timestamp,
-    ) -> Result<(), state::Error> {
+    ) -> Result<Hold, state::Error> {
         let key = held_key(profile, handed_over, record.offset);
         if store.get(lane, &key)?.is_some() {
             // Read for the second time: it waits since the first.
-            return Ok(());
+            return Ok(Hold::Waits);
         }
         let value = encode(record, now);
+        let bytes = key.len() + value.len() + FRAME_BYTES;
+        if let Some(bytes_max) = self.record_bytes_max.filter(|bytes_max| bytes > *bytes_max) {
+            return Ok(Hold::TooLarge { bytes, bytes_max });
+        }
         let since = since_key(now, &key);
         self.change(lane, profile, |wait| wait.records += 1);
         store.put(lane, key, Some(value))?;
-        store.put(lane, since, Some(Vec::new()))
+        store.put(lane, since, Some(Vec::new()))?;
+        Ok(Hold::Waits)
     }
 
     /// Everything that waits for a profile, in order.
@@ -174,8 +259,7 @@ impl Waiting {
         profile: ProfileId,
         topic: &Arc<str>,
     ) -> Result<Vec<Held>, state::Error> {
-        let entries = store.scan(lane, &profile_key(HELD, profile))?;
-        entries.into_iter().map(|(key, value)| waiting(store, topic, lane, key, &value)).collect()
+        self.queue_first(store, lane, profile, topic, usize::MAX)
     }
 
     /// The first of what waits for a profile, in order: at most `max`.
@@ -192,6 +276,29 @@ impl Waiting {
     ) -> Result<Vec<Held>, state::Error> {
         let entries = store.scan_first(lane, &profile_key(HELD, profile), max)?;
         entries.into_iter().take(max).map(|(key, value)| waiting(store, topic, lane, key, &value)).collect()
+    }
+
+    /// A fence that an earlier version queued behind the records of its profile. The queue is read record by record: it may be long.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn queued_fence(
+        &self,
+        store: &impl Map,
+        lane: i32,
+        profile: ProfileId,
+        topic: &Arc<str>,
+    ) -> Result<Option<Merge>, state::Error> {
+        let mut keys = Vec::new();
+        store.each_key(lane, &profile_key(HELD, profile), |key| keys.push(key.to_vec()))?;
+        for key in keys {
+            let Some(value) = store.get(lane, &key)? else { continue };
+            let held = waiting(store, topic, lane, key, &value)?;
+            if let Ok(Role::Fence(merge)) = held.record.envelope().map(|envelope| envelope.role) {
+                return Ok(Some(merge));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes a record out of its queue.
@@ -211,27 +318,99 @@ impl Waiting {
         store.put(lane, held.key.clone(), None)?;
         store.put(lane, since_key(held.since, &held.key), None)?;
         self.change(lane, profile, |wait| wait.records = wait.records.saturating_sub(1));
+        if self.get(lane, profile).is_some_and(|wait| wait.records == 0 && wait.released) {
+            self.hold_back(store, lane, profile)?;
+        }
+        self.forget_identifiers(store, lane, profile)
+    }
+
+    /// Nothing of the profile waits any more: nobody will ask for its identifiers.
+    fn forget_identifiers(&self, store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
         if self.get(lane, profile).is_none() {
             store.put(lane, profile_key(IDENTIFIERS, profile), None)?;
         }
         Ok(())
     }
 
+    /// Nothing is missing any more: what waits for the profile goes on as soon as it may, in this batch or in later ones.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn release(&mut self, store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
+        if self.get(lane, profile).is_some_and(|wait| wait.records > 0 && !wait.released) {
+            self.change(lane, profile, |wait| wait.released = true);
+            store.put(lane, profile_key(RELEASED, profile), Some(Vec::new()))?;
+        }
+        Ok(())
+    }
+
+    /// What was released and is still here waits again.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn hold_back(&mut self, store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
+        if self.get(lane, profile).is_some_and(|wait| wait.released) {
+            self.change(lane, profile, |wait| wait.released = false);
+            store.put(lane, profile_key(RELEASED, profile), None)?;
+        }
+        Ok(())
+    }
+
+    /// The profile was absorbed: what waits for it goes to the survivor as soon as no earlier merge is waited for.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn move_to(&mut self, store: &mut impl Map, lane: i32, merge: Merge) -> Result<(), state::Error> {
+        let absorbed = merge.absorbed;
+        if self.get(lane, absorbed).is_none_or(|wait| !wait.moving) {
+            self.change(lane, absorbed, |wait| wait.moving = true);
+            store.put(lane, profile_key(MOVING, absorbed), Some(moving_value(merge)))?;
+        }
+        Ok(())
+    }
+
+    /// The merge that has absorbed a profile whose records are still on their way.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn moving(&self, store: &impl Map, lane: i32, absorbed: ProfileId) -> Result<Option<Merge>, state::Error> {
+        let key = profile_key(MOVING, absorbed);
+        let Some(value) = store.get(lane, &key)? else { return Ok(None) };
+        let merge = moving_merge(absorbed, &value);
+        merge.map(Some).ok_or_else(|| store.damaged(lane, &key, "a merge", &format!("{} bytes", value.len())))
+    }
+
+    /// All records of an absorbed profile are with the survivor.
+    ///
+    /// # Errors
+    /// The lane is not restored.
+    pub fn moved(&mut self, store: &mut impl Map, lane: i32, absorbed: ProfileId) -> Result<(), state::Error> {
+        if self.get(lane, absorbed).is_some_and(|wait| wait.moving) {
+            self.change(lane, absorbed, |wait| wait.moving = false);
+            store.put(lane, profile_key(MOVING, absorbed), None)?;
+            self.forget_identifiers(store, lane, absorbed)?;
+        }
+        Ok(())
+    }
+
+    /// Merges that are waited for in a lane, at most `max` or a few more.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn awaited(&self, store: &impl Map, lane: i32, max: usize) -> Result<Vec<Merge>, state::Error> {
+        let entries = store.scan_first(lane, &[WAITS], max)?;
+        Ok(entries.iter().filter_map(|(key, value)| awaited(key, value)).collect())
+    }
+
     /// The profile waits for a merge from now on.
     ///
     /// # Errors
     /// The lane is not restored.
-    pub fn wait_for(
-        &mut self,
-        store: &mut impl Map,
-        lane: i32,
-        profile: ProfileId,
-        merge: u64,
-    ) -> Result<(), state::Error> {
-        let key = merge_key(profile, merge);
+    pub fn wait_for(&mut self, store: &mut impl Map, lane: i32, merge: Merge) -> Result<(), state::Error> {
+        let key = merge_key(merge.survivor, merge.number);
         if store.get(lane, &key)?.is_none() {
-            self.change(lane, profile, |wait| wait.merges += 1);
-            store.put(lane, key, Some(Vec::new()))?;
+            self.change(lane, merge.survivor, |wait| wait.merges += 1);
+            store.put(lane, key, Some(merge.absorbed.as_bytes().to_vec()))?;
         }
         Ok(())
     }
@@ -251,15 +430,13 @@ impl Waiting {
         if store.get(lane, &key)?.is_some() {
             self.change(lane, profile, |wait| wait.merges = wait.merges.saturating_sub(1));
             store.put(lane, key, None)?;
-            if self.get(lane, profile).is_none() {
-                store.put(lane, profile_key(IDENTIFIERS, profile), None)?;
-            }
+            self.forget_identifiers(store, lane, profile)?;
         }
         Ok(())
     }
 
-    /// Records that have waited since before `limit`, oldest first, at most `max` of a lane. Profiles that wait for a merge are left
-    /// out: they lack nothing.
+    /// Records that have waited since before `limit`, oldest first, at most `max` of a lane. Profiles that wait for a merge or for their
+    /// turn are left out: they lack nothing.
     ///
     /// # Errors
     /// The state could not be read.
@@ -280,7 +457,7 @@ impl Waiting {
             let mut held_key = vec![HELD];
             held_key.extend_from_slice(rest);
             let Some(profile) = profile_of(&held_key) else { continue };
-            if self.get(lane, profile).is_some_and(|wait| wait.merges > 0) {
+            if self.get(lane, profile).is_some_and(|wait| wait.merges > 0 || wait.goes_on()) {
                 continue;
             }
             if let Some(value) = store.get(lane, &held_key)? {
@@ -288,6 +465,15 @@ impl Waiting {
             }
         }
         Ok(found)
+    }
+}
+
+// === impl Wait ===
+
+impl Wait {
+    /// Whether the records go on as soon as they may.
+    pub const fn goes_on(&self) -> bool {
+        (self.released || self.moving) && self.merges == 0
     }
 }
 
@@ -375,123 +561,4 @@ fn waiting(store: &impl Map, topic: &Arc<str>, lane: i32, key: Vec<u8>, value: &
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::Store;
-
-    fn record_at(offset: i64) -> Record {
-        Record::new(
-            Arc::from("t.resolved"),
-            0,
-            offset,
-            Timestamp::from_millis(0),
-            None,
-            Some(b"{}"),
-            Some(b"\x01"),
-            vec![],
-        )
-    }
-
-    fn offsets(waiting: &Waiting, store: &Store, profile: ProfileId) -> Vec<i64> {
-        let queue = waiting.queue(store, 0, profile, &Arc::from("t.resolved")).unwrap();
-        queue.iter().map(|held| held.record.offset).collect()
-    }
-
-    #[test]
-    fn what_a_merge_handed_over_goes_before_the_survivors_own_and_nothing_else_changes_order() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        let mut waiting = Waiting::default();
-        let profile = ProfileId::of("w", "email", "a@b.c", 0);
-        for (offset, handed_over) in [(300, false), (7, false), (900, true), (800, true)] {
-            waiting.hold(&mut store, 0, profile, &record_at(offset), handed_over, Timestamp::from_millis(1)).unwrap();
-        }
-        assert_eq!(offsets(&waiting, &store, profile), [800, 900, 7, 300]);
-    }
-
-    #[test]
-    fn a_damaged_record_is_told_and_not_passed_over() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        let mut waiting = Waiting::default();
-        let profile = ProfileId::of("w", "email", "a@b.c", 0);
-        let topic: Arc<str> = Arc::from("t.resolved");
-        for offset in [1, 2] {
-            waiting.hold(&mut store, 0, profile, &record_at(offset), false, Timestamp::from_millis(1)).unwrap();
-        }
-        store.put(0, held_key(profile, false, 2), Some(vec![9])).unwrap();
-        let code = |error: state::Error| error.code();
-        assert_eq!(waiting.queue(&store, 0, profile, &topic).map_err(code).unwrap_err().as_str(), "state_damaged");
-        let expired = waiting.expired(&store, 0, &topic, Timestamp::from_millis(50), 10);
-        assert_eq!(expired.map_err(code).unwrap_err().as_str(), "state_damaged");
-        store.put(0, profile_key(IDENTIFIERS, profile), Some(b"[".to_vec())).unwrap();
-        assert_eq!(identifiers(&store, 0, profile).map_err(code).unwrap_err().as_str(), "state_damaged");
-    }
-
-    #[test]
-    fn a_record_that_is_read_twice_waits_once_and_since_the_first_time() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        let mut waiting = Waiting::default();
-        let profile = ProfileId::of("w", "email", "a@b.c", 0);
-        waiting.hold(&mut store, 0, profile, &record_at(5), false, Timestamp::from_millis(1)).unwrap();
-        store.keep();
-        waiting.hold(&mut store, 0, profile, &record_at(5), false, Timestamp::from_millis(9)).unwrap();
-        assert_eq!(waiting.records(), 1);
-        let found = |offset| find(&store, 0, profile, &Arc::new(record_at(offset))).unwrap();
-        assert!(found(5).is_some() && found(6).is_none());
-        let held = waiting.queue(&store, 0, profile, &Arc::from("t")).unwrap().remove(0);
-        assert_eq!(held.since.as_millis(), 1);
-        // Taken twice, it is gone once, and no other record's count goes with it.
-        waiting.hold(&mut store, 0, profile, &record_at(6), false, Timestamp::from_millis(9)).unwrap();
-        waiting.take(&mut store, 0, profile, &held).unwrap();
-        waiting.take(&mut store, 0, profile, &held).unwrap();
-        assert_eq!(waiting.get(0, profile), Some(Wait { records: 1, merges: 0 }));
-        assert_eq!(store.scan(0, &[SINCE]).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_profile_waits_until_each_of_its_merges_is_through() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        let mut waiting = Waiting::default();
-        let profile = ProfileId::of("w", "email", "a@b.c", 0);
-        for merge in [5, 7, 5] {
-            waiting.wait_for(&mut store, 0, profile, merge).unwrap();
-        }
-        waiting.released(&mut store, 0, profile, 9).unwrap();
-        waiting.released(&mut store, 0, profile, 7).unwrap();
-        assert_eq!(waiting.get(0, profile), Some(Wait { records: 0, merges: 1 }));
-        waiting.released(&mut store, 0, profile, 5).unwrap();
-        assert_eq!(waiting.get(0, profile), None);
-    }
-
-    #[test]
-    fn a_plan_that_is_thrown_away_leaves_the_index_as_a_restart_would_find_it() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        let mut waiting = Waiting::default();
-        let profile = ProfileId::of("w", "email", "a@b.c", 0);
-        waiting.hold(&mut store, 0, profile, &record_at(1), false, Timestamp::from_millis(1)).unwrap();
-        waiting.wait_for(&mut store, 0, profile, 3).unwrap();
-        store.keep();
-        waiting.accept();
-        waiting.hold(&mut store, 0, profile, &record_at(2), false, Timestamp::from_millis(1)).unwrap();
-        waiting.released(&mut store, 0, profile, 3).unwrap();
-        store.aborted();
-        waiting.undo();
-        let mut fresh = Waiting::default();
-        fresh.load(&store, &[0]).unwrap();
-        assert_eq!(waiting.get(0, profile), Some(Wait { records: 1, merges: 1 }));
-        assert_eq!(fresh.get(0, profile), waiting.get(0, profile));
-    }
-
-    #[test]
-    fn holds_end_by_age_but_not_while_a_merge_is_waited_for() {
-        let (mut store, _folder) = Store::without_broker(&[0]);
-        let mut waiting = Waiting::default();
-        let topic: Arc<str> = Arc::from("t.resolved");
-        let (old, merging) = (ProfileId::of("w", "email", "a", 0), ProfileId::of("w", "email", "b", 0));
-        for (profile, offset, since) in [(old, 1, 10), (merging, 2, 10), (old, 3, 99)] {
-            waiting.hold(&mut store, 0, profile, &record_at(offset), false, Timestamp::from_millis(since)).unwrap();
-        }
-        waiting.wait_for(&mut store, 0, merging, 1).unwrap();
-        let expired = waiting.expired(&store, 0, &topic, Timestamp::from_millis(50), 10).unwrap();
-        assert_eq!(expired.iter().map(|(_, held)| held.record.offset).collect::<Vec<_>>(), [1]);
-    }
-}
+mod tests;

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tailwater_core::Code;
+use tailwater_core::envelope::Merge;
 use tailwater_core::schema::Difference;
+use tailwater_core::{Code, code};
 use tracing::{error, info, warn};
 
 use super::Telemetry;
@@ -56,6 +57,14 @@ pub struct SourceFailing<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct SourceRecovered<'a> {
     pub source: &'a str,
+}
+
+/// A survivor of a merge waits for a fence that can no longer arrive; it is appended once more.
+#[derive(Debug, Clone, Copy)]
+pub struct FenceLost<'a> {
+    pub destination: &'a str,
+    pub stage: &'a str,
+    pub merge: Merge,
 }
 
 /// Records of one batch ended as dead letters for the same reason.
@@ -187,6 +196,20 @@ impl Event for SourceRecovered<'_> {
         info!(source, "most records can be used again");
         telemetry.metrics().source_failing.with_label_values(&[source]).set(0);
         telemetry.status(&format!("source.{source}.resolve"), json!({"state": "running"}));
+    }
+}
+
+impl Event for FenceLost<'_> {
+    fn tell(&self, telemetry: &Telemetry) {
+        let Self { destination, stage, merge } = *self;
+        warn!(
+            destination,
+            stage,
+            %merge,
+            code = %code::FENCE_LOST,
+            "the fence of a merge can no longer arrive; it is asked for again, and then the person goes on"
+        );
+        telemetry.metrics().fences_lost.with_label_values(&[destination, stage]).inc();
     }
 }
 

@@ -160,6 +160,8 @@ metrics! {
     // Delivery
     paused: gauge("tailwater_paused", ["destination", "stage"])
         "1 while a destination is paused in this stage, else 0.";
+    fences_lost: counter("tailwater_fences_lost_total", ["destination", "stage"])
+        "Fences of merges that could no longer arrive and were asked for again.";
     pauses: counter("tailwater_pauses_total", ["destination", "stage", "code"])
         "Pauses by code.";
     deliveries_open: gauge("tailwater_deliveries_open", ["destination"])

@@ -140,6 +140,8 @@ pub struct Header<'a> {
     identifiers: Vec<Identifier<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refused: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refusals: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fence: Option<Merged>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,6 +244,7 @@ impl<'a> Header<'a> {
                 .map(|identifier| Identifier { kind: identifier.kind, value: identifier.value })
                 .collect(),
             refused: envelope.refused.to_vec(),
+            refusals: envelope.refusals.iter().map(ToString::to_string).collect(),
             fence,
             hold,
             release,
@@ -292,8 +295,14 @@ impl<'a> Header<'a> {
         for identifier in &self.identifiers {
             add("identifier", Some(format!("{}={}", identifier.kind, identifier.value)));
         }
-        for refused in &self.refused {
-            add("refused", Some((*refused).to_owned()));
+        // Records of earlier versions say only which column.
+        if self.refusals.is_empty() {
+            for refused in &self.refused {
+                add("refused", Some((*refused).to_owned()));
+            }
+        }
+        for refusal in &self.refusals {
+            add("refused", Some(refusal.clone()));
         }
         add("fence", self.fence.as_ref().map(merge));
         add("hold", self.hold.as_ref().map(merge));

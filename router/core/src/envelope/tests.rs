@@ -185,6 +185,7 @@ impl Parts {
             profile: profile.map(ProfileId::from_bytes),
             identifiers: self.identifiers.iter().map(|(kind, value)| Identifier { kind, value }).collect(),
             refused: self.refused.iter().map(String::as_str).collect(),
+            refusals: self.refused.iter().map(|text| Refusal { column: text, kind: source, why: text }).collect(),
             role: [Role::Event, Role::Fence(merge), Role::Hold(merge), Role::Release(merge)][usize::from(self.kinds.2)],
             backfill,
             replay: replay.map(|id| Redelivery { id, count }),
@@ -209,7 +210,7 @@ prop_compose! {
         identifiers in prop::collection::vec(any::<(String, String)>(), 0..6),
         refused in any::<Vec<String>>(),
         before in prop::option::of(prop::collection::vec(any::<u8>(), 0..400)),
-        unknown in prop::collection::vec((tag::ROW_KEY + 1..=u64::MAX, any::<Vec<u8>>()), 0..3),
+        unknown in prop::collection::vec((tag::REFUSAL + 1..=u64::MAX, any::<Vec<u8>>()), 0..3),
     ) -> Parts {
         Parts { texts, optional, ids, numbers, place, kinds, identifiers, refused, before, unknown }
     }
@@ -249,4 +250,22 @@ proptest! {
         bytes[index] = byte;
         let _changed = Envelope::decode(&bytes);
     }
+}
+
+// Issue 10, D.
+#[test]
+fn a_refusal_names_the_column_the_type_and_the_reason_and_never_the_value() {
+    let refusal = Refusal { column: "contact.email", kind: "email", why: "owned_by_another" };
+    let envelope = Envelope { refusals: smallvec![refusal], ..Envelope::default() };
+    let bytes = envelope.to_bytes();
+    let read = Envelope::decode(&bytes).expect("written by us");
+    assert_eq!(read.refusal("email"), Some(refusal));
+    assert_eq!(read.refusal("phone"), None);
+    assert_eq!(
+        refusal.to_string(),
+        "the email in column `contact.email` was refused (owned_by_another): it belongs to another profile, and a limit forbids to \
+         merge the two"
+    );
+    // A reason of a later version is still a refusal.
+    assert!(Refusal { why: "later", ..refusal }.to_string().contains("(later)"));
 }

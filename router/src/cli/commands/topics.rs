@@ -7,6 +7,7 @@ use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, output};
 use crate::config::Kafka;
 use crate::kafka::topics::{self, Step, Wanted};
+use crate::stages::route::existence::{self, New};
 
 /// # Errors
 /// The configuration cannot be used, no broker answers, or the right to create is missing.
@@ -14,26 +15,30 @@ pub fn execute(args: &TopicsArgs, global: &Global) -> Result<Exit, Error> {
     let config = load(global, Purpose::Look)?;
     let failed = |error: crate::kafka::Error| Error::failed(error.code(), &error);
     let steps = topics::plan(&config.kafka, &topics::wanted(&config)).map_err(failed)?;
+    let new = existence::find_new(&config).map_err(failed)?;
     match &args.command {
         TopicsCommand::Plan(options) => {
             if options.json {
-                output::json(&steps.iter().map(Shown::from).collect::<Vec<_>>())?;
+                output::json(&shown(&steps, &new))?;
             } else {
                 show(&config.kafka, &steps)?;
+                notices(&new)?;
             }
             let open = steps.iter().filter(|step| !matches!(step, Step::Fine { .. })).count();
             Ok(if open == 0 { Exit::Success } else { Exit::Problem })
         }
         TopicsCommand::Apply(options) => {
             let made = topics::apply(&config.kafka, &steps).map_err(failed)?;
+            existence::write(&config.kafka, &new, crate::clock::now()).map_err(failed)?;
             if options.json {
-                output::json(&steps.iter().map(Shown::from).collect::<Vec<_>>())?;
+                output::json(&shown(&steps, &new))?;
             } else {
                 for step in steps.iter().filter(|step| !matches!(step, Step::Fine { .. })) {
                     output::line(&step.to_string())?;
                 }
                 let fine = steps.iter().filter(|step| matches!(step, Step::Fine { .. })).count();
                 output::line(&format!("{made} topics made, {fine} were there"))?;
+                notices(&new)?;
             }
             match steps.iter().filter(|step| step.is_blocking()).count() {
                 0 => Ok(Exit::Success),
@@ -63,6 +68,18 @@ fn show(kafka: &Kafka, steps: &[Step]) -> Result<(), Error> {
         output::line(&command(kafka, wanted))?;
     }
     Ok(())
+}
+
+/// Says what destinations that are new do with the events from before them.
+fn notices(new: &[New]) -> Result<(), Error> {
+    new.iter().filter_map(New::notice).try_for_each(|notice| output::line(&notice))
+}
+
+fn shown(steps: &[Step], new: &[New]) -> Vec<Shown> {
+    let notices = new
+        .iter()
+        .filter_map(|new| Some(Shown { topic: new.destination.clone(), step: "destination", text: new.notice()? }));
+    steps.iter().map(Shown::from).chain(notices).collect()
 }
 
 /// A step, for programs.

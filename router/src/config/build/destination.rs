@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::sync::Arc;
 
-use tailwater_core::code;
+use tailwater_core::{Timestamp, code};
 
 use super::Builder;
 use crate::config::TransformProblem;
 use crate::config::forms::nearest;
 use crate::config::model::{
-    Account, Destination, DestinationKind, KlaviyoAccount, NonFinite, Nulls, OnConflict, OnMissingKey, Retry, Route,
-    Source, Transform,
+    Account, Destination, DestinationKind, DestinationStart, KlaviyoAccount, NonFinite, Nulls, OnConflict,
+    OnMissingKey, Retry, Route, Source, Transform,
 };
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{
@@ -127,6 +127,7 @@ impl Builder<'_> {
             let message = format!("{} is longer than backoff_max ({})", raw.retry.backoff_min, raw.retry.backoff_max);
             self.error(code::CONFIG_INVALID_VALUE, &retry.key("backoff_min"), message);
         }
+        let start = self.start(path, &raw.start);
         let routes = self.routes(path, raw.routes, sources);
         known.then_some(Destination {
             name: name.to_owned(),
@@ -141,6 +142,7 @@ impl Builder<'_> {
                 RawOnMissingKey::Skip => OnMissingKey::Skip,
             },
             hold_for: raw.hold_for.0,
+            start,
             nulls: match raw.nulls {
                 RawNulls::Omit => Nulls::Omit,
                 RawNulls::Clear => Nulls::Clear,
@@ -191,6 +193,23 @@ impl Builder<'_> {
             self.report(problem, &path);
         }
         raw
+    }
+
+    fn start(&mut self, path: &Path, text: &str) -> DestinationStart {
+        match text {
+            "now" => DestinationStart::Now,
+            "earliest" => DestinationStart::Earliest,
+            time => Timestamp::parse(time).map_or_else(
+                || {
+                    let path = path.key("start");
+                    let message = format!("expected `now`, `earliest` or a time, got `{time}`");
+                    let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, message);
+                    self.report(problem.hint("write a time as 2026-03-01T00:00:00Z"), &path);
+                    DestinationStart::Now
+                },
+                DestinationStart::At,
+            ),
+        }
     }
 
     fn hold(&mut self, path: &Path, on_missing_key: RawOnMissingKey, hold_for: Period) {

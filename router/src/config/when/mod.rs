@@ -5,7 +5,8 @@
 //!
 //! What is absent follows the rules of transforms: a column that the schema knows and the row lacks is `null`; one that
 //! the schema does not have is a missing column, never quietly false. `has(row.x)` asks whether the row has a value that is not null,
-//! so that a producer who leaves nulls out and one who writes them mean the same.
+//! so that a producer who leaves nulls out and one who writes them mean the same. A name that belongs to another column than before, and a
+//! field that its struct no longer has, are missing columns too.
 //!
 //! A macro goes over a list, a macro within a macro over its square, and nothing stops an evaluation that has begun: so how much an expression
 //! may multiply is counted when it is compiled, and bounds the row that it is evaluated over. The rows are foreign; the expression is
@@ -50,6 +51,8 @@ pub struct When {
     row: Fields,
     profile: Fields,
     event: bool,
+    /// Fields inside of columns that it reads.
+    paths: BTreeSet<Vec<String>>,
     /// Up to [`GROWTH_MAX`].
     growth: usize,
 }
@@ -69,6 +72,8 @@ pub struct EventFields<'a> {
     pub schema: Option<&'a Schema>,
     /// The source's aliases: new column → older names. Either name reads the column.
     pub aliases: Option<&'a BTreeMap<String, Vec<String>>>,
+    /// Names, and paths of fields, that belong to another column than before. Reading one is an error, as if it was missing.
+    pub reassigned: &'a [String],
 }
 
 /// Why a condition has no answer for a row.
@@ -134,8 +139,8 @@ impl When {
             return Err(wrong("the condition goes over lists within lists, or multiplies texts, more than twice")
                 .hint("move the decision into the transform: its time and memory are limited"));
         }
-        let Scan { row, profile, event, .. } = scan;
-        Ok(Self { text: text.to_owned(), program, row, profile, event, growth })
+        let Scan { row, profile, event, paths, .. } = scan;
+        Ok(Self { text: text.to_owned(), program, row, profile, event, paths, growth })
     }
 
     pub fn text(&self) -> &str {
@@ -172,7 +177,7 @@ impl When {
         match catch_unwind(AssertUnwindSafe(|| self.program.execute(&context))) {
             Ok(Ok(Value::Bool(holds))) => Ok(holds),
             Ok(Ok(other)) => Err(failed(format!("it is neither true nor false but of the type {}", other.type_of()))),
-            Ok(Err(error)) => Err(self.explain(&error, event.schema)),
+            Ok(Err(error)) => Err(self.explain(&error, event)),
             Err(_) => Err(failed("the expression's evaluation broke down")),
         }
     }
@@ -204,6 +209,9 @@ impl When {
                 values.insert(column.name.clone(), Value::Null);
             }
         }
+        for path in event.reassigned {
+            remove(&mut values, path);
+        }
         Ok(map(values))
     }
 
@@ -218,17 +226,12 @@ impl When {
     }
 
     /// Says what went wrong by its kind and by names, never by values.
-    fn explain(&self, error: &ExecutionError, schema: Option<&Schema>) -> WhenError {
+    fn explain(&self, error: &ExecutionError, event: &EventFields<'_>) -> WhenError {
         match error {
-            ExecutionError::NoSuchKey(key) => {
-                let read = self.row.all || self.row.read.contains(key.as_str());
-                match schema {
-                    Some(schema) if read && schema.column(key).is_none() => {
-                        WhenError::MissingColumn { column: key.to_string() }
-                    }
-                    Some(_) | None => failed(format!("there is no `{key}`")),
-                }
-            }
+            ExecutionError::NoSuchKey(key) => match self.missing(key, event) {
+                Some(column) => WhenError::MissingColumn { column },
+                None => failed(format!("there is no `{key}`")),
+            },
             // An overload is told by types alone.
             ExecutionError::NoSuchOverload(overload) => failed(overload.to_string()),
             ExecutionError::UnexpectedType { got, want } => failed(format!("expected the type {want}, got {got}")),
@@ -245,6 +248,25 @@ impl When {
             }
             _ => failed("a function or operator does not fit its values"),
         }
+    }
+}
+
+impl When {
+    /// The column, or the path of the field, that a missing key stands for; none if the schema has it.
+    fn missing(&self, key: &str, event: &EventFields<'_>) -> Option<String> {
+        let schema = event.schema?;
+        let is_reassigned = |path: &str| event.reassigned.iter().any(|reassigned| reassigned == path);
+        let read = self.row.all || self.row.read.contains(key);
+        if read && (schema.column(key).is_none() || is_reassigned(key)) {
+            return Some(key.to_owned());
+        }
+        self.paths.iter().find_map(|path| {
+            let (last, parent) = path.split_last()?;
+            let whole = path.join(".");
+            let in_struct = || schema.type_at(&parent.join(".")).is_some_and(|kind| kind.starts_with("struct<"));
+            let missing = is_reassigned(&whole) || in_struct() && schema.type_at(&whole).is_none();
+            (last == key && missing).then_some(whole)
+        })
     }
 }
 
@@ -348,6 +370,28 @@ fn value(json: serde_json::Value) -> Value {
         serde_json::Value::String(string) => Value::String(Arc::new(string)),
         serde_json::Value::Array(items) => Value::List(Arc::new(items.into_iter().map(value).collect())),
         serde_json::Value::Object(object) => map(object.into_iter().map(|(key, json)| (key, value(json)))),
+    }
+}
+
+/// Takes a column, or a field inside of one, out of a row. A column whose own name holds the dots comes first.
+fn remove(values: &mut HashMap<String, Value>, path: &str) {
+    if values.remove(path).is_some() {
+        return;
+    }
+    let Some((column, rest)) = path.split_once('.') else { return };
+    if let Some(Value::Map(fields)) = values.get_mut(column) {
+        remove_field(Arc::make_mut(&mut fields.map), rest);
+    }
+}
+
+fn remove_field(fields: &mut HashMap<Key, Value>, path: &str) {
+    let key = |name: &str| Key::String(Arc::new(name.to_owned()));
+    if fields.remove(&key(path)).is_some() {
+        return;
+    }
+    let Some((field, rest)) = path.split_once('.') else { return };
+    if let Some(Value::Map(inner)) = fields.get_mut(&key(field)) {
+        remove_field(Arc::make_mut(&mut inner.map), rest);
     }
 }
 

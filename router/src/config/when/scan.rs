@@ -1,5 +1,6 @@
 //! What an expression reads, found before the first row: its columns, its variables, and whatever in it does not exist.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cel::Context;
@@ -20,6 +21,8 @@ pub(super) struct Scan {
     pub profile: Fields,
     pub event: bool,
     pub problem: Option<Problem>,
+    /// Fields inside of columns: `row.profile.score` is `["profile", "score"]`.
+    pub paths: BTreeSet<Vec<String>>,
     /// Macros that go over a list.
     pub macros: usize,
     /// Macros around one another where most are, and around the place that is being looked at.
@@ -42,9 +45,15 @@ impl Scan {
             Expr::Ident(name) => self.whole(name, local),
             Expr::Select(select) => match global(&select.operand, local) {
                 Some(variable) => self.field(variable, &select.field, select.test),
-                None => self.expression(&select.operand, local),
+                None => {
+                    self.path(expression, local);
+                    self.expression(&select.operand, local);
+                }
             },
-            Expr::Call(call) => self.call(call, local),
+            Expr::Call(call) => {
+                self.path(expression, local);
+                self.call(call, local);
+            }
             Expr::List(list) => list.elements.iter().for_each(|item| self.expression(item, local)),
             Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr, local)),
             Expr::Struct(literal) => {
@@ -150,6 +159,14 @@ impl Scan {
         set.insert(field.to_owned());
     }
 
+    fn path(&mut self, expression: &IdedExpr, local: &[&str]) {
+        if let Some(path) = row_path(expression, local)
+            && path.len() > 1
+        {
+            self.paths.insert(path);
+        }
+    }
+
     fn complain(&mut self, problem: Problem) {
         self.problem.get_or_insert(problem);
     }
@@ -177,6 +194,28 @@ fn global<'e>(expression: &'e IdedExpr, local: &[&str]) -> Option<&'e str> {
         Expr::Ident(name) if !local.contains(&name.as_str()) && !name.starts_with('@') => Some(name),
         _ => None,
     }
+}
+
+/// The steps from `row` to a field, if that is what an expression is.
+fn row_path(expression: &IdedExpr, local: &[&str]) -> Option<Vec<String>> {
+    let (operand, field) = match &expression.expr {
+        Expr::Select(select) if !select.test => (&*select.operand, select.field.as_str()),
+        Expr::Call(call) if call.func_name == "_[_]" => match call.args.as_slice() {
+            [operand, index] => match &index.expr {
+                Expr::Literal(LiteralValue::String(field)) => (operand, field.inner()),
+                _ => return None,
+            },
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let mut path = match global(operand, local) {
+        Some("row") => Vec::new(),
+        Some(_) => return None,
+        None => row_path(operand, local)?,
+    };
+    path.push(field.to_owned());
+    Some(path)
 }
 
 /// Whether the environment declares a function: it refuses a second one of that name.

@@ -11,6 +11,7 @@ pub(super) const EVENT: EventFields<'static> = EventFields {
     identifiers: &[("email", "ada@example.com")],
     schema: None,
     aliases: None,
+    reassigned: &[],
 };
 
 pub(super) fn schema(columns: &[&str]) -> Schema {
@@ -239,4 +240,42 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+// Issue 10, A3 and C1.
+#[test]
+fn a_name_that_belongs_to_another_column_is_missing_until_an_alias_says_otherwise() {
+    let known = schema(&["churn", "upgrade"]);
+    let swapped = ["churn".to_owned()];
+    let event = EventFields { schema: Some(&known), reassigned: &swapped, ..EVENT };
+    let row = br#"{"churn":0.9,"upgrade":0.1}"#;
+    let reads = |text| When::compile(text).unwrap().matches(row, &event);
+    assert_eq!(reads("row.churn > 0.5"), Err(WhenError::MissingColumn { column: "churn".into() }));
+    assert_eq!(reads("row['churn'] > 0.5"), Err(WhenError::MissingColumn { column: "churn".into() }));
+    assert_eq!(reads("row.upgrade < 0.5"), Ok(true));
+    let known_swap = EventFields { reassigned: &[], ..event };
+    assert_eq!(When::compile("row.churn > 0.5").unwrap().matches(row, &known_swap), Ok(true));
+}
+
+#[test]
+fn a_field_that_its_struct_no_longer_has_is_a_missing_column_with_its_path() {
+    let mut known = schema(&["profile", "tags"]);
+    known.columns[0].data_type = "struct<rank:double,inner:struct<level:long>>".into();
+    known.columns[1].data_type = "map<string,double>".into();
+    let moved = ["profile.inner.level".to_owned()];
+    let event = EventFields { schema: Some(&known), ..EVENT };
+    let row = br#"{"profile":{"rank":1.5,"inner":{"level":3}},"tags":{"a":1.0}}"#;
+    let reads = |text, event: &EventFields<'_>| When::compile(text).unwrap().matches(row, event);
+    for text in ["row.profile.score > 0.5", "row['profile']['score'] > 0.5"] {
+        assert_eq!(reads(text, &event), Err(WhenError::MissingColumn { column: "profile.score".into() }), "{text}");
+    }
+    assert_eq!(reads("row.profile.rank > 0.5 && row.profile.inner.level == 3", &event), Ok(true));
+    assert_eq!(reads("has(row.profile.score)", &event), Ok(false));
+    // What a map holds is no matter of the schema.
+    assert!(matches!(reads("row.tags.b > 0.5", &event), Err(WhenError::Failed { .. })));
+    let event = EventFields { reassigned: &moved, ..event };
+    assert_eq!(
+        reads("row.profile.inner.level == 3", &event),
+        Err(WhenError::MissingColumn { column: "profile.inner.level".into() })
+    );
 }

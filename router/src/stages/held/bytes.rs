@@ -3,15 +3,19 @@
 //! ```text
 //! 'h' profile class offset   a waiting record; class 0 was handed over by a merge and goes before class 1
 //! 't' since profile class offset   the same by age, for the time limit
-//! 'w' profile merge          the profile waits for this merge
+//! 'w' profile merge          the profile waits for this merge; the value is the profile that it absorbs
+//! 'r' profile                nothing is missing any more: what waits goes on, batch by batch, as soon as its routes run
+//! 'f' profile                the profile was absorbed: what waits goes to the survivor, batch by batch; the value is the merge
 //! 'i' profile                the identifiers in use that were seen last
 //! 'p'                        why the route is paused, for people to read
+//! 'b'                        since when the destination exists
 //! ```
 //!
 //! State topics hold these bytes, so what is written here is read by every later version.
 
 use std::sync::Arc;
 
+use tailwater_core::envelope::Merge;
 use tailwater_core::{ProfileId, Timestamp};
 
 use super::Held;
@@ -21,7 +25,10 @@ pub(super) const HELD: u8 = b'h';
 pub(super) const SINCE: u8 = b't';
 pub(super) const WAITS: u8 = b'w';
 pub(super) const IDENTIFIERS: u8 = b'i';
+pub(super) const RELEASED: u8 = b'r';
+pub(super) const MOVING: u8 = b'f';
 pub(super) const PAUSE: &[u8] = b"p";
+pub(in crate::stages) const BEGINNING: &[u8] = b"b";
 
 pub(super) fn profile_key(tag: u8, profile: ProfileId) -> Vec<u8> {
     let mut key = Vec::with_capacity(26);
@@ -41,6 +48,28 @@ pub(super) fn merge_key(profile: ProfileId, merge: u64) -> Vec<u8> {
     let mut key = profile_key(WAITS, profile);
     key.extend_from_slice(&merge.to_be_bytes());
     key
+}
+
+/// The merge that a key of [`WAITS`] is about; `None` for an entry of an earlier version, which does not name the absorbed profile.
+pub(super) fn awaited(key: &[u8], value: &[u8]) -> Option<Merge> {
+    Some(Merge {
+        number: u64::from_be_bytes(key.get(17..25)?.try_into().ok()?),
+        survivor: profile_of(key)?,
+        absorbed: ProfileId::from_bytes(value.try_into().ok()?),
+    })
+}
+
+/// The value of [`MOVING`].
+pub(super) fn moving_value(merge: Merge) -> Vec<u8> {
+    let mut value = merge.number.to_be_bytes().to_vec();
+    value.extend_from_slice(merge.survivor.as_bytes());
+    value
+}
+
+pub(super) fn moving_merge(absorbed: ProfileId, value: &[u8]) -> Option<Merge> {
+    let (number, survivor) = value.split_at_checked(8)?;
+    let number = u64::from_be_bytes(number.try_into().ok()?);
+    Some(Merge { number, survivor: ProfileId::from_bytes(survivor.try_into().ok()?), absorbed })
 }
 
 pub(super) fn since_key(since: Timestamp, held_key: &[u8]) -> Vec<u8> {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailwater_core::delivery::Reason;
-use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
+use tailwater_core::envelope::{self, Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::{End, Stage};
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use tailwater_core::{SchemaId, code};
@@ -424,10 +424,16 @@ impl<'a> Session<'a> {
             .extend(resolution.identifiers.iter().map(|value| Identifier { kind: &value.kind, value: &value.value }));
         for refusal in &resolution.refused {
             if let Some((index, _)) = event.identifiers.get(refusal.index) {
-                envelope.refused.push(&one.source.identifiers[*index].0);
+                let column = one.source.identifiers[*index].0.as_str();
+                envelope.refused.push(column);
+                let why = refusal.why.as_str();
+                envelope.refusals.push(envelope::Refusal { column, kind: &refusal.kind, why });
             }
         }
-        envelope.refused.extend(one.unusable().map(|(path, _)| path));
+        for (column, kind) in one.unusable() {
+            envelope.refused.push(column);
+            envelope.refusals.push(envelope::Refusal { column, kind, why: Why::Invalid.as_str() });
+        }
         header.clear();
         envelope.encode(header);
         let lane = self.lane(resolution.profile);

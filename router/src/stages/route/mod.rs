@@ -8,31 +8,39 @@
 //! written. Where the route has to pause, the plan is thrown away and made anew for the records before the failing one; those and
 //! all behind them stay where they are, uncommitted, and are run again first when something was reloaded.
 
+pub mod existence;
 // Plans are seen from elsewhere by the simulation of send, which runs them before it.
+mod pauses;
 pub(in crate::stages) mod plan;
 mod routes;
 pub(in crate::stages) mod subscribed;
+#[cfg(test)]
+mod tests;
 mod transform;
 mod verdict;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::topic_partition_list::TopicPartitionList;
+use tailwater_core::envelope::{Envelope, Role};
 use tailwater_core::ledger::Stage;
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use tracing::debug;
 
 pub use self::routes::{CompileError, Routes};
 
-use self::plan::Planner;
+use self::pauses::Pauses;
+use self::plan::{Planner, Stand};
 use self::subscribed::Compiled;
 use self::transform::Results;
-use self::verdict::{Cut, Pause, Windows};
+use self::verdict::{Cut, Windows};
 use super::age::Age;
+use super::held::fences::Fences;
+use super::held::group::GroupLanes;
 use super::held::{self, Waiting};
 use super::ledger::Ledger;
 use super::pace::Pace;
@@ -43,7 +51,7 @@ use crate::kafka::consumer::{Event, Partition, Polled};
 use crate::kafka::{Consumer, Producer, Record, client};
 use crate::state::Store;
 use crate::telemetry::Heartbeat;
-use crate::telemetry::events::{Ownership, Paused, Rebalanced, Resumed};
+use crate::telemetry::events::{FenceLost, Ownership, Rebalanced};
 
 /// How often holds are looked at for their time limit.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
@@ -69,7 +77,8 @@ struct Session<'a> {
     pending: Vec<Arc<Record>>,
     results: Results,
     windows: Windows,
-    pause: Option<Pause>,
+    pauses: Pauses,
+    fences: Fences,
     expiry_looked: Instant,
     /// The last batch moved nothing, because failures wait for their verdict.
     stalled: bool,
@@ -77,6 +86,8 @@ struct Session<'a> {
     reading: bool,
     /// Where each lane stands: the offset that was committed last, or where it was taken over.
     positions: BTreeMap<i32, i64>,
+    /// The offset of each lane from which on the destination exists.
+    begins: BTreeMap<i32, i64>,
     heartbeat: Heartbeat,
     age: Age,
     topic: Arc<str>,
@@ -96,23 +107,26 @@ impl<'a> Session<'a> {
             names.state_route(destination),
             names.dlq_destination(destination),
         ];
+        let producer = Producer::connect(kafka, Some(&id), &outputs)?;
         Ok(Self {
             shared,
             destination,
             consumer: Consumer::subscribe(kafka, &names.group("route", Some(destination)), &[names.resolved()])?,
-            producer: Producer::connect(kafka, Some(&id), &outputs)?,
             pace: Pace::new(client::commit_interval(kafka.latency)),
             store: Store::new(kafka, &shared.cache, &names.state_route(destination)),
             ledger: Ledger::new(names.ledger(), Stage::Route, kafka.lanes),
-            waiting: Waiting::default(),
+            waiting: Waiting::new(producer.record_bytes_max()),
+            producer,
             pending: Vec::new(),
             results: Results::default(),
             windows: Windows::default(),
-            pause: None,
+            pauses: Pauses::default(),
+            fences: Fences::default(),
             expiry_looked: Instant::now(),
             stalled: false,
             reading: true,
             positions: BTreeMap::new(),
+            begins: BTreeMap::new(),
             heartbeat: shared.telemetry.heartbeat(&format!("route.{destination}")),
             age: Age::new(
                 "route",
@@ -140,35 +154,39 @@ impl<'a> Session<'a> {
                 self.windows = Windows::default();
                 self.resume()?;
             }
-            self.gather()?;
-            self.age.observe(self.pending.iter().map(|record| record.timestamp).min(), now());
+            let stands_still = self.stands_still(&routes);
+            self.gather(stands_still)?;
+            let open = self.pending.iter().chain(&self.pauses.unread).map(|record| record.timestamp);
+            self.age.observe(open.min(), now());
             // A group may have more members than lanes; a member without any is ready all the same.
             if !self.consumer.assignment().is_empty() || joined.elapsed() > Duration::from_secs(15) {
                 readiness.ready();
             }
-            if self.pause.is_none() {
+            if !self.stands_still(&routes) {
                 self.batch(&routes)?;
             }
+            self.ask_for_fences()?;
         }
         Ok(())
     }
 
     /// Takes records for one transaction: until the interval is over, or the batch is full.
-    fn gather(&mut self) -> Result<(), Error> {
+    fn gather(&mut self, stands_still: bool) -> Result<(), Error> {
         let mut until: Option<Instant> = None;
         let mut bytes: usize = self.pending.iter().map(|record| record.size()).sum();
         let is_full = |records: usize, bytes: usize| records >= BATCH_RECORDS_MAX || bytes >= BATCH_BYTES_MAX;
-        if self.pause.is_none() {
+        if !stands_still {
             // What is pending waits for a verdict: nothing more is read, but the membership must be looked after.
             let rests = self.stalled && is_full(self.pending.len(), bytes);
             if rests == self.reading {
-                let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
+                let open = |partition: &&Partition| !self.pauses.full.contains(&partition.1);
+                let partitions: Vec<Partition> = self.consumer.assignment().iter().filter(open).cloned().collect();
                 self.consumer.pause(&partitions, rests)?;
                 self.reading = !rests;
             }
         }
         loop {
-            if is_full(self.pending.len(), bytes) && self.pause.is_none() && self.reading {
+            if is_full(self.pending.len(), bytes) && !stands_still && self.reading {
                 return Ok(());
             }
             let left = BATCH_RECORDS_MAX.saturating_sub(self.pending.len());
@@ -177,8 +195,14 @@ impl<'a> Session<'a> {
             match self.consumer.poll(left.max(1), BATCH_BYTES_MAX, wait)? {
                 Polled::Records(records) if records.is_empty() => return Ok(()),
                 Polled::Records(records) => {
-                    bytes += records.iter().map(Record::size).sum::<usize>();
-                    self.pending.extend(records.into_iter().map(Arc::new));
+                    for record in records.into_iter().map(Arc::new) {
+                        if self.pauses.full.contains(&record.partition) {
+                            self.pauses.unread.push(record);
+                        } else {
+                            bytes += record.size();
+                            self.pending.push(record);
+                        }
+                    }
                 }
                 Polled::Event(event) => {
                     self.rebalance(event)?;
@@ -200,7 +224,12 @@ impl<'a> Session<'a> {
                 self.store.restore(&lanes, &|| self.heartbeat.tick())?;
                 self.waiting.load(&self.store, &lanes)?;
                 self.ledger.reset();
-                if self.pause.is_none() {
+                for (topic, lane) in &partitions {
+                    let (_, end) = self.consumer.watermarks(topic, *lane)?;
+                    let beginning = existence::load(&mut self.store, *lane, end, now())?;
+                    self.begins.insert(*lane, beginning.offset);
+                }
+                if self.pauses.routes.is_empty() {
                     // A pause that an earlier owner wrote down is over: what failed is about to be run again.
                     for lane in &lanes {
                         held::set_pause(&mut self.store, *lane, None)?;
@@ -210,7 +239,7 @@ impl<'a> Session<'a> {
                 failpoint::hit("rebalance.route");
                 self.consumer.assigned(&starts)?;
                 self.positions.extend(starts.iter().map(|start| (start.partition, start.offset)));
-                if self.pause.is_some() || !self.reading {
+                if self.pauses.all || !self.reading {
                     self.consumer.pause(&partitions, true)?;
                 }
                 (lanes, Ownership::Assigned)
@@ -219,9 +248,11 @@ impl<'a> Session<'a> {
                 // Every batch is committed as a whole, so there is nothing to finish: what is pending is read again by the next owner.
                 let lanes = lanes_of(&partitions);
                 self.pending.retain(|record| !lanes.contains(&record.partition));
+                self.pauses.forget(&lanes);
                 self.results.retain(|(lane, ..)| !lanes.contains(lane));
                 self.windows.retain(|(lane, ..)| !lanes.contains(lane));
                 self.positions.retain(|lane, _| !lanes.contains(lane));
+                self.begins.retain(|lane, _| !lanes.contains(lane));
                 self.store.release(&lanes);
                 self.waiting.forget(&lanes);
                 self.consumer.revoked(&partitions)?;
@@ -241,29 +272,40 @@ impl<'a> Session<'a> {
     /// Plans, runs, judges and writes what is pending, as far as it may go.
     fn batch(&mut self, routes: &Routes) -> Result<(), Error> {
         let expiry_due = self.expiry_looked.elapsed() > EXPIRY_INTERVAL;
-        if self.pending.is_empty() && !expiry_due {
+        if self.pending.is_empty() && !expiry_due && self.go_on_first(1).is_empty() {
             self.stalled = false;
             return Ok(());
         }
         let started = Instant::now();
         let records: Vec<Arc<Record>> = self.pending.iter().take(BATCH_RECORDS_MAX).cloned().collect();
         let mut cut = Cut::default();
-        let (actions, pause, dead) = loop {
-            let wants = Compiled { routes, schemas: &self.shared.schemas };
-            let mut planner = Planner::new(wants, &mut self.store, &mut self.waiting, now());
+        let ready = self.go_on_first(BATCH_RECORDS_MAX);
+        let (actions, pause, dead, blocked) = loop {
+            let wants = Compiled { routes, schemas: &self.shared.schemas, begins: &self.begins };
+            let stand = Stand { routes: &self.pauses.routes, blocked: &self.pauses.blocked, undecided: &cut.people };
+            let mut planner = Planner::new(wants, &mut self.store, &mut self.waiting, now(), stand);
             if expiry_due {
                 let lanes: Vec<i32> = self.consumer.assignment().iter().map(|(_, lane)| *lane).collect();
                 planner.expired(&lanes, &self.topic, surely())?;
             }
+            planner.go_on(ready.iter().copied(), &self.topic)?;
             for (place, record) in records.iter().enumerate() {
                 if cut.admits(record.partition, place) {
                     planner.record(place, record)?;
                 }
             }
-            let actions = planner.actions;
+            let (actions, blocked, full) = (planner.actions, planner.blocked, planner.full);
+            let went_on = planner.went_on;
             self.results.run(&actions, routes, &self.shared.schemas, now(), self.shared.telemetry.metrics())?;
             match self.windows.judge(&actions, &self.results, routes, steady()) {
-                verdict::Verdict::Proceed { dead } => break (actions, cut.pause.take(), dead),
+                verdict::Verdict::Proceed { dead } => {
+                    for (lane, place) in full {
+                        cut.stop(lane, place);
+                        self.pauses.full.insert(lane);
+                    }
+                    self.pauses.cursor = went_on;
+                    break (actions, cut.pause.take(), dead, blocked);
+                }
                 verdict::Verdict::Cut(more) => {
                     self.store.aborted();
                     self.waiting.undo();
@@ -272,31 +314,32 @@ impl<'a> Session<'a> {
             }
         };
         self.waiting.accept();
+        self.pauses.blocked.extend(blocked);
         if expiry_due {
             self.expiry_looked = Instant::now();
         }
         let next = next_offsets(&records, &cut);
         self.stalled = next.is_empty();
+        self.stop_reading_full()?;
         if next.is_empty() && actions.is_empty() && pause.is_none() {
             return Ok(());
         }
         if let Some(pause) = pause {
-            self.pause(pause)?;
+            self.pause(pause, routes)?;
         }
         let written = self.write(&actions, routes, &dead)?;
         let committing = Instant::now();
         self.commit(&next)?;
         self.pace.committed(committing.elapsed());
-        let mut place = 0;
-        self.pending.retain(|record| {
-            let keep = place >= records.len() || !cut.admits(record.partition, place);
-            place += 1;
-            keep
-        });
-        let open: std::collections::HashSet<(i32, i64)> =
-            self.pending.iter().map(|record| (record.partition, record.offset)).collect();
+        let is_left = |record: &Arc<Record>| next.get(&record.partition).is_none_or(|next| record.offset >= *next);
+        self.pending.retain(is_left);
+        self.pauses.unread.retain(is_left);
+        let open: HashSet<(i32, i64)> = self.pending.iter().map(|record| (record.partition, record.offset)).collect();
         self.windows.written(&actions, &self.results);
-        self.results.retain(|(lane, offset, _)| open.contains(&(*lane, *offset)));
+        self.results.retain(|(lane, offset, _)| {
+            let place = (*lane, *offset);
+            open.contains(&place) || cut.kept.contains(&place)
+        });
         let metrics = self.shared.telemetry.metrics();
         metrics.stage_flow_records("route", self.destination, records.len());
         metrics.written("route", self.destination, written);
@@ -310,6 +353,27 @@ impl<'a> Session<'a> {
             "routed a batch"
         );
         Ok(())
+    }
+
+    /// Appends the fences once more that can no longer arrive.
+    fn ask_for_fences(&mut self) -> Result<(), Error> {
+        let owned = self.consumer.assignment().iter().map(|(_, lane)| *lane);
+        let due = self.fences.due(&self.waiting, &self.store, owned, steady())?;
+        let kafka = &self.shared.config.kafka;
+        let mut lanes = GroupLanes { kafka, consumer: &self.consumer, topic: &self.topic };
+        let missing = self.fences.missing(&due, &mut lanes, steady())?;
+        for merge in &missing {
+            self.shared.telemetry.emit(&FenceLost { destination: self.destination, stage: "route", merge: *merge });
+            let envelope = Envelope {
+                workspace: &self.shared.config.workspace,
+                profile: Some(merge.absorbed),
+                role: Role::Fence(*merge),
+                only_destination: Some(self.destination),
+                ..Envelope::default()
+            };
+            self.append_resolved(merge.absorbed, None, Some(&envelope.to_bytes()))?;
+        }
+        if missing.is_empty() { Ok(()) } else { self.commit(&BTreeMap::new()) }
     }
 
     fn commit(&mut self, next: &BTreeMap<i32, i64>) -> Result<(), Error> {
@@ -329,47 +393,6 @@ impl<'a> Session<'a> {
         failpoint::hit("route.committed");
         self.store.committed(&self.producer)?;
         self.positions = positions;
-        Ok(())
-    }
-
-    /// Stops the route with one alert. Its lanes stay assigned, so that nobody else runs into the same row.
-    fn pause(&mut self, pause: Pause) -> Result<(), Error> {
-        self.shared.telemetry.emit(&Paused {
-            destination: self.destination,
-            stage: "route",
-            route: &pause.route,
-            code: pause.reason.code,
-            message: &pause.reason.message,
-        });
-        let note = serde_json::json!({
-            "route": pause.route,
-            "code": pause.reason.code.as_str(),
-            "message": pause.reason.message,
-            "since": now().to_string(),
-        });
-        let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
-        for (_, lane) in &partitions {
-            held::set_pause(&mut self.store, *lane, Some(&note))?;
-        }
-        self.consumer.pause(&partitions, true)?;
-        self.pause = Some(pause);
-        Ok(())
-    }
-
-    /// Something was reloaded: what failed is run again first.
-    fn resume(&mut self) -> Result<(), Error> {
-        if self.pause.take().is_none() {
-            return Ok(());
-        }
-        let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
-        for (_, lane) in &partitions {
-            held::set_pause(&mut self.store, *lane, None)?;
-        }
-        self.commit(&BTreeMap::new())?;
-        self.consumer.pause(&partitions, false)?;
-        self.reading = true;
-        self.stalled = false;
-        self.shared.telemetry.emit(&Resumed { destination: self.destination, stage: "route" });
         Ok(())
     }
 }

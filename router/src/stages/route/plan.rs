@@ -3,28 +3,55 @@
 //! A plan can be thrown away (the state's overlay with it) and made anew for fewer records: that is how a batch is cut at the row
 //! where a route has to pause.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{Envelope, Identifier, Merge, Role};
 use tailwater_core::ledger::End;
+use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use tailwater_core::{Code, ProfileId, SchemaId, Timestamp, code};
 
-use super::subscribed::{Subscribed, Subscriptions};
+use super::existence::{Age, BACKFILL};
+use super::subscribed::{Subscribed, Subscriptions, Wanted};
+use super::transform::Failed;
 use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
-use crate::stages::held::{self, Held, Waiting};
+use crate::stages::held::{self, Held, Hold, Wait, Waiting};
 use crate::stages::{Error, dead_letter};
 use crate::state::Map;
 
 /// Held records that may end by their time limit in one batch.
 const EXPIRED_MAX: usize = 1000;
 
-/// One thing to do, and the record of the batch that caused it.
+/// Waiting records that are let go in one batch: as many as it reads, so that a queue never grows while it is worked off. The rest
+/// of a queue follows in the next batches.
+const RELEASED_RECORDS_MAX: usize = BATCH_RECORDS_MAX;
+const RELEASED_BYTES_MAX: usize = BATCH_BYTES_MAX;
+
+/// Waiting records that are read from the state at once.
+const QUEUE_CHUNK: usize = 64;
+
+/// How many records of one person may wait behind a paused route, and how many of all people together. When there are more, the lane is not
+/// read any further: Kafka keeps them better than state does.
+pub const BEHIND_PAUSE_PERSON_MAX: u64 = 1_000;
+pub const BEHIND_PAUSE_MAX: u64 = 50_000;
+
+/// What caused an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The record at this place of the batch.
+    Record(usize),
+    /// A person's queue, which goes on by itself.
+    Queue(ProfileId),
+    /// The time.
+    Clock,
+}
+
+/// One thing to do, and what caused it.
 #[derive(Debug)]
 pub struct Action {
-    /// The place of the record in the batch; what is due to time belongs to no record.
-    pub trigger: Option<usize>,
+    pub trigger: Trigger,
     pub lane: i32,
     pub kind: ActionKind,
 }
@@ -47,6 +74,8 @@ pub enum ActionKind {
     HandOver {
         record: Arc<Record>,
         to: ProfileId,
+        /// The event is from before the destination existed, which its new position does not show.
+        backfill: bool,
     },
     /// A control record for the survivor's lane of `resolved`: the fence is passed here.
     Release(Merge),
@@ -62,6 +91,10 @@ pub enum ActionKind {
 pub struct Work {
     pub record: Arc<Record>,
     pub routes: Vec<usize>,
+    /// The routes among them whose condition could not be evaluated: their transforms do not run.
+    pub failed: Vec<(usize, Failed)>,
+    /// The event is from before the destination existed: it goes on as a backfill.
+    pub backfill: bool,
     /// The identifiers in use when it goes on, which may be newer than those in its envelope.
     pub identifiers: Vec<(String, String)>,
     /// What else the transforms need of its envelope, so that it is not read again for each of them.
@@ -71,15 +104,12 @@ pub struct Work {
 }
 
 impl Work {
-    fn new(
-        record: &Arc<Record>,
-        envelope: &Envelope<'_>,
-        routes: Vec<usize>,
-        identifiers: Vec<(String, String)>,
-    ) -> Self {
+    fn new(record: &Arc<Record>, envelope: &Envelope<'_>, wanted: Wanted, identifiers: Vec<(String, String)>) -> Self {
         Self {
             record: Arc::clone(record),
-            routes,
+            routes: wanted.routes,
+            failed: wanted.failed,
+            backfill: wanted.backfill,
             identifiers,
             schema: envelope.schema,
             refused: envelope.refused.iter().map(|&column| column.to_owned()).collect(),
@@ -94,16 +124,88 @@ pub struct Planner<'a, W, S> {
     pub waiting: &'a mut Waiting,
     pub now: Timestamp,
     pub actions: Vec<Action>,
-    trigger: Option<usize>,
+    /// By lane, the place in the batch of the first record that has no room behind a paused route.
+    pub full: BTreeMap<i32, usize>,
+    /// People whose next record is for a paused route.
+    pub blocked: BTreeSet<(i32, ProfileId)>,
+    /// The person whose queue went on last.
+    pub went_on: Option<(i32, ProfileId)>,
+    /// What may still be let go of what waits.
+    pub budget: Budget,
+    stand: Stand<'a>,
+    trigger: Trigger,
+}
+
+/// What stands still for now.
+#[derive(Debug, Clone, Copy)]
+pub struct Stand<'a> {
+    /// Routes that are paused.
+    pub routes: &'a BTreeSet<usize>,
+    /// People whose next record is known to be for one of these.
+    pub blocked: &'a BTreeSet<(i32, ProfileId)>,
+    /// People whose queue holds a failure that has no verdict yet.
+    pub undecided: &'a BTreeSet<(i32, ProfileId)>,
+}
+
+/// How much of what waits a batch lets go.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { records: RELEASED_RECORDS_MAX, bytes: RELEASED_BYTES_MAX }
+    }
+}
+
+impl Budget {
+    const fn is_spent(&self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+
+    fn spend(&mut self, record: &Record) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(record.size());
+    }
 }
 
 impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
-    pub const fn new(wants: W, store: &'a mut S, waiting: &'a mut Waiting, now: Timestamp) -> Self {
-        Self { wants, store, waiting, now, actions: Vec::new(), trigger: None }
+    pub fn new(wants: W, store: &'a mut S, waiting: &'a mut Waiting, now: Timestamp, stand: Stand<'a>) -> Self {
+        Self {
+            wants,
+            store,
+            waiting,
+            now,
+            actions: Vec::new(),
+            full: BTreeMap::new(),
+            blocked: BTreeSet::new(),
+            went_on: None,
+            budget: Budget::default(),
+            stand,
+            trigger: Trigger::Clock,
+        }
     }
 
     fn act(&mut self, lane: i32, kind: ActionKind) {
         self.actions.push(Action { trigger: self.trigger, lane, kind });
+    }
+
+    /// Lets queues go on that an earlier batch has begun, or that a pause has stopped. They come before what is read: it is behind them.
+    ///
+    /// # Errors
+    /// The state could not be read or written.
+    pub fn go_on(&mut self, people: impl IntoIterator<Item = (i32, ProfileId)>, topic: &Arc<str>) -> Result<(), Error> {
+        for (lane, profile) in people {
+            if self.budget.is_spent() {
+                break;
+            }
+            self.trigger = Trigger::Queue(profile);
+            self.went_on = Some((lane, profile));
+            self.drain(lane, profile, topic)?;
+        }
+        Ok(())
     }
 
     /// Plans one record of `resolved`.
@@ -111,8 +213,11 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     /// # Errors
     /// The state could not be read or written.
     pub fn record(&mut self, place: usize, record: &Arc<Record>) -> Result<(), Error> {
-        self.trigger = Some(place);
         let lane = record.partition;
+        if self.full.contains_key(&lane) {
+            return Ok(());
+        }
+        self.trigger = Trigger::Record(place);
         let envelope = match record.envelope() {
             Ok(envelope) => envelope,
             Err(error) => {
@@ -129,13 +234,15 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
             Role::Event => self.event(record, &envelope),
             Role::Fence(merge) => self.fence(record, merge),
             Role::Hold(merge) => {
-                self.waiting.wait_for(self.store, lane, merge.survivor, merge.number)?;
+                self.waiting.wait_for(self.store, lane, merge)?;
                 self.act(lane, ActionKind::Forward { profile: merge.survivor, role: envelope.role });
                 Ok(())
             }
             Role::Release(merge) => {
                 self.waiting.released(self.store, lane, merge.survivor, merge.number)?;
-                self.pass_parked_fence(lane, merge.survivor, &record.topic)?;
+                if let Some(fence) = self.waiting.queued_fence(self.store, lane, merge.survivor, &record.topic)? {
+                    self.waiting.move_to(self.store, lane, fence)?;
+                }
                 self.drain(lane, merge.survivor, &record.topic)
             }
         }
@@ -154,7 +261,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
             // The newest event knows the person best; what waits goes on with what it says. A replay is no news.
             held::remember_identifiers(self.store, lane, profile, &owned(&envelope.identifiers))?;
         }
-        let routes = match self.wants.subscribed(record, envelope)? {
+        let wanted = match self.wants.subscribed(record, envelope)? {
             Subscribed::None => {
                 if wait.is_some() {
                     self.drain(lane, profile, &record.topic)?;
@@ -172,129 +279,229 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
                 self.act(lane, ActionKind::DeadLetter { record: Arc::clone(record), reason });
                 return Ok(());
             }
-            Subscribed::Routes(routes) => routes,
+            Subscribed::Routes(wanted) => wanted,
         };
         let identifiers = owned(&envelope.identifiers);
         let has_key = identifiers.iter().any(|(kind, _)| *kind == self.wants.key());
-        if wait.is_some_and(|wait| wait.merges > 0)
-            || wait.is_some_and(|wait| wait.records > 0 && !has_key)
+        if wait.is_some_and(|wait| wait.merges > 0 || wait.moving || wait.records > 0 && !has_key)
             || handed_over && wait.is_some()
         {
-            self.hold(record, profile, handed_over)?;
+            self.hold(record, profile, handed_over, self.lack(envelope, has_key))?;
             // A person without the key, but with everything else in place: the queue may have been waiting for this very event.
             return self.drain(lane, profile, &record.topic);
         }
         if wait.is_some_and(|wait| wait.records > 0) {
             self.drain(lane, profile, &record.topic)?;
         }
-        if has_key {
-            self.act(lane, ActionKind::Transform(Work::new(record, envelope, routes, identifiers)));
+        // Whether the event is for anybody is unknown while no condition could be evaluated: that must not end it for lack of a key.
+        let undecided = wanted.failed.len() == wanted.routes.len() && self.wants.on_missing_key() != OnMissingKey::Hold;
+        if has_key || undecided {
+            let wait = self.waiting.get(lane, profile).unwrap_or_default();
+            if wait.records > 0 || self.is_paused(&wanted) {
+                return self.behind(record, profile, wait, &identifiers);
+            }
+            self.act(lane, ActionKind::Transform(Work::new(record, envelope, wanted, identifiers)));
             return Ok(());
         }
         match self.wants.on_missing_key() {
             OnMissingKey::Hold => {
-                self.hold(record, profile, handed_over)?;
+                self.hold(record, profile, handed_over, self.lack(envelope, false))?;
                 held::remember_identifiers(self.store, lane, profile, &identifiers)?;
                 Ok(())
             }
             OnMissingKey::Skip => {
-                self.act(lane, ActionKind::End { record: Arc::clone(record), end: End::Skipped, reason: code::NO_KEY });
+                let reason = self.lack(envelope, false);
+                self.act(lane, ActionKind::End { record: Arc::clone(record), end: End::Skipped, reason });
                 Ok(())
             }
             OnMissingKey::DeadLetter => {
-                let reason = self.no_key();
+                let reason = self.no_key(envelope);
                 self.act(lane, ActionKind::DeadLetter { record: Arc::clone(record), reason });
                 Ok(())
             }
         }
     }
 
-    fn no_key(&self) -> Reason {
-        let message = format!(
+    /// Why the person lacks the key: nobody has told it, or the row's own value was refused.
+    fn lack(&self, envelope: &Envelope<'_>, has_key: bool) -> Code {
+        let is_refused = !has_key && envelope.refusal(self.wants.key()).is_some();
+        if is_refused { code::IDENTIFIER_REFUSED } else { code::NO_KEY }
+    }
+
+    fn no_key(&self, envelope: &Envelope<'_>) -> Reason {
+        let mut message = format!(
             "expected an identifier of type {} (destination {}, `key`), the profile has none",
             self.wants.key(),
             self.wants.destination()
         );
-        Reason::new(code::NO_KEY, message)
+        if let Some(refusal) = envelope.refusal(self.wants.key()) {
+            message.push_str(&format!("; {refusal}"));
+        }
+        Reason::new(self.lack(envelope, false), message)
     }
 
-    fn hold(&mut self, record: &Arc<Record>, profile: ProfileId, handed_over: bool) -> Result<(), Error> {
+    fn hold(&mut self, record: &Arc<Record>, profile: ProfileId, handed_over: bool, reason: Code) -> Result<(), Error> {
         let lane = record.partition;
-        self.waiting.hold(self.store, lane, profile, record, handed_over, self.now)?;
-        self.act(lane, ActionKind::End { record: Arc::clone(record), end: End::Held, reason: code::NO_KEY });
+        let kind = match self.waiting.hold(self.store, lane, profile, record, handed_over, self.now)? {
+            Hold::Waits => ActionKind::End { record: Arc::clone(record), end: End::Held, reason },
+            Hold::TooLarge { bytes, bytes_max } => {
+                ActionKind::DeadLetter { record: Arc::clone(record), reason: Hold::refusal(bytes, bytes_max) }
+            }
+        };
+        self.act(lane, kind);
         Ok(())
     }
 
-    /// Lets go on what waits for a profile, if nothing stands in its way any more.
+    fn is_paused(&self, wanted: &Wanted) -> bool {
+        wanted.routes.iter().any(|route| self.stand.routes.contains(route))
+    }
+
+    /// Whether a person's queue cannot go on in this batch.
+    fn is_standing(&self, person: (i32, ProfileId)) -> bool {
+        self.stand.blocked.contains(&person) || self.stand.undecided.contains(&person) || self.blocked.contains(&person)
+    }
+
+    /// The person's turn has not come: earlier records are still on their way out of the state, or a route is paused. Everybody else
+    /// goes on.
+    fn behind(
+        &mut self,
+        record: &Arc<Record>,
+        profile: ProfileId,
+        wait: Wait,
+        identifiers: &[(String, String)],
+    ) -> Result<(), Error> {
+        let lane = record.partition;
+        let is_full = wait.records >= BEHIND_PAUSE_PERSON_MAX || self.waiting.going_records() >= BEHIND_PAUSE_MAX;
+        // Without a pause the queue shrinks with every batch.
+        if let (true, false, Trigger::Record(place)) = (is_full, self.stand.routes.is_empty(), self.trigger) {
+            self.full.insert(lane, place);
+            return Ok(());
+        }
+        let reason = if self.stand.routes.is_empty() { code::NO_KEY } else { code::ROUTE_PAUSED };
+        self.hold(record, profile, false, reason)?;
+        if self.waiting.get(lane, profile).is_some() {
+            if wait == Wait::default() {
+                held::remember_identifiers(self.store, lane, profile, identifiers)?;
+            }
+            self.waiting.release(self.store, lane, profile)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go on what waits for a profile, if nothing stands in its way any more; as much of it as the batch may carry.
     fn drain(&mut self, lane: i32, profile: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
         let Some(wait) = self.waiting.get(lane, profile) else { return Ok(()) };
-        if wait.merges > 0 || wait.records == 0 {
+        if wait.merges > 0 {
             return Ok(());
         }
-        let Some(identifiers) = held::identifiers(self.store, lane, profile)? else { return Ok(()) };
-        if !identifiers.iter().any(|(kind, _)| *kind == self.wants.key()) {
+        if wait.moving {
+            return self.hand_over(lane, profile, topic);
+        }
+        if wait.records == 0 || self.is_standing((lane, profile)) {
             return Ok(());
         }
-        for held in self.waiting.queue(self.store, lane, profile, topic)? {
-            self.waiting.take(self.store, lane, profile, &held)?;
-            let Ok(envelope) = held.record.envelope() else { continue };
-            match self.wants.subscribed(&held.record, &envelope)? {
-                // The configuration has changed meanwhile and does not want the event any more.
-                Subscribed::None => self.act(
-                    lane,
-                    ActionKind::End { record: Arc::clone(&held.record), end: End::Skipped, reason: code::FILTERED },
-                ),
-                Subscribed::Ends(end, reason) => {
-                    self.act(lane, ActionKind::End { record: Arc::clone(&held.record), end, reason });
+        let identifiers = held::identifiers(self.store, lane, profile)?
+            .filter(|identifiers| identifiers.iter().any(|(kind, _)| *kind == self.wants.key()));
+        let Some(identifiers) = identifiers else {
+            return Ok(self.waiting.hold_back(self.store, lane, profile)?);
+        };
+        loop {
+            let queue = self.waiting.queue_first(self.store, lane, profile, topic, QUEUE_CHUNK)?;
+            if queue.is_empty() {
+                return Ok(());
+            }
+            for held in queue {
+                if self.budget.is_spent() {
+                    return Ok(self.waiting.release(self.store, lane, profile)?);
                 }
-                Subscribed::Fails(reason) => {
-                    self.act(lane, ActionKind::DeadLetter { record: Arc::clone(&held.record), reason });
+                if !self.let_go(lane, profile, held, &identifiers)? {
+                    self.blocked.insert((lane, profile));
+                    return Ok(self.waiting.release(self.store, lane, profile)?);
                 }
-                Subscribed::Routes(routes) => self
-                    .act(lane, ActionKind::Transform(Work::new(&held.record, &envelope, routes, identifiers.clone()))),
             }
         }
-        Ok(())
+    }
+
+    /// Takes a record out of its queue; false if it is for a paused route.
+    fn let_go(
+        &mut self,
+        lane: i32,
+        profile: ProfileId,
+        held: Held,
+        identifiers: &[(String, String)],
+    ) -> Result<bool, Error> {
+        let record = Arc::clone(&held.record);
+        let kind = match record.envelope() {
+            Err(error) => {
+                let message = format!("the header `tw` of {} could not be read: {error}", record.coordinates());
+                let reason = Reason::new(code::DECODE_FAILED, message);
+                ActionKind::DeadLetter { record: Arc::clone(&record), reason }
+            }
+            Ok(envelope) => match self.wants.subscribed(&record, &envelope)? {
+                // The configuration has changed meanwhile and does not want the event any more.
+                Subscribed::None => {
+                    ActionKind::End { record: Arc::clone(&record), end: End::Skipped, reason: code::FILTERED }
+                }
+                Subscribed::Ends(end, reason) => ActionKind::End { record: Arc::clone(&record), end, reason },
+                Subscribed::Fails(reason) => ActionKind::DeadLetter { record: Arc::clone(&record), reason },
+                Subscribed::Routes(wanted) if self.is_paused(&wanted) => return Ok(false),
+                Subscribed::Routes(wanted) => {
+                    ActionKind::Transform(Work::new(&record, &envelope, wanted, identifiers.to_vec()))
+                }
+            },
+        };
+        self.budget.spend(&record);
+        self.waiting.take(self.store, lane, profile, &held)?;
+        self.act(lane, kind);
+        Ok(true)
     }
 
     /// The absorbed profile's lane: what waits there moves to the survivor, then the fence is passed.
     fn fence(&mut self, record: &Arc<Record>, merge: Merge) -> Result<(), Error> {
         let lane = record.partition;
-        if self.waiting.get(lane, merge.absorbed).is_some_and(|wait| wait.merges > 0) {
-            // In a chain of merges the absorbed profile waits for an earlier one itself, whose records are not here yet: the fence
-            // queues behind them.
-            return Ok(self.waiting.hold(self.store, lane, merge.absorbed, record, false, self.now)?);
-        }
-        self.pass(lane, merge, &record.topic)
-    }
-
-    /// An earlier merge is through: a fence that had to queue behind it is passed now.
-    fn pass_parked_fence(&mut self, lane: i32, profile: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
-        if self.waiting.get(lane, profile).is_none_or(|wait| wait.merges > 0) {
+        if self.waiting.get(lane, merge.absorbed).is_none() {
+            self.pass(lane, merge);
             return Ok(());
         }
-        let queue = self.waiting.queue(self.store, lane, profile, topic)?;
-        let fence = queue.iter().find_map(|held| match held.record.envelope().ok()?.role {
-            Role::Fence(merge) => Some((held, merge)),
-            Role::Event | Role::Hold(_) | Role::Release(_) => None,
-        });
-        match fence {
-            Some((held, merge)) => {
-                self.waiting.take(self.store, lane, profile, held)?;
-                self.pass(lane, merge, topic)
-            }
-            None => Ok(()),
-        }
+        // In a chain of merges the absorbed profile may wait for an earlier one itself, whose records are not here yet.
+        self.waiting.move_to(self.store, lane, merge)?;
+        self.drain(lane, merge.absorbed, &record.topic)
     }
 
-    fn pass(&mut self, lane: i32, merge: Merge, topic: &Arc<str>) -> Result<(), Error> {
-        for held in self.waiting.queue(self.store, lane, merge.absorbed, topic)? {
-            self.waiting.take(self.store, lane, merge.absorbed, &held)?;
-            self.act(lane, ActionKind::HandOver { record: held.record, to: merge.survivor });
+    /// Hands over what waits for an absorbed profile, as much of it as the batch may carry. With the last record the fence is passed.
+    fn hand_over(&mut self, lane: i32, absorbed: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
+        let Some(merge) = self.waiting.moving(self.store, lane, absorbed)? else { return Ok(()) };
+        loop {
+            let queue = self.waiting.queue_first(self.store, lane, absorbed, topic, QUEUE_CHUNK)?;
+            if queue.is_empty() {
+                break;
+            }
+            for held in queue {
+                if self.budget.is_spent() {
+                    return Ok(());
+                }
+                self.budget.spend(&held.record);
+                self.waiting.take(self.store, lane, absorbed, &held)?;
+                let (is_event, backfill) = match held.record.envelope() {
+                    Ok(envelope) => {
+                        (envelope.role == Role::Event, self.wants.age(&held.record, &envelope) == Age::Backfill)
+                    }
+                    Err(_) => (true, false),
+                };
+                // An earlier version queued the fence itself.
+                if is_event {
+                    self.act(lane, ActionKind::HandOver { record: held.record, to: merge.survivor, backfill });
+                }
+            }
         }
+        self.waiting.moved(self.store, lane, absorbed)?;
+        self.pass(lane, merge);
+        Ok(())
+    }
+
+    fn pass(&mut self, lane: i32, merge: Merge) {
         self.act(lane, ActionKind::Release(merge));
         self.act(lane, ActionKind::Forward { profile: merge.absorbed, role: Role::Fence(merge) });
-        Ok(())
     }
 
     /// Plans what is due because of its age: holds whose time is over. `surely` is a time that no step of a clock has brought early.
@@ -302,7 +509,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     /// # Errors
     /// The state could not be read or written.
     pub fn expired(&mut self, lanes: &[i32], topic: &Arc<str>, surely: Timestamp) -> Result<(), Error> {
-        self.trigger = None;
+        self.trigger = Trigger::Clock;
         let age = i64::try_from(self.wants.hold_for().as_millis()).unwrap_or(i64::MAX);
         let limit = Timestamp::from_millis(surely.as_millis().saturating_sub(age));
         for &lane in lanes {
@@ -315,12 +522,15 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     }
 
     fn dead_letter_expired(&mut self, lane: i32, held: Held) {
-        let message = format!(
+        let mut message = format!(
             "waited since {} for an identifier of type {}, longer than `hold_for` of destination {} allows",
             held.since,
             self.wants.key(),
             self.wants.destination()
         );
+        if let Some(refusal) = held.record.envelope().unwrap_or_default().refusal(self.wants.key()) {
+            message.push_str(&format!("; {refusal}"));
+        }
         let reason = Reason::new(code::HOLD_EXPIRED, message);
         self.act(lane, ActionKind::DeadLetter { record: held.record, reason });
     }
@@ -331,7 +541,10 @@ fn owned(identifiers: &[Identifier<'_>]) -> Vec<(String, String)> {
 }
 
 /// A held record for the survivor of a merge: the same event, now the survivor's, for this destination alone.
-pub fn handed_over(record: &Record, to: ProfileId, destination: &str) -> Record {
-    let Ok(envelope) = record.envelope() else { return record.clone() };
+pub fn handed_over(record: &Record, to: ProfileId, destination: &str, backfill: bool) -> Record {
+    let Ok(mut envelope) = record.envelope() else { return record.clone() };
+    if backfill {
+        envelope.backfill.get_or_insert(BACKFILL);
+    }
     dead_letter::with_envelope(record, &Envelope { profile: Some(to), only_destination: Some(destination), ..envelope })
 }

@@ -34,6 +34,8 @@ pub struct Routes {
 pub struct SourceSchema {
     pub schema: Schema,
     pub row: Arc<RowSchema>,
+    /// Names, and paths of fields, that belong to another column than before, and of which no alias says that it is known.
+    pub reassigned: Vec<String>,
 }
 
 pub struct Route {
@@ -139,7 +141,7 @@ impl Routes {
             .map(|name| name.column)
             .collect();
         let row = Arc::new(RowSchema::with_reassigned(&schema, aliases, true, &reassigned));
-        let found = Arc::new(SourceSchema { schema, row });
+        let found = Arc::new(SourceSchema { schema, row, reassigned });
         let mut cache = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= SCHEMAS_MAX {
             cache.clear();

@@ -19,8 +19,10 @@ use tailwater_core::{Code, SchemaId, Timestamp, code};
 use tailwater_sandbox::{Backdrop, Batch, ConsoleLevel, Headers, Output, Row, RowError, RowErrorKind, RowResult};
 use tracing::{debug, info, warn};
 
+use super::existence::BACKFILL;
 use super::plan::{Action, ActionKind, Work};
 use super::routes::{Route, Routes};
+use crate::config::WhenError;
 use crate::config::model::{NonFinite, Source};
 use crate::kafka::Record;
 use crate::stages::schemas::Schemas;
@@ -104,6 +106,9 @@ impl Results {
         let mut groups: BTreeMap<(usize, Option<SchemaId>), Vec<&Work>> = BTreeMap::new();
         for action in actions {
             if let ActionKind::Transform(work) = &action.kind {
+                for (route, failed) in &work.failed {
+                    self.cells.insert(cell(&work.record, *route), Made::Failed(failed.clone()));
+                }
                 for &route in &work.routes {
                     if matches!(self.get(&work.record, route), None | Some(Made::NotRun)) {
                         groups.entry((route, work.schema)).or_default().push(work);
@@ -305,7 +310,7 @@ fn prepare<'w>(work: &'w Work, route: usize, source: Option<&'w Source>, types: 
 
 impl Backdrop for Prepared<'_> {
     fn event(&self) -> Vec<u8> {
-        event_view(&self.work.record.envelope().unwrap_or_default())
+        event_view(&self.work.record.envelope().unwrap_or_default(), self.work.backfill)
     }
 
     fn profile(&self) -> Vec<u8> {
@@ -313,7 +318,7 @@ impl Backdrop for Prepared<'_> {
     }
 }
 
-fn event_view(envelope: &Envelope<'_>) -> Vec<u8> {
+fn event_view(envelope: &Envelope<'_>, backfill: bool) -> Vec<u8> {
     let view = EventView {
         id: envelope.event_id.map(|id| id.to_string()),
         source: envelope.source,
@@ -321,7 +326,7 @@ fn event_view(envelope: &Envelope<'_>) -> Vec<u8> {
         time: envelope.time.to_string(),
         change: envelope.change.as_str(),
         sequence: envelope.sequence,
-        backfill: envelope.backfill,
+        backfill: envelope.backfill.or_else(|| backfill.then_some(BACKFILL)),
         before: envelope.before.and_then(|before| serde_json::from_slice(before).ok()),
     };
     // Strings and numbers into memory: serialising them has no way to fail.
@@ -359,18 +364,69 @@ fn explain(error: RowError, schema: Option<SchemaId>, source: &str, schemas: &Sc
     };
     let message = match (&error.kind, schema) {
         (RowErrorKind::MissingColumn { column }, Some(id)) => {
-            missing_column(&at, column, source, &schemas.history(id)?)
+            missing_column(&at, column, source, &schemas.history(id)?, Reads::Transform)
         }
         _ => format!("{at}: {}", error.message),
     };
     Ok(Failed { signature: Signature::new(code, column, &error.message), reason: Reason::new(code, message), stack })
 }
 
-/// The message for a column that a transform reads in vain: since when, what took its place, and the cure.
-fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord]) -> String {
+/// A condition that could not be evaluated, with what took the place of a missing column.
+///
+/// # Errors
+/// A schema could not be looked up.
+pub fn condition_failed(
+    error: &WhenError,
+    route: &str,
+    envelope: &Envelope<'_>,
+    schemas: &Schemas,
+) -> Result<Failed, Error> {
+    let at = format!("the condition of route {route}");
+    let (column, message) = match (error, envelope.schema) {
+        (WhenError::MissingColumn { column }, Some(id)) => {
+            let history = schemas.history(id)?;
+            (Some(column.as_str()), missing_column(&at, column, envelope.source, &history, Reads::Condition))
+        }
+        (WhenError::MissingColumn { column }, None) => (Some(column.as_str()), format!("{at}: {error}")),
+        (WhenError::Failed { .. } | WhenError::NoObject, _) => (None, format!("{at}: {error}")),
+    };
+    let code = error.code();
+    Ok(Failed {
+        signature: Signature::new(code, column, &error.to_string()),
+        reason: Reason::new(code, message),
+        stack: None,
+    })
+}
+
+/// What reads a column, in the words of the configuration.
+#[derive(Debug, Clone, Copy)]
+enum Reads {
+    Transform,
+    Condition,
+}
+
+impl Reads {
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Transform => "the transform",
+            Self::Condition => "`when`",
+        }
+    }
+
+    /// How to read a column that rows may lack.
+    fn optional(self, column: &str) -> String {
+        match self {
+            Self::Transform => format!("use row.optional('{column}')"),
+            Self::Condition => format!("guard it with has(row.{column})"),
+        }
+    }
+}
+
+/// The message for a missing column: since when it is missing, what took its place, and the fix.
+fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord], reads: Reads) -> String {
     let missing = explain_missing(column, history);
     if let Some(reassigned) = &missing.reassigned {
-        return reassigned_column(at, source, &missing.candidates, reassigned);
+        return reassigned_column(at, source, &missing.candidates, reassigned, reads);
     }
     let mut message = match missing.vanished_in {
         Some(version) => {
@@ -379,25 +435,27 @@ fn missing_column(at: &str, column: &str, source: &str, history: &[SchemaRecord]
         None if missing.known => format!("{at} reads column `{column}`, which source {source} no longer has"),
         None => format!("{at} reads column `{column}`, which source {source} does not have"),
     };
-    let cure = match missing.candidates.as_slice() {
+    let place = reads.place();
+    let fix = match missing.candidates.as_slice() {
         [] => {
             let columns = missing.beside.join(", ");
-            format!("; it has {columns}. Read another one, or use row.optional('{column}')")
+            let optional = reads.optional(column);
+            format!("; it has {columns}. Read another one, or {optional}")
         }
         [one] => format!(
-            "; `{one}` took its place. Read `{one}` in the transform, or say `aliases: {{{one}: [{column}]}}` at the source"
+            "; `{one}` took its place. Read `{one}` in {place}, or say `aliases: {{{one}: [{column}]}}` at the source"
         ),
         several => format!(
-            "; one of {} may have taken its place. Read the right one in the transform, or name it under the source's `aliases`",
+            "; one of {} may have taken its place. Read the right one in {place}, or name it under the source's `aliases`",
             several.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         ),
     };
-    message.push_str(&cure);
+    message.push_str(&fix);
     message
 }
 
 /// The message for a name that belongs to another column than when the transform was written.
-fn reassigned_column(at: &str, source: &str, candidates: &[String], reassigned: &Reassigned) -> String {
+fn reassigned_column(at: &str, source: &str, candidates: &[String], reassigned: &Reassigned, reads: Reads) -> String {
     let column = &reassigned.column;
     let since = reassigned.since.map_or_else(String::new, |version| format!(" since version {version}"));
     let what = match &reassigned.formerly {
@@ -405,12 +463,12 @@ fn reassigned_column(at: &str, source: &str, candidates: &[String], reassigned: 
         None => "a new column has the name".to_owned(),
     };
     let now = match candidates {
-        [one] => format!("; what `{column}` was is `{one}` now. Read `{one}` in the transform"),
-        _ => format!("; what `{column}` was is gone. Change the transform"),
+        [one] => format!("; what `{column}` was is `{one}` now. Read `{one}` in {}", reads.place()),
+        _ => format!("; what `{column}` was is gone. Change {}", reads.place()),
     };
     let known = match &reassigned.formerly {
         Some(formerly) => format!("say `aliases: {{{column}: [{formerly}]}}` at the source"),
-        None => format!("read row.optional('{column}')"),
+        None => reads.optional(column),
     };
     format!(
         "{at} reads column `{column}`, which is another column of source {source}{since}: {what}{now}; if `{column}` is meant as it is \
@@ -441,10 +499,23 @@ mod tests {
             record(&[("id", "string"), ("ltv_predicted", "double")], 0),
         ];
         assert_eq!(
-            missing_column("transforms/ltv.js:7", "ltv_predicted", "ltv", &history),
+            missing_column("transforms/ltv.js:7", "ltv_predicted", "ltv", &history, Reads::Transform),
             "transforms/ltv.js:7 reads column `ltv_predicted`, which source ltv no longer has since version 4; `ltv_score` took its \
              place. Read `ltv_score` in the transform, or say `aliases: {ltv_score: [ltv_predicted]}` at the source"
         );
+    }
+
+    #[test]
+    fn a_condition_that_reads_a_renamed_column_is_answered_like_a_transform() {
+        // Issue 10, C1.
+        let history = [record(&[("level", "string")], 2), record(&[("tier", "string")], 1)];
+        assert_eq!(
+            missing_column("the condition of route gold", "tier", "scores", &history, Reads::Condition),
+            "the condition of route gold reads column `tier`, which source scores no longer has since version 2; `level` took its \
+             place. Read `level` in `when`, or say `aliases: {level: [tier]}` at the source"
+        );
+        let gone = missing_column("the condition of route gold", "rank", "scores", &history, Reads::Condition);
+        assert!(gone.ends_with("it has level. Read another one, or guard it with has(row.rank)"), "{gone}");
     }
 
     fn overlaid(
@@ -472,6 +543,8 @@ mod tests {
             record: Arc::new(record),
             routes: vec![0],
             identifiers: in_use.iter().map(|(kind, value)| ((*kind).to_owned(), (*value).to_owned())).collect(),
+            failed: vec![],
+            backfill: false,
             schema: None,
             refused: refused.iter().map(|&column| column.to_owned()).collect(),
         };
@@ -513,7 +586,7 @@ mod tests {
             record
         };
         assert_eq!(
-            missing_column("t.js:3", "churn", "ltv", &[version(2, 1, 5), version(1, 2, 0)]),
+            missing_column("t.js:3", "churn", "ltv", &[version(2, 1, 5), version(1, 2, 0)], Reads::Transform),
             "t.js:3 reads column `churn`, which is another column of source ltv since version 5: it is the former `upgrade`, renamed; \
              what `churn` was is `upgrade` now. Read `upgrade` in the transform; if `churn` is meant as it is now, say \
              `aliases: {churn: [upgrade]}` at the source"
@@ -522,8 +595,8 @@ mod tests {
 
     #[test]
     fn a_column_that_never_existed_is_answered_with_those_that_do() {
-        let message =
-            missing_column("t.js", "churn_risk_score", "upgrades", &[record(&[("upgrade_score", "double")], 1)]);
+        let history = [record(&[("upgrade_score", "double")], 1)];
+        let message = missing_column("t.js", "churn_risk_score", "upgrades", &history, Reads::Transform);
         assert!(message.contains("does not have") && message.contains("upgrade_score"), "{message}");
     }
 }

@@ -1,15 +1,15 @@
 //! What the failures of a batch mean: go on and dead-letter them, wait for more rows, or pause the route.
 //!
 //! The decision itself is pure and lives in `tailwater_core::judge`; here it is applied to a batch, and its result is a [`Cut`]: for
-//! each lane, the first record that must stay where it is.
+//! each lane, the first record that must stay where it is, and the people whose queues must.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tailwater_core::delivery::Reason;
 use tailwater_core::judge::{self, Window};
-use tailwater_core::{Timestamp, code};
+use tailwater_core::{ProfileId, Timestamp, code};
 
-use super::plan::{Action, ActionKind};
+use super::plan::{Action, ActionKind, Trigger};
 use super::routes::Routes;
 use super::transform::{Cell, Failed, Made, Results, cell};
 
@@ -37,12 +37,19 @@ struct Open {
 pub struct Cut {
     /// By lane, the place in the batch of the first record that stays.
     stops: BTreeMap<i32, usize>,
+    /// People whose queues stay as they are.
+    pub people: BTreeSet<(i32, ProfileId)>,
+    /// What those queues would have let go, so that results are not thrown away that are needed again.
+    pub kept: HashSet<(i32, i64)>,
     pub pause: Option<Pause>,
 }
 
 /// Why a route stopped.
 #[derive(Debug, Clone)]
 pub struct Pause {
+    /// The place of the route.
+    pub place: usize,
+    /// Its name.
     pub route: String,
     pub reason: Reason,
 }
@@ -68,21 +75,38 @@ impl Cut {
             let mine = self.stops.entry(lane).or_insert(stop);
             *mine = (*mine).min(stop);
         }
+        self.people.extend(other.people);
+        self.kept.extend(other.kept);
         if self.pause.is_none() {
             self.pause = other.pause;
         }
     }
 
-    fn stop(&mut self, lane: i32, place: usize) {
+    /// Records of the lane stay from this place on.
+    pub fn stop(&mut self, lane: i32, place: usize) {
         let stop = self.stops.entry(lane).or_insert(place);
         *stop = (*stop).min(place);
+    }
+
+    fn hold_up(&mut self, lane: i32, trigger: Trigger) {
+        match trigger {
+            Trigger::Record(place) => self.stop(lane, place),
+            Trigger::Queue(profile) => {
+                self.people.insert((lane, profile));
+            }
+            Trigger::Clock => {}
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.stops.is_empty() && self.people.is_empty()
     }
 }
 
 /// A row that failed, and the record that brought it.
 struct Failure<'a> {
     lane: i32,
-    trigger: Option<usize>,
+    trigger: Trigger,
     route: usize,
     cell: Cell,
     failed: &'a Failed,
@@ -141,9 +165,7 @@ impl Windows {
                         failed,
                     }),
                     Some(Made::NotRun) | None => {
-                        if let Some(place) = action.trigger {
-                            cut.stop(action.lane, place);
-                        }
+                        cut.hold_up(action.lane, action.trigger);
                     }
                     Some(Made::Operations(_) | Made::Skipped) => *succeeded.entry(route).or_default() += 1,
                 }
@@ -164,9 +186,7 @@ impl Windows {
             match window.judge(now) {
                 judge::Verdict::Wait => {
                     for failure in of_route {
-                        if let Some(place) = failure.trigger {
-                            cut.stop(failure.lane, place);
-                        }
+                        cut.hold_up(failure.lane, failure.trigger);
                     }
                 }
                 judge::Verdict::DeadLetter => {
@@ -176,16 +196,24 @@ impl Windows {
                 }
                 judge::Verdict::Pause(pattern) => {
                     for failure in &of_route {
-                        if let Some(place) = failure.trigger {
-                            cut.stop(failure.lane, place);
-                        }
+                        cut.hold_up(failure.lane, failure.trigger);
                     }
                     *open = Open::default();
                     cut.pause = Some(pause(&of_route, &pattern, name));
                 }
             }
         }
-        if cut.stops.is_empty() { Verdict::Proceed { dead: self.dead.clone() } } else { Verdict::Cut(cut) }
+        if cut.is_empty() {
+            return Verdict::Proceed { dead: self.dead.clone() };
+        }
+        for action in actions {
+            if let (Trigger::Queue(profile), ActionKind::Transform(work)) = (action.trigger, &action.kind)
+                && cut.people.contains(&(action.lane, profile))
+            {
+                cut.kept.insert((work.record.partition, work.record.offset));
+            }
+        }
+        Verdict::Cut(cut)
     }
 }
 
@@ -195,12 +223,13 @@ fn pause(failures: &[&Failure<'_>], pattern: &judge::Pattern, name: &dyn Fn(usiz
         .find(|failure| failure.failed.signature == pattern.signature)
         .or_else(|| failures.first())
         .map_or_else(|| Reason::new(code::TRANSFORM_THREW, ""), |failure| failure.failed.reason.clone());
-    let name = failures.first().map_or_else(String::new, |failure| name(failure.route));
+    let place = failures.first().map_or(0, |failure| failure.route);
+    let name = name(place);
     let mut reason = example;
     if reason.code != code::MISSING_COLUMN {
         reason.message = format!("{} of {} rows fail alike: {}", pattern.failed, pattern.rows, reason.message);
     }
-    Pause { route: name, reason }
+    Pause { place, route: name, reason }
 }
 
 #[cfg(test)]
@@ -230,8 +259,16 @@ mod tests {
                 Made::Skipped
             };
             results.insert(cell(&record, route), made);
-            let work = Work { record, routes: vec![route], identifiers: vec![], schema: None, refused: vec![] };
-            actions.push(Action { trigger: Some(place), lane, kind: ActionKind::Transform(work) });
+            let work = Work {
+                record,
+                routes: vec![route],
+                failed: vec![],
+                backfill: false,
+                identifiers: vec![],
+                schema: None,
+                refused: vec![],
+            };
+            actions.push(Action { trigger: Trigger::Record(place), lane, kind: ActionKind::Transform(work) });
         }
         (actions, results)
     }
@@ -244,7 +281,7 @@ mod tests {
             let planned: Vec<Action> = batch(rows)
                 .0
                 .into_iter()
-                .filter(|action| action.trigger.is_none_or(|place| cut.admits(action.lane, place)))
+                .filter(|action| !matches!(action.trigger, Trigger::Record(place) if !cut.admits(action.lane, place)))
                 .collect();
             match windows.judge_rows(&planned, &results, &|route| route.to_string(), Timestamp::from_millis(now)) {
                 Verdict::Proceed { dead } => {
@@ -310,6 +347,24 @@ mod tests {
         let (dead, cut) = settle(&mut windows, &bad, 10_000);
         assert_eq!(dead.len(), 15);
         assert!(cut.pause.is_none());
+    }
+
+    // Issue 10, B10.
+    #[test]
+    fn a_failure_in_a_queue_holds_up_that_person_and_no_lane() {
+        let mut windows = Windows::default();
+        let (mut actions, results) = batch(&[(0, 5, 0, true), (0, 6, 0, false), (0, 7, 0, false)]);
+        let ada = ProfileId::of("w", "email", "a@b.c", 0);
+        for action in &mut actions[..2] {
+            action.trigger = Trigger::Queue(ada);
+        }
+        let now = Timestamp::from_millis(0);
+        let Verdict::Cut(cut) = windows.judge_rows(&actions, &results, &|route| route.to_string(), now) else {
+            panic!("it is too early for a verdict")
+        };
+        assert!(cut.people.contains(&(0, ada)) && cut.admits(0, 2));
+        // What the queue would have let go is not run a second time.
+        assert_eq!(cut.kept, HashSet::from([(0, 5), (0, 6)]));
     }
 
     #[test]

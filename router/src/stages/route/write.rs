@@ -9,6 +9,7 @@ use tailwater_core::operation::{Operation, Outbound};
 use tailwater_core::{Coordinates, ProfileId, code};
 
 use super::Session;
+use super::existence::BACKFILL;
 use super::plan::{Action, ActionKind, Work, handed_over};
 use super::routes::Routes;
 use super::transform::{Cell, Made, cell};
@@ -27,8 +28,8 @@ impl Session<'_> {
                 }
                 ActionKind::End { record, end, reason } => self.end(action.lane, record, *end, reason.as_str()),
                 ActionKind::DeadLetter { record, reason } => self.dead(action.lane, record, reason, None, None)?,
-                ActionKind::HandOver { record, to } => {
-                    let moved = handed_over(record, *to, self.destination);
+                ActionKind::HandOver { record, to, backfill } => {
+                    let moved = handed_over(record, *to, self.destination, *backfill);
                     match self.append_resolved(*to, moved.value(), moved.header()) {
                         // It was at the limit before, and its header has grown.
                         Err(Error::Kafka(kafka::Error::TooLarge { bytes, topic })) => {
@@ -72,7 +73,7 @@ impl Session<'_> {
         i32::try_from(profile.lane(self.shared.config.kafka.lanes)).unwrap_or(0)
     }
 
-    fn append_resolved(
+    pub(super) fn append_resolved(
         &mut self,
         profile: ProfileId,
         value: Option<&[u8]>,
@@ -134,6 +135,9 @@ impl Session<'_> {
         envelope.identifiers.extend(work.identifiers.iter().map(|(kind, value)| Identifier { kind, value }));
         // The row before the change has done its duty; vendors are never sent it.
         envelope.before = None;
+        if work.backfill {
+            envelope.backfill.get_or_insert(BACKFILL);
+        }
         envelope.transform_hash = hash.as_ref().map(|hash| &hash[..]);
         let header = envelope.to_bytes();
         let outgoing = Outgoing {

@@ -21,7 +21,7 @@ use tailwater_core::limits::{
 };
 use tailwater_core::retry::RetryPolicy;
 use tailwater_core::tracker::Bounds;
-use tailwater_core::{Coordinates, Timestamp};
+use tailwater_core::{Coordinates, ProfileId, Timestamp};
 
 use super::outside::{Answer, Outside, Settings};
 use super::stall::Stall;
@@ -33,6 +33,8 @@ use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::ownership::Ownership;
 use crate::kafka::{self, Consumer, Outgoing, Producer, Record, client};
 use crate::stages::dead_letter::{self, Failure};
+use crate::stages::held::fences::Lanes;
+use crate::stages::held::group::GroupLanes;
 use crate::stages::ledger::Ledger;
 use crate::stages::{Error, now, steady};
 use crate::state::Store;
@@ -68,7 +70,9 @@ impl<'a> Clients<'a> {
         let consumer = Consumer::subscribe(kafka, &names.group("send", Some(name)), std::slice::from_ref(&topic))?;
         let routes = shared.live.routes(name)?;
         let topic: Arc<str> = Arc::from(topic);
+        let producer = Producer::connect(kafka, Some(&id), &outputs)?;
         let setup = Setup {
+            record_bytes_max: producer.record_bytes_max(),
             name: name.to_owned(),
             topic: Arc::clone(&topic),
             lanes: kafka.lanes,
@@ -93,7 +97,7 @@ impl<'a> Clients<'a> {
             ownership: consumer.ownership(),
             stall: Arc::new(Stall::new()),
             consumer,
-            producer: Producer::connect(kafka, Some(&id), &outputs)?,
+            producer,
             store: Store::new(kafka, &shared.cache, &names.state_send(name)),
             ledger: Ledger::new(names.ledger(), Stage::Send, kafka.lanes),
             answers: answers(),
@@ -136,8 +140,22 @@ impl<'a> Clients<'a> {
         Ok(self.store.committed(&self.producer)?)
     }
 
-    fn lane_of(&self, profile: tailwater_core::ProfileId) -> i32 {
+    fn group(&self) -> GroupLanes<'_> {
+        GroupLanes { kafka: &self.shared.config.kafka, consumer: &self.consumer, topic: &self.topic }
+    }
+}
+
+impl Lanes for Clients<'_> {
+    fn lane_of(&self, profile: ProfileId) -> i32 {
         memory::lane_of(profile, self.shared.config.kafka.lanes)
+    }
+
+    fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
+        self.group().lane_end(lane)
+    }
+
+    fn has_read(&mut self, lane: i32, end: i64) -> Result<bool, Error> {
+        self.group().has_read(lane, end)
     }
 }
 
@@ -271,6 +289,20 @@ impl Outside for Clients<'_> {
         let lane = self.lane_of(merge.survivor);
         self.producer.send(&Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
         Ok(failpoint::hit_after("merge.passed", || self.producer.acknowledged())?)
+    }
+
+    fn ask_for_fence(&mut self, merge: Merge) -> Result<(), Error> {
+        let envelope = Envelope {
+            workspace: &self.shared.config.workspace,
+            profile: Some(merge.absorbed),
+            role: Role::Fence(merge),
+            ..Default::default()
+        };
+        let header = envelope.to_bytes();
+        let key = merge.absorbed.to_string();
+        let lane = Lanes::lane_of(self, merge.absorbed);
+        let outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).envelope(&header);
+        Ok(self.producer.send(&outgoing)?)
     }
 
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {

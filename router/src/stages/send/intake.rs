@@ -17,6 +17,7 @@ use crate::failpoint;
 use crate::kafka::Record;
 use crate::kafka::consumer::Polled;
 use crate::stages::Error;
+use crate::telemetry::events::FenceLost;
 
 impl<O: Outside> Session<O> {
     pub(super) fn intake(&mut self, wait: Duration) -> Result<(), Error> {
@@ -83,7 +84,7 @@ impl<O: Outside> Session<O> {
             Role::Hold(merge) => {
                 let state = self.outside.state_mut();
                 if !memory::is_passed(state, lane, merge.number)? {
-                    self.waiting.wait_for(state, lane, merge.survivor, merge.number)?;
+                    self.waiting.wait_for(state, lane, merge)?;
                 }
                 self.done(lane, record.offset);
                 return Ok(true);
@@ -146,6 +147,19 @@ impl<O: Outside> Session<O> {
         self.setup.telemetry.metrics().dead_lettered("send", name, reason.code.as_str());
         self.dirty = true;
         self.setup.telemetry.dead_letter_line("send", name, reason, &record.coordinates());
+        Ok(())
+    }
+
+    /// Asks for fences that can no longer arrive: their holds would wait forever.
+    pub(super) fn look_after_fences(&mut self) -> Result<(), Error> {
+        let now = self.outside.steady();
+        let owned: Vec<i32> = self.committed.keys().copied().collect();
+        let due = self.fences.due(&self.waiting, self.outside.state(), owned, now)?;
+        for merge in self.fences.missing(&due, &mut self.outside, now)? {
+            self.setup.telemetry.emit(&FenceLost { destination: &self.setup.name, stage: "send", merge });
+            self.outside.ask_for_fence(merge)?;
+            self.dirty = true;
+        }
         Ok(())
     }
 }

@@ -47,6 +47,7 @@ use self::parked::Parked;
 use self::pause::Pause;
 use super::age::Age;
 use super::held::Waiting;
+use super::held::fences::Fences;
 use super::pace::Pace;
 use super::{Error, IDLE_WAIT};
 use crate::app::Shared;
@@ -104,6 +105,8 @@ struct Setup {
     share_max: usize,
     /// Records that may wait in state only because their person has many of them.
     parked_max: u64,
+    /// How large a record of the state's topic may be.
+    record_bytes_max: Option<usize>,
     /// Offsets that one lane may have open.
     bounds: Bounds,
     telemetry: Telemetry,
@@ -130,6 +133,7 @@ struct Session<O: Outside> {
     ready: Ready,
     calls_running: usize,
     jobs: BTreeMap<Ticket, Job>,
+    fences: Fences,
     /// Nothing is started before this time: the account's trouble.
     not_before: Timestamp,
     paused: Option<Pause>,
@@ -144,7 +148,7 @@ impl<O: Outside> Session<O> {
     fn new(outside: O, setup: Setup) -> Self {
         let gauge = setup.telemetry.metrics().oldest_open("send", &setup.name);
         Self {
-            waiting: Waiting::default(),
+            waiting: Waiting::new(setup.record_bytes_max),
             gate: Gate::new(setup.capacity),
             trackers: BTreeMap::new(),
             finished: Finished::default(),
@@ -158,6 +162,7 @@ impl<O: Outside> Session<O> {
             ready: Ready::default(),
             calls_running: 0,
             jobs: BTreeMap::new(),
+            fences: Fences::default(),
             not_before: Timestamp::default(),
             paused: None,
             vendor: Vendor::new(&setup.telemetry, &setup.name),
@@ -176,6 +181,7 @@ impl<O: Outside> Session<O> {
         self.intake(wait)?;
         self.answered()?;
         self.look_after_pause();
+        self.look_after_fences()?;
         // Before the next calls are made: a commit lets people go on whose last record it carries.
         self.commit_if_due()?;
         self.start()

@@ -20,6 +20,7 @@ use tailwater_core::{Coordinates, Timestamp};
 use crate::kafka::Record;
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::stages::Error;
+use crate::stages::held::fences::Lanes;
 use crate::state::Map;
 
 /// What a reload may change.
@@ -49,7 +50,7 @@ pub(super) enum Answer {
 
 /// The world, as the stage's thread sees it. An error ends the session: nothing of the open transaction has happened then, and
 /// everything is read again from the last commit.
-pub(super) trait Outside {
+pub(super) trait Outside: Lanes {
     type State: Map;
 
     // === The clock, and chance ===
@@ -123,6 +124,9 @@ pub(super) trait Outside {
 
     /// Writes to the survivor's lane that the fence of a merge is passed.
     fn pass_fence(&mut self, merge: Merge) -> Result<(), Error>;
+
+    /// Writes the fence of a merge to the absorbed profile's lane once more.
+    fn ask_for_fence(&mut self, merge: Merge) -> Result<(), Error>;
 
     /// Commits all of it together with the next offset to read of every lane.
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error>;

@@ -22,7 +22,7 @@ use super::outside::Outside;
 use super::{Session, memory};
 use crate::kafka::Record;
 use crate::stages::Error;
-use crate::stages::held::{self, Held, Wait};
+use crate::stages::held::{self, Held, Hold, Wait};
 
 /// People whose parked records are looked for in one round: each costs a look into state.
 const REFILLS_MAX: usize = 64;
@@ -129,8 +129,12 @@ impl<O: Outside> Session<O> {
     /// Writes a record to state, behind what waits there for its person.
     fn park(&mut self, lane: i32, profile: ProfileId, record: &Arc<Record>, why: &str) -> Result<Place, Error> {
         let now = self.outside.now();
-        self.waiting.hold(self.outside.state_mut(), lane, profile, record, false, now)?;
+        let hold = self.waiting.hold(self.outside.state_mut(), lane, profile, record, false, now)?;
         self.done(lane, record.offset);
+        if let Hold::TooLarge { bytes, bytes_max } = hold {
+            self.dead_letter(record, &Hold::refusal(bytes, bytes_max), 0)?;
+            return Ok(Place::State);
+        }
         self.note(lane, record, End::Parked, why);
         self.parked.due(lane, profile);
         Ok(Place::State)

@@ -50,6 +50,8 @@ pub struct Facts {
     pub change: &'static str,
     pub sequence: u64,
     pub backfill: bool,
+    /// Identifiers of the row that are not used for the profile: their types, and why.
+    pub refusals: Vec<(String, String)>,
     pub resolved: Vec<Passed>,
     pub destinations: BTreeMap<String, At>,
 }
@@ -168,6 +170,8 @@ impl Gatherer<'_> {
             facts.change = envelope.change.as_str();
             facts.sequence = envelope.sequence;
             facts.backfill = envelope.backfill.is_some();
+            facts.refusals =
+                envelope.refusals.iter().map(|refusal| (refusal.kind.to_owned(), refusal.to_string())).collect();
         }
         Some(facts)
     }

@@ -90,6 +90,9 @@ pub struct Event {
     pub position: String,
     pub change: &'static str,
     pub backfill: bool,
+    /// Identifiers of the row that are not used for the person, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     pub resolved: Vec<Place>,
     pub destinations: BTreeMap<String, Outcome>,
 }
@@ -190,6 +193,11 @@ pub fn tell(config: &Config, person: Person, gathered: Gathered, one_event: bool
                 subscribed: destination.routes.iter().any(|route| route.from == facts.source),
                 pause: gathered.pauses.get(name),
                 merging: gathered.merging.contains(name),
+                refusal: facts
+                    .refusals
+                    .iter()
+                    .find(|(kind, _)| *kind == destination.key)
+                    .map(|(_, text)| text.as_str()),
             };
             let outcome = Outcome { steps: steps(at), verdict: verdict(&scene, at) };
             let summary = destinations.entry(name.clone()).or_insert_with(|| Summary {
@@ -214,6 +222,7 @@ pub fn tell(config: &Config, person: Person, gathered: Gathered, one_event: bool
             position: facts.position,
             change: facts.change,
             backfill: facts.backfill,
+            refused: facts.refusals.into_iter().map(|(_, text)| text).collect(),
             resolved: facts.resolved.into_iter().map(|passed| passed.at).collect(),
             destinations: outcomes,
         });

@@ -61,6 +61,9 @@ impl fmt::Display for Event {
         let backfill = if self.backfill { ", of a backfill" } else { "" };
         writeln!(f, "{}  {}{name}{change}, event {id}{backfill}", self.came_in, self.source)?;
         writeln!(f, "  came in     {}, source position {}", self.ingest, self.position)?;
+        for refused in &self.refused {
+            writeln!(f, "  identity    {refused}")?;
+        }
         for at in &self.resolved {
             writeln!(f, "  resolved    {at}")?;
         }

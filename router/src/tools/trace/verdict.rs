@@ -17,15 +17,19 @@ pub struct Scene<'a> {
     pub pause: Option<&'a Pause>,
     /// Whether the person waits for a merge here.
     pub merging: bool,
+    /// Why the row's own value of the destination's key is not used.
+    pub refusal: Option<&'a str>,
 }
 
 /// What happened to the event at the destination, in order.
 pub fn steps(at: &At) -> Vec<Step> {
     let mut steps = Vec::new();
-    let held_before =
-        at.held.is_none() && at.ends.values().flatten().any(|(end, reason)| *end == End::Held && !reason.is_empty());
-    if held_before {
+    let held_for = |reason: &str| at.held.is_none() && is_noted(at, End::Held, reason);
+    if held_for(code::NO_KEY.as_str()) || held_for(code::IDENTIFIER_REFUSED.as_str()) {
         steps.push(Step { at: None, text: "was held until the person had the destination's key".to_owned() });
+    }
+    if held_for(code::ROUTE_PAUSED.as_str()) {
+        steps.push(Step { at: None, text: "waited while a route was paused".to_owned() });
     }
     for Passed { at, replay, operations, .. } in &at.outbound {
         let replay = if *replay > 0 { format!(" (replay {replay})") } else { String::new() };
@@ -62,12 +66,17 @@ pub fn verdict(scene: &Scene<'_>, at: &At) -> Verdict {
     match last {
         // A replay that is on its way again is not in the ledger's last word yet.
         Some((_, End::Delivered, reason)) => delivered(reason, at),
-        Some((_, End::Skipped, reason)) => skipped(reason, at),
+        Some((_, End::Skipped, reason)) => skipped(reason, scene, at),
         Some((_, End::DeadLettered, reason)) => dead_lettered(reason, at),
         Some((_, End::Resolved | End::Held | End::Routed | End::Parked, _)) | None => {
             on_its_way(scene, at, last.is_some())
         }
     }
+}
+
+/// Whether the ledger has an end for a reason, in any round.
+fn is_noted(at: &At, end: End, reason: &str) -> bool {
+    at.ends.values().flatten().any(|(noted, why)| *noted == end && why == reason)
 }
 
 fn delivered(reason: &str, at: &At) -> Verdict {
@@ -91,7 +100,7 @@ fn delivered(reason: &str, at: &At) -> Verdict {
     }
 }
 
-fn skipped(reason: &str, at: &At) -> Verdict {
+fn skipped(reason: &str, scene: &Scene<'_>, at: &At) -> Verdict {
     let attempt =
         at.attempts.iter().rfind(|attempt| attempt.outcome == "skipped" && attempt.code.as_deref() == Some(reason));
     let when = attempt.map_or_else(String::new, |attempt| format!(" at {}", attempt.at));
@@ -99,7 +108,10 @@ fn skipped(reason: &str, at: &At) -> Verdict {
         status: Status::Skipped,
         at: attempt.map(|attempt| attempt.at.clone()),
         code: Some(reason.to_owned()),
-        text: format!("skipped{when}: {reason}, {}", meaning(reason)),
+        text: match scene.refusal.filter(|_| reason == code::IDENTIFIER_REFUSED.as_str()) {
+            Some(refusal) => format!("skipped{when}: {reason}, {refusal}"),
+            None => format!("skipped{when}: {reason}, {}", meaning(reason)),
+        },
     }
 }
 
@@ -119,7 +131,7 @@ fn meaning(reason: &str) -> &'static str {
 }
 
 fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
-    let Scene { destination, subscribed, pause, merging } = scene;
+    let Scene { destination, subscribed, pause, merging, refusal } = scene;
     let waits = |status, since: Option<Timestamp>, code: Option<Code>, text: String| Verdict {
         status,
         at: since.map(|since| since.to_string()),
@@ -134,14 +146,22 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
                 None,
                 format!("held since {since} behind a merge of two profiles; it goes on by itself"),
             )
+        } else if is_noted(at, End::Held, code::ROUTE_PAUSED.as_str()) {
+            behind_a_pause(since, *pause)
         } else {
             let until = since.saturating_add(Duration::from_secs(destination.hold_for.as_secs()));
             let paused = pause.map_or_else(String::new, |pause| format!("; {}", paused_text(pause)));
+            let lack = if refusal.is_some() { code::IDENTIFIER_REFUSED } else { code::NO_KEY };
+            let kind = &destination.key;
+            let why = match refusal {
+                Some(refusal) => format!("{refusal}; no other {kind} is known"),
+                None => format!("the person has no {kind}"),
+            };
             let text = format!(
-                "held since {since}: the person has no {} (`key` of destination {}); it goes on by itself when an event brings one, and ends as a dead letter after {until}{paused}",
-                destination.key, destination.name
+                "held since {since}: {why} (`key` of destination {}); it goes on by itself when an event brings one, and ends as a dead letter after {until}{paused}",
+                destination.name
             );
-            waits(Status::Held, Some(since), Some(code::NO_KEY), text)
+            waits(Status::Held, Some(since), Some(lack), text)
         };
     }
     if let Some(since) = at.parked {
@@ -179,6 +199,20 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
     }
     let text = "nothing is known of it after resolve; `tailwater audit` tells whether it is lost".to_owned();
     waits(Status::Unknown, None, None, text)
+}
+
+/// It waits in state because its route, or that of an earlier event of the person, was paused.
+fn behind_a_pause(since: Timestamp, pause: Option<&Pause>) -> Verdict {
+    let why = match pause {
+        Some(pause) => paused_text(pause),
+        None => "the pause is over, and what waits goes on in order by itself".to_owned(),
+    };
+    Verdict {
+        status: if pause.is_some() { Status::Paused } else { Status::Held },
+        at: Some(since.to_string()),
+        code: Some(pause.map_or_else(|| code::ROUTE_PAUSED.as_str().to_owned(), |pause| pause.code.clone())),
+        text: format!("waits since {since}: {why}"),
+    }
 }
 
 fn paused_text(pause: &Pause) -> String {
@@ -223,7 +257,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::config::model::{DestinationKind, NonFinite, Nulls, OnConflict, OnMissingKey, Retry};
+    use crate::config::model::{DestinationKind, DestinationStart, NonFinite, Nulls, OnConflict, OnMissingKey, Retry};
     use crate::tools::dlq::{Queue, Reference};
     use crate::tools::shown::Place;
     use crate::tools::trace::gather::DeadLetter;
@@ -239,6 +273,7 @@ mod tests {
             identifiers: BTreeMap::new(),
             on_missing_key: OnMissingKey::Hold,
             hold_for: Duration::from_secs(86_400),
+            start: DestinationStart::Now,
             nulls: Nulls::Omit,
             non_finite: NonFinite::Omit,
             on_conflict: OnConflict::Reject,
@@ -249,7 +284,7 @@ mod tests {
     }
 
     fn told_with(at: &At, subscribed: bool, pause: Option<&Pause>, merging: bool) -> Verdict {
-        verdict(&Scene { destination: &destination(), subscribed, pause, merging }, at)
+        verdict(&Scene { destination: &destination(), subscribed, pause, merging, refusal: None }, at)
     }
 
     fn told(at: &At) -> Verdict {
@@ -359,10 +394,52 @@ mod tests {
         };
         let verdict = told(&held);
         assert_eq!((verdict.status, verdict.code.as_deref()), (Status::Held, Some("no_key")));
-        for words in ["held since 1970-01-01T00:00:00.000Z", "has no email", "after 1970-01-02T00:00:00.000Z"] {
+        for words in
+            ["held since 1970-01-01T00:00:00.000Z", "the person has no email", "after 1970-01-02T00:00:00.000Z"]
+        {
             assert!(verdict.text.contains(words), "{words} in {}", verdict.text);
         }
         assert!(told_with(&held, true, None, true).text.contains("behind a merge"));
+    }
+
+    // Issue 10, D.
+    #[test]
+    fn a_refused_key_is_named_with_its_reason_instead_of_a_person_without_one() {
+        let refusal = "the email in column `email` was refused (owned_by_another): it belongs to another profile";
+        let scene =
+            |destination| Scene { destination, subscribed: true, pause: None, merging: false, refusal: Some(refusal) };
+        let destination = destination();
+        let held = At {
+            held: Some(Timestamp::from_millis(0)),
+            ends: ends(&[(0, &[(End::Held, "identifier_refused")])]),
+            ..At::default()
+        };
+        let skipped = At { ends: ends(&[(0, &[(End::Skipped, "identifier_refused")])]), ..At::default() };
+        for at in [held, skipped] {
+            let verdict = verdict(&scene(&destination), &at);
+            assert_eq!(verdict.code.as_deref(), Some("identifier_refused"));
+            assert!(verdict.text.contains(refusal) && !verdict.text.contains("has no email"), "{}", verdict.text);
+        }
+    }
+
+    #[test]
+    fn an_event_behind_a_paused_route_is_told_with_the_pause() {
+        let at = At {
+            held: Some(Timestamp::from_millis(0)),
+            ends: ends(&[(0, &[(End::Held, "route_paused")])]),
+            ..At::default()
+        };
+        let pause = Pause {
+            route: "ltv".into(),
+            code: "missing_column".into(),
+            message: "ltv_score".into(),
+            since: "2026-03-01T00:00:00.000Z".into(),
+        };
+        let paused = told_with(&at, true, Some(&pause), false);
+        assert_eq!((paused.status, paused.code.as_deref()), (Status::Paused, Some("missing_column")));
+        let resumed = told(&at);
+        assert_eq!((resumed.status, resumed.code.as_deref()), (Status::Held, Some("route_paused")));
+        assert!(!resumed.text.contains("has no email"), "{}", resumed.text);
     }
 
     #[test]

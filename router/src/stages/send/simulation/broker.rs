@@ -61,6 +61,22 @@ pub struct Broker {
     joined: Member,
 }
 
+impl Lane {
+    /// Whether everything before the committed offset and behind it was read.
+    pub fn is_read(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    pub const fn end(&self) -> i64 {
+        self.next
+    }
+
+    /// Whether every record before an offset was read and committed.
+    pub fn has_read(&self, end: i64) -> bool {
+        self.log.front().is_none_or(|entry| entry.offset >= end)
+    }
+}
+
 impl Broker {
     pub fn new(lanes: usize) -> Self {
         Self {

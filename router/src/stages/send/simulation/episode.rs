@@ -223,6 +223,7 @@ impl Episode {
         let world = self.world.borrow();
         let plan = &world.plan;
         Setup {
+            record_bytes_max: None,
             name: "d".into(),
             topic: world.broker.topic(),
             lanes: u32::try_from(plan.lanes).expect("a few"),

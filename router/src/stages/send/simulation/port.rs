@@ -11,7 +11,7 @@ use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
 use tailwater_core::envelope::{Merge, Role};
 use tailwater_core::ledger::End;
 use tailwater_core::retry::RetryPolicy;
-use tailwater_core::{Coordinates, Timestamp, code};
+use tailwater_core::{Coordinates, ProfileId, Timestamp, code};
 
 use super::broker::{Kind, Member, place};
 use super::state::{self, State};
@@ -21,6 +21,7 @@ use super::world::{Plant, World};
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::{self, Record};
 use crate::stages::Error;
+use crate::stages::held::fences::Lanes;
 use crate::stages::send::outside::{Answer, Outside, Settings};
 
 pub struct Port {
@@ -43,6 +44,7 @@ struct Transaction {
     accepted: Vec<(usize, usize)>,
     dead: Vec<usize>,
     releases: Vec<Merge>,
+    fences: Vec<Merge>,
 }
 
 impl Port {
@@ -90,6 +92,12 @@ impl Port {
             world.broker.append(lane, Kind::Control, world.now(), vec![], header);
             world.broker.mark(lane);
         }
+        for merge in transaction.fences {
+            world.truth.tell(|| format!("the fence of {merge} is asked for again in outbound"));
+            let lane = world.broker.lane_of(merge.absorbed);
+            let header = control(merge.absorbed, Role::Fence(merge)).to_bytes();
+            world.broker.append(lane, Kind::Control, world.now(), vec![], header);
+        }
         for (lane, offset) in offsets {
             let early = world.plant == Some(Plant::CommitBeforeOutcome);
             let offset = if early { self.positions.get(lane).copied().unwrap_or(*offset) } else { *offset };
@@ -109,6 +117,20 @@ fn aborted(detail: &str) -> Error {
 pub fn settings(attempts_max: u32) -> Settings {
     let (backoff_min, backoff_max) = (Duration::from_millis(100), Duration::from_secs(5));
     Settings { retry: RetryPolicy { attempts_max, backoff_min, backoff_max }, skip_unchanged: false }
+}
+
+impl Lanes for Port {
+    fn lane_of(&self, profile: ProfileId) -> i32 {
+        i32::try_from(self.world().broker.lane_of(profile)).expect("a few lanes")
+    }
+
+    fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
+        Ok(self.world().broker.lanes[place(lane)].end())
+    }
+
+    fn has_read(&mut self, lane: i32, end: i64) -> Result<bool, Error> {
+        Ok(self.world().broker.lanes[place(lane)].has_read(end))
+    }
 }
 
 impl Outside for Port {
@@ -296,6 +318,11 @@ impl Outside for Port {
 
     fn pass_fence(&mut self, merge: Merge) -> Result<(), Error> {
         self.open.releases.push(merge);
+        Ok(())
+    }
+
+    fn ask_for_fence(&mut self, merge: Merge) -> Result<(), Error> {
+        self.open.fences.push(merge);
         Ok(())
     }
 

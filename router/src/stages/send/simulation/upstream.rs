@@ -1,7 +1,7 @@
 //! The stage before: the product's own plans of route ([`crate::stages::route::plan`]), with a log of `resolved`, state and
 //! transactions made up here. A plan is thrown away now and then, and the process that made it dies.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
 use crate::stages::Error;
 use crate::stages::held::Waiting;
-use crate::stages::route::plan::{Action, ActionKind, Planner, handed_over};
-use crate::stages::route::subscribed::{Subscribed, Subscriptions};
+use crate::stages::held::fences::{Fences, Lanes};
+use crate::stages::route::existence::Age;
+use crate::stages::route::plan::{Action, ActionKind, Planner, Stand, handed_over};
+use crate::stages::route::subscribed::{Subscribed, Subscriptions, Wanted};
 
 /// The destination's name.
 pub const DESTINATION: &str = "d";
@@ -34,6 +36,32 @@ pub struct Upstream {
     next: Vec<i64>,
     state: State,
     waiting: Waiting,
+    fences: Fences,
+    /// The places of routes that are paused: none, or the only one.
+    paused: BTreeSet<usize>,
+    blocked: BTreeSet<(i32, ProfileId)>,
+    /// No fault happens any more.
+    calm: bool,
+}
+
+/// The lanes of `resolved`, whose records are forgotten once they were read.
+struct Logs<'a> {
+    logs: &'a [VecDeque<Arc<Record>>],
+    next: &'a [i64],
+}
+
+impl Lanes for Logs<'_> {
+    fn lane_of(&self, profile: ProfileId) -> i32 {
+        i32::try_from(profile.lane(u32::try_from(self.logs.len()).expect("a few"))).expect("a few lanes")
+    }
+
+    fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
+        Ok(self.next[place(lane)])
+    }
+
+    fn has_read(&mut self, lane: i32, end: i64) -> Result<bool, Error> {
+        Ok(self.logs[place(lane)].front().is_none_or(|record| record.offset >= end))
+    }
 }
 
 impl Subscriptions for Wants {
@@ -53,8 +81,12 @@ impl Subscriptions for Wants {
         Duration::from_secs(30 * 86_400)
     }
 
+    fn age(&self, _record: &Record, _envelope: &Envelope<'_>) -> Age {
+        Age::Live
+    }
+
     fn subscribed(&self, _record: &Record, _envelope: &Envelope<'_>) -> Result<Subscribed, Error> {
-        Ok(Subscribed::Routes(vec![0]))
+        Ok(Subscribed::Routes(Wanted { routes: vec![0], ..Wanted::default() }))
     }
 }
 
@@ -70,7 +102,18 @@ impl Upstream {
             next: vec![0; lanes],
             state,
             waiting: Waiting::default(),
+            fences: Fences::default(),
+            paused: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            calm: false,
         }
+    }
+
+    /// No route pauses any more.
+    pub fn calm(&mut self) {
+        self.calm = true;
+        self.paused.clear();
+        self.blocked.clear();
     }
 
     /// Appends a record to a lane of `resolved`.
@@ -84,14 +127,24 @@ impl Upstream {
     }
 
     /// Plans the next records of a lane, and carries the plan out as one transaction unless something happens to it.
-    pub fn flow(&mut self, broker: &mut Broker, now: Timestamp, truth: &Truth, chance: &mut Chance) {
+    pub fn flow(&mut self, broker: &mut Broker, now: Timestamp, steady: Timestamp, truth: &Truth, chance: &mut Chance) {
+        self.ask_for_fences(steady, truth);
+        if !self.calm && chance.in_thousand(5) {
+            self.blocked.clear();
+            self.paused = if self.paused.is_empty() { BTreeSet::from([0]) } else { BTreeSet::new() };
+            truth.tell(|| format!("routes are paused: {:?}", self.paused));
+        }
         let lane = chance.below(self.logs.len());
         let records: Vec<_> = self.logs[lane].iter().take(1 + chance.below(4)).cloned().collect();
-        let mut planner = Planner::new(Wants, &mut self.state, &mut self.waiting, now);
+        let ready: Vec<_> = self.waiting.going().iter().copied().collect();
+        let stand = Stand { routes: &self.paused, blocked: &self.blocked, undecided: &BTreeSet::new() };
+        let mut planner = Planner::new(Wants, &mut self.state, &mut self.waiting, now, stand);
+        planner.budget.records = 1 + chance.below(3);
+        planner.go_on(ready, &self.topic).expect("a plan");
         for (number, record) in records.iter().enumerate() {
             planner.record(number, record).expect("a plan");
         }
-        let actions = planner.actions;
+        let (actions, blocked) = (planner.actions, planner.blocked);
         if chance.in_thousand(100) {
             self.state.abort();
             if chance.in_thousand(500) {
@@ -105,8 +158,10 @@ impl Upstream {
             return;
         }
         self.logs[lane].drain(..records.len());
+        self.blocked.extend(blocked);
         for action in actions {
-            self.carry_out(action, broker, now, truth);
+            let trimmed = !self.calm && chance.in_thousand(100);
+            self.carry_out(action, broker, now, truth, trimmed);
         }
         self.state.keep();
         self.waiting.accept();
@@ -115,7 +170,8 @@ impl Upstream {
         }
     }
 
-    fn carry_out(&mut self, action: Action, broker: &mut Broker, now: Timestamp, truth: &Truth) {
+    /// `trimmed`: a fence that is passed on is removed before it is read, if nothing lies before it that was not read.
+    fn carry_out(&mut self, action: Action, broker: &mut Broker, now: Timestamp, truth: &Truth, trimmed: bool) {
         match action.kind {
             ActionKind::Transform(work) => {
                 let envelope = work.record.envelope().expect("an envelope of the simulation");
@@ -128,9 +184,9 @@ impl Upstream {
             }
             ActionKind::End { .. } => {}
             ActionKind::DeadLetter { reason, .. } => panic!("route dead-letters: {reason:?}"),
-            ActionKind::HandOver { record, to } => {
+            ActionKind::HandOver { record, to, backfill } => {
                 truth.tell(|| format!("{} is handed over to {to:?}", record.coordinates()));
-                let moved = handed_over(&record, to, DESTINATION);
+                let moved = handed_over(&record, to, DESTINATION, backfill);
                 self.append(broker.lane_of(to), moved.value(), moved.header().unwrap_or_default());
             }
             ActionKind::Release(merge) => {
@@ -139,6 +195,11 @@ impl Upstream {
                 self.append(broker.lane_of(merge.survivor), None, &envelope.to_bytes());
             }
             ActionKind::Forward { profile, role } => {
+                let lane = broker.lane_of(profile);
+                if trimmed && matches!(role, Role::Fence(_)) && broker.lanes[lane].is_read() {
+                    truth.tell(|| format!("{role:?} is passed on and trimmed"));
+                    return broker.mark(lane);
+                }
                 truth.tell(|| format!("{role:?} is passed on"));
                 let header = control(profile, role).to_bytes();
                 broker.append(broker.lane_of(profile), Kind::Control, now, vec![], header);
@@ -146,9 +207,29 @@ impl Upstream {
         }
     }
 
+    /// As route does it for holds whose fence was trimmed.
+    fn ask_for_fences(&mut self, steady: Timestamp, truth: &Truth) {
+        let owned = (0..self.logs.len()).map(|lane| i32::try_from(lane).expect("a few"));
+        let due = self.fences.due(&self.waiting, &self.state, owned, steady).expect("state in memory");
+        let mut lanes = Logs { logs: &self.logs, next: &self.next };
+        let missing = self.fences.missing(&due, &mut lanes, steady).expect("logs in memory");
+        for merge in missing {
+            truth.tell(|| format!("the fence of {merge} is asked for again in resolved"));
+            let lane = place(Logs { logs: &self.logs, next: &self.next }.lane_of(merge.absorbed));
+            self.append(lane, None, &control(merge.absorbed, Role::Fence(merge)).to_bytes());
+        }
+    }
+
     /// As resolve tells of a merge: the fence to the absorbed profile's lane, the hold to the survivor's.
-    pub fn announce(&mut self, broker: &Broker, merge: Merge) {
+    ///
+    /// `trimmed`: the fence is removed before it is read, if nothing lies before it that was not read.
+    pub fn announce(&mut self, broker: &Broker, merge: Merge, trimmed: bool) {
         for (profile, role) in [(merge.absorbed, Role::Fence(merge)), (merge.survivor, Role::Hold(merge))] {
+            let lane = broker.lane_of(profile);
+            if trimmed && matches!(role, Role::Fence(_)) && self.logs[lane].is_empty() {
+                self.next[lane] += 1;
+                continue;
+            }
             self.append(broker.lane_of(profile), None, &control(profile, role).to_bytes());
         }
     }

@@ -253,6 +253,7 @@ impl World {
     /// Everybody's key becomes known: nothing has to be held for the lack of it.
     pub fn link(&mut self) {
         self.know_everybody();
+        self.upstream.calm();
         for person in self.live.clone() {
             self.event(person);
         }
@@ -312,7 +313,8 @@ impl World {
         self.truth.tell(|| format!("{merge}: {absorbed} into {survivor}"));
         self.truth.merged(survivor, absorbed);
         self.people[survivor].keyed |= self.people[absorbed].keyed;
-        self.upstream.announce(&self.broker, merge);
+        let trimmed = self.chance.in_thousand(100);
+        self.upstream.announce(&self.broker, merge, trimmed);
         if self.plant == Some(Plant::ReleaseBeforeFence) {
             let header = control(into, Role::Release(merge)).to_bytes();
             self.broker.append(self.broker.lane_of(into), Kind::Control, self.now(), vec![], header);
@@ -323,12 +325,13 @@ impl World {
 
     /// The stage before works on some records of one lane.
     pub fn flow(&mut self) {
-        let now = self.now();
-        self.upstream.flow(&mut self.broker, now, &self.truth, &mut self.chance);
+        let (now, steady) = (self.now(), self.steady());
+        self.upstream.flow(&mut self.broker, now, steady, &self.truth, &mut self.chance);
     }
 
     /// The stage before has worked on everything.
     pub fn flow_all(&mut self) {
+        self.upstream.calm();
         while !self.is_dry() {
             self.flow();
         }

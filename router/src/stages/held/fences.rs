@@ -1,0 +1,207 @@
+//! Holds whose fence never comes.
+//!
+//! A merge is announced twice: with a *hold* in the survivor's lane and a *fence* in the absorbed profile's lane. Whoever reads the
+//! hold waits until the fence is passed. But Kafka trims each partition by itself, a new group begins where a partition begins, and offsets
+//! are reset: then the fence may be gone while the hold is still there, and the survivor would wait forever.
+//!
+//! Therefore a hold that has waited for some seconds is looked at. Where the absorbed profile's lane ended then is remembered; once the
+//! group has read that lane beyond this end and the hold still waits, its fence was read earlier, or never will be. The fence is then *asked
+//! for again*: it is appended to the absorbed profile's lane once more. So the hold ends in the ordinary way, behind every
+//! record of the absorbed profile that is left. A fence that is passed twice changes nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tailwater_core::envelope::Merge;
+use tailwater_core::{ProfileId, Timestamp};
+
+use super::Waiting;
+use crate::stages::Error;
+use crate::state::{self, Map};
+
+/// How often holds are looked at. Fences usually arrive within milliseconds.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The longest time between two fences for the same hold. In a chain of merges a fence waits for another one, rightly and for long.
+const AGAIN_MAX: Duration = Duration::from_secs(600);
+
+/// Holds of a lane that one look takes in.
+const HOLDS_MAX: usize = 1_000;
+
+/// The lanes of the topic that holds and fences travel in, as the stage's group sees them.
+pub trait Lanes {
+    /// The lane of a profile.
+    fn lane_of(&self, profile: ProfileId) -> i32;
+
+    /// The next offset of a lane.
+    ///
+    /// # Errors
+    /// No broker answers.
+    fn lane_end(&mut self, lane: i32) -> Result<i64, Error>;
+
+    /// Whether the group has read every record of a lane before this offset.
+    ///
+    /// # Errors
+    /// No broker answers.
+    fn has_read(&mut self, lane: i32, end: i64) -> Result<bool, Error>;
+}
+
+/// The holds that were looked at.
+#[derive(Debug, Default)]
+pub struct Fences {
+    looked_at: Option<Timestamp>,
+    seen: BTreeMap<(ProfileId, u64), Seen>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// Where the absorbed profile's lane ended.
+    end: i64,
+    /// How long to wait after the next fence that is asked for, and until when now.
+    patience: Duration,
+    not_before: Timestamp,
+}
+
+// === impl Fences ===
+
+impl Fences {
+    /// The merges that are waited for in these lanes, if it is time to look at them.
+    ///
+    /// # Errors
+    /// The state could not be read.
+    pub fn due(
+        &mut self,
+        waiting: &Waiting,
+        store: &impl Map,
+        owned: impl IntoIterator<Item = i32>,
+        now: Timestamp,
+    ) -> Result<Vec<Merge>, state::Error> {
+        if !waiting.has_merges() {
+            self.seen.clear();
+            return Ok(Vec::new());
+        }
+        let looked_at = *self.looked_at.get_or_insert(now);
+        if now.since(looked_at) < LOOK_INTERVAL {
+            return Ok(Vec::new());
+        }
+        self.looked_at = Some(now);
+        let mut awaited = Vec::new();
+        for lane in owned {
+            awaited.extend(waiting.awaited(store, lane, HOLDS_MAX)?);
+        }
+        Ok(awaited)
+    }
+
+    /// Those among the merges that were due whose fence has to be asked for again.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn missing(&mut self, due: &[Merge], lanes: &mut impl Lanes, now: Timestamp) -> Result<Vec<Merge>, Error> {
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut known = std::mem::take(&mut self.seen);
+        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+        let mut missing = Vec::new();
+        for merge in due {
+            let key = (merge.survivor, merge.number);
+            let from = lanes.lane_of(merge.absorbed);
+            let mut seen = match known.remove(&key) {
+                Some(seen) => seen,
+                None => Seen { end: end_of(&mut ends, lanes, from)?, patience: LOOK_INTERVAL, not_before: now },
+            };
+            if now > seen.not_before && lanes.has_read(from, seen.end)? {
+                missing.push(*merge);
+                let patience = (seen.patience * 2).min(AGAIN_MAX);
+                // The fence that is asked for now lies beyond this end.
+                let end = end_of(&mut ends, lanes, from)?.saturating_add(1);
+                seen = Seen { end, patience, not_before: now.saturating_add(seen.patience) };
+            }
+            self.seen.insert(key, seen);
+        }
+        Ok(missing)
+    }
+}
+
+fn end_of(ends: &mut BTreeMap<i32, i64>, lanes: &mut impl Lanes, lane: i32) -> Result<i64, Error> {
+    if let Some(end) = ends.get(&lane) {
+        return Ok(*end);
+    }
+    let end = lanes.lane_end(lane)?;
+    ends.insert(lane, end);
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Store;
+
+    /// One lane for everybody: where it ends, and how far the group has come.
+    struct One {
+        end: i64,
+        read: i64,
+    }
+
+    impl Lanes for One {
+        fn lane_of(&self, _profile: ProfileId) -> i32 {
+            0
+        }
+
+        fn lane_end(&mut self, _lane: i32) -> Result<i64, Error> {
+            Ok(self.end)
+        }
+
+        fn has_read(&mut self, _lane: i32, end: i64) -> Result<bool, Error> {
+            Ok(self.read >= end)
+        }
+    }
+
+    fn merge() -> Merge {
+        let profile = |name| ProfileId::of("w", "email", name, 0);
+        Merge { number: 7, survivor: profile("a"), absorbed: profile("b") }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    // Issue 10, B7.
+    #[test]
+    fn a_fence_is_asked_for_once_its_lane_was_read_and_the_hold_still_waits() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let mut waiting = Waiting::default();
+        waiting.wait_for(&mut store, 0, merge()).unwrap();
+        let mut fences = Fences::default();
+        let mut lane = One { end: 100, read: 40 };
+        let mut look = |lane: &mut One, seconds| {
+            let due = fences.due(&waiting, &store, [0], at(seconds)).unwrap();
+            fences.missing(&due, lane, at(seconds)).unwrap()
+        };
+        assert!(look(&mut lane, 0).is_empty(), "it has only just been read");
+        assert!(look(&mut lane, 5).is_empty(), "the fence may lie before the end of its lane");
+        lane = One { end: 200, read: 99 };
+        assert!(look(&mut lane, 10).is_empty(), "not everything up to that end was read");
+        lane.read = 100;
+        assert_eq!(look(&mut lane, 15), [merge()]);
+        lane = One { end: 500, read: 500 };
+        assert!(look(&mut lane, 16).is_empty(), "looks are seconds apart");
+        assert_eq!(look(&mut lane, 30), [merge()], "it may get lost again");
+        assert!(look(&mut lane, 38).is_empty(), "each time later");
+    }
+
+    #[test]
+    fn nobody_is_asked_about_a_hold_that_has_ended() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let mut waiting = Waiting::default();
+        waiting.wait_for(&mut store, 0, merge()).unwrap();
+        let mut fences = Fences::default();
+        let mut lane = One { end: 0, read: 0 };
+        for seconds in [0, 5] {
+            let due = fences.due(&waiting, &store, [0], at(seconds)).unwrap();
+            fences.missing(&due, &mut lane, at(seconds)).unwrap();
+        }
+        waiting.released(&mut store, 0, merge().survivor, merge().number).unwrap();
+        assert!(fences.due(&waiting, &store, [0], at(10)).unwrap().is_empty());
+    }
+}
