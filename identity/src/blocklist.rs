@@ -2,6 +2,7 @@
 //! reach the graph.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -107,6 +108,9 @@ const BLOCKED_VALUES: &[&str] = &[
 /// Words that make an address up where both sides of it are such words or placeholders: `no@no.com`, `test@test.de`.
 const MADE_UP: &[&str] = &["no", "nomail", "noreply", "test", "fake", "asdf", "x", "xx", "xxx"];
 
+/// The longest placeholder that is looked for, in bytes: a template, or two words of the list. Ids of this length are no words.
+const PLACEHOLDER_BYTES_MAX: usize = 128;
+
 /// What a template leaves behind when nothing was put in, opening and closing.
 const TEMPLATES: &[(&str, &str)] =
     &[("{{", "}}"), ("${", "}"), ("{%", "%}"), ("<%", "%>"), ("%%", "%%"), ("*|", "|*"), ("#{", "}")];
@@ -139,6 +143,9 @@ impl Blocklist {
 }
 
 fn is_placeholder(value: &str) -> bool {
+    if value.len() > PLACEHOLDER_BYTES_MAX {
+        return false;
+    }
     if BLOCKED_VALUES.iter().any(|blocked| value.eq_ignore_ascii_case(blocked))
         || TEMPLATES.iter().any(|(open, close)| value.starts_with(open) && value.ends_with(close))
     {
@@ -161,7 +168,9 @@ fn all_blocked(value: &str, separator: fn(char) -> bool) -> bool {
 }
 
 fn is_blocked_word(letters: &str) -> bool {
-    DEFAULT_BLOCKED.iter().any(|blocked| same_letters(blocked, letters))
+    static WORDS: LazyLock<BTreeSet<String>> =
+        LazyLock::new(|| DEFAULT_BLOCKED.iter().map(|blocked| words(blocked)).collect());
+    WORDS.contains(letters)
 }
 
 fn is_made_up(local: &str, domain: &str) -> bool {
@@ -177,10 +186,6 @@ fn is_made_up(local: &str, domain: &str) -> bool {
 /// The letters and digits of a text, in lower case.
 fn words(text: &str) -> String {
     text.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect()
-}
-
-fn same_letters(blocked: &str, letters: &str) -> bool {
-    blocked.bytes().filter(u8::is_ascii_alphanumeric).eq(letters.bytes())
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ mod failpoints;
 mod flow;
 #[path = "system/harness.rs"]
 mod harness;
+#[path = "system/identifiers.rs"]
+mod identifiers;
 #[path = "system/ingest.rs"]
 mod ingest;
 #[path = "system/roles.rs"]

@@ -23,6 +23,9 @@ pub fn page() -> String {
     page.text
 }
 
+/// The word for a value that has keys of its own.
+const SECTION: &str = "section";
+
 struct Page<'a> {
     root: &'a Value,
     text: String,
@@ -70,6 +73,8 @@ impl<'a> Page<'a> {
             for branch in self.branches(schema) {
                 if let Some(tag) = branch.pointer("/properties/type/const").and_then(Value::as_str) {
                     self.section(&format!("`{path}` of `type: {tag}`"), path, branch, level);
+                } else if self.kind(branch) == SECTION {
+                    self.section(&format!("`{path}` as a section"), path, branch, level);
                 }
             }
         }
@@ -123,7 +128,7 @@ impl<'a> Page<'a> {
         let branches = self.branches(schema);
         if !branches.is_empty() {
             if branches.iter().all(|branch| branch.pointer("/properties/type/const").is_some()) {
-                return "section".to_owned();
+                return SECTION.to_owned();
             }
             let mut kinds: Vec<String> = branches.iter().map(|branch| self.kind(branch)).collect();
             kinds.dedup();
@@ -165,7 +170,7 @@ impl<'a> Page<'a> {
                         .collect();
                     format!("`{{ {} }}`", keys.join(", "))
                 }
-                (Some(_), _) => "section".to_owned(),
+                (Some(_), _) => SECTION.to_owned(),
                 (None, Some(entries)) if entries.is_object() => format!("map of {}", plural(self.kind(entries))),
                 (None, _) => "map".to_owned(),
             },

@@ -4,8 +4,10 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use tailwater_core::time::TimeUnit;
 use tailwater_core::{Code, code};
 
+use super::model::EventTimeRules;
 use super::*;
 
 /// A right configuration on which the cases below make one change each.
@@ -313,6 +315,36 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
         "{}",
         listed(&problems)
     );
+}
+
+/// Issue 10, A8.
+#[test]
+fn an_event_time_is_a_path_or_a_section_with_its_unit() {
+    let with = |event_time: &str| {
+        let text =
+            RIGHT.replace("    topic: app.events\n", &format!("    topic: app.events\n    event_time: {event_time}\n"));
+        Folder::new().check(&text.replace("{ upgrade_score: double,", "{ upgrade_score: double, at: bigint,"))
+    };
+    for (event_time, unit, dead_letter) in [
+        ("at", None, false),
+        ("{ path: at }", None, false),
+        ("{ path: at, unit: us }", Some(TimeUnit::Microseconds), false),
+        ("{ path: at, on_invalid: dead_letter }", None, true),
+    ] {
+        let checked = with(event_time);
+        assert!(checked.problems.is_empty(), "{event_time}: {}", listed(&checked.problems));
+        let source = &checked.config.unwrap().sources["app_events"];
+        assert_eq!(source.event_time.as_deref(), Some("at"), "{event_time}");
+        assert_eq!(source.event_time_rules, EventTimeRules { unit, dead_letter }, "{event_time}");
+    }
+    for (event_time, code) in [
+        ("{ path: at, unit: minutes }", code::CONFIG_INVALID_VALUE),
+        ("{ unit: ms }", code::CONFIG_MISSING_KEY),
+        ("{ path: att }", code::CONFIG_UNKNOWN_REFERENCE),
+    ] {
+        let problems = with(event_time).problems;
+        assert!(problems.iter().any(|problem| problem.code == code), "{event_time}: {}", listed(&problems));
+    }
 }
 
 #[test]
