@@ -325,7 +325,7 @@ pub struct RawKafkaSource {
     #[serde(default)]
     pub on_invalid: Option<RawOnInvalid>,
     /// What happens when most of the source's records cannot be used (they do not decode, hold invalid values, or have no identifier): of 100
-    /// records, or within ten seconds, at least ten and at least half of them, all in the same way.
+    /// records, or within ten seconds, at least ten and at least half of them.
     #[serde(default)]
     pub on_decode_failures: RawOnDecodeFailures,
 }

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use tailwater_core::Timestamp;
 use tailwater_core::delivery::Reason;
 use tailwater_core::judge::{Pattern, ROWS, Signature, TIME, Verdict, Window};
+use tailwater_core::{Code, Timestamp, code};
 
 /// The sources that had a failure.
 #[derive(Debug, Default)]
@@ -21,8 +21,8 @@ pub struct Failures {
 #[derive(Debug, Default)]
 struct Judged {
     window: Window,
-    /// The first failure of the window, for the alert.
-    example: Option<Example>,
+    /// The failures of the window by their code, each with the first one, for the alert.
+    examples: BTreeMap<Code, (u64, Example)>,
     /// While the alert stands: good and failed records since it was looked at last, and when that was.
     alert: Option<Since>,
 }
@@ -67,8 +67,10 @@ impl Failures {
     /// Notes a record that could not.
     pub fn failed(&mut self, source: &str, reason: &Reason, at: &dyn std::fmt::Display, now: Timestamp) {
         let judged = self.by_source.entry(source.to_owned()).or_default();
-        judged.window.failed(Signature::new(reason.code, None, &reason.message), now);
-        judged.example.get_or_insert_with(|| Example { reason: reason.clone(), at: at.to_string() });
+        // All failures are alike: a record that cannot be used is one, in whichever way its producer went wrong.
+        judged.window.failed(Signature::new(code::DECODE_FAILED, None, ""), now);
+        let example = || (0, Example { reason: reason.clone(), at: at.to_string() });
+        judged.examples.entry(reason.code).or_insert_with(example).0 += 1;
         if let Some(since) = &mut judged.alert {
             since.failed = since.failed.saturating_add(1);
         }
@@ -82,11 +84,12 @@ impl Failures {
                 Verdict::Wait => {}
                 Verdict::DeadLetter => {
                     judged.window.close();
-                    judged.example = None;
+                    judged.examples.clear();
                 }
                 Verdict::Pause(pattern) => {
                     judged.window.reset();
-                    let example = judged.example.take();
+                    let examples = std::mem::take(&mut judged.examples);
+                    let example = examples.into_values().max_by_key(|(count, _)| *count).map(|(_, example)| example);
                     if judged.alert.is_none()
                         && let Some(example) = example
                     {
@@ -112,8 +115,6 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
-    use tailwater_core::code;
-
     use super::*;
 
     fn reason(message: &str) -> Reason {
@@ -158,6 +159,22 @@ mod tests {
             failures.failed("app", &reason("again"), &record, at(100));
         }
         assert_eq!(shown(&failures.judge(at(100))), ["failing"]);
+    }
+
+    #[test]
+    fn records_that_fail_in_many_ways_are_one_alert_about_the_most_frequent() {
+        let mut failures = Failures::default();
+        let ways = ["a registry frame", "gzip data", "NaN", "an array"];
+        for record in 0..1_000 {
+            let reason = match record % 5 {
+                4 => Reason::new(code::NO_IDENTIFIERS, "nobody"),
+                way => reason(ways[way]),
+            };
+            failures.failed("app", &reason, &record, at(0));
+        }
+        let changes = failures.judge(at(0));
+        let [Change::Failing { pattern, example, .. }] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((pattern.failed, example.reason.code), (1_000, code::DECODE_FAILED));
     }
 
     #[test]

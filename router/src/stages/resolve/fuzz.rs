@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::Envelope;
+use tailwater_core::path;
 use tailwater_core::{ChangeKind, Timestamp, code};
 use tailwater_fuzz::{Target, effect, generated};
 
@@ -186,10 +187,12 @@ fn agrees_with_a_tree(input: &[u8]) -> u8 {
         checked.err()
     );
     let Some(tree) = tree else { return 0 };
-    let names = tree.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).take(8);
-    for path in PATHS.iter().copied().chain(names) {
-        let found = body::scalar(input, path).expect("it is an object");
-        let expected = scalar_of(&tree, path);
+    let paths = PATHS.iter().map(|path| ((*path).to_owned(), scalar_of(find(&tree, path))));
+    // Every column has a path, whatever its name is.
+    let columns = tree.as_object().into_iter().flatten().take(8);
+    let columns = columns.map(|(name, value)| (path::join(&[name]), scalar_of(Some(value))));
+    for (path, expected) in paths.chain(columns) {
+        let found = body::scalar(input, &path).expect("it is an object");
         // A tree writes a number's exponent its own way; the row's own spelling is kept here.
         let same_number = |(left, right): (&String, &String)| matches!((left.parse::<f64>(), right.parse::<f64>()), (Ok(left), Ok(right)) if left.to_bits() == right.to_bits());
         let alike = found == expected || found.as_ref().zip(expected.as_ref()).is_some_and(same_number);
@@ -199,8 +202,8 @@ fn agrees_with_a_tree(input: &[u8]) -> u8 {
 }
 
 /// What `body::scalar` says it finds.
-fn scalar_of(tree: &Value, path: &str) -> Option<String> {
-    match find(tree, path)? {
+fn scalar_of(value: Option<&Value>) -> Option<String> {
+    match value? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),

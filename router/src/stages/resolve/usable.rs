@@ -54,7 +54,7 @@ impl<'a> Session<'a> {
                     self.shared.telemetry.emit(&SourceFailing {
                         source: &source,
                         paused,
-                        code: pattern.signature.code,
+                        code: example.reason.code,
                         failed: pattern.failed,
                         records: pattern.rows,
                         message: &example.reason.message,
