@@ -31,6 +31,8 @@ mod roles;
 mod routes;
 #[path = "system/state.rs"]
 mod state;
+#[path = "system/stops.rs"]
+mod stops;
 #[path = "system/trouble.rs"]
 mod trouble;
 #[path = "system/winback.rs"]
