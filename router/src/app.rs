@@ -3,6 +3,7 @@
 mod dry_run;
 #[cfg(test)]
 mod guide;
+mod lag;
 mod live;
 mod reload;
 mod watch;
@@ -172,6 +173,7 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
             spawn(&waits, &spawner, *role);
         }
         reload::spawn(&waits, &spawner);
+        lag::spawn(&waits, &spawner, &roles);
         if dry {
             dry_run::watch(&waits, &spawner, &watched);
         }

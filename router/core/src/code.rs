@@ -62,6 +62,7 @@ codes! {
     KAFKA_OFFSET_LOST = "kafka_offset_lost", "committed offsets lie outside of what the topic still holds";
     BROKER_MISSING = "broker_missing", "the program of the embedded broker was not found";
     BROKER_FAILED = "broker_failed", "the embedded broker does not start, or has ended by itself";
+    PARTITION_STALLED = "partition_stalled", "a partition has records and its stage does not move";
     TOPIC_MISSING = "topic_missing", "a topic does not exist";
     TOPIC_MISMATCH = "topic_mismatch", "a topic exists with other settings than required";
 

@@ -14,6 +14,7 @@ pub mod consumer;
 pub mod lease;
 pub mod ownership;
 pub mod producer;
+pub mod progress;
 pub mod read;
 pub mod record;
 pub mod topics;

@@ -116,6 +116,10 @@ metrics! {
         "Time from the first record of a batch to its commit.";
     oldest_open_seconds: seconds("tailwater_oldest_open_seconds", ["stage", "flow"])
         "Age of the oldest record that is open; compare it with the topics' retention.";
+    lag: gauge("tailwater_lag", ["stage", "flow"])
+        "Offsets that a stage's group has not worked off, in all partitions; the ends of transactions count as well.";
+    partitions_stalled: gauge("tailwater_partitions_stalled", ["stage", "flow"])
+        "Partitions that have records and have not moved for a minute, for no reason that is known.";
     rebalances: counter("tailwater_rebalances_total", ["stage", "flow", "change"])
         "Changes of the partitions that a stage owns: assigned, revoked, lost.";
     partitions: gauge("tailwater_partitions", ["stage", "flow"])
