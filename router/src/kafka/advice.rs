@@ -3,7 +3,8 @@
 /// What to check, if the text is one that a mistake in the configuration leads to.
 pub fn of(reason: &str) -> Option<String> {
     let has = |part: &str| reason.contains(part);
-    let advice = if has("connecting to a PLAINTEXT broker listener") || has("wrong version number") {
+    let closed = has("closed by peer") && has("SSL_HANDSHAKE");
+    let advice = if has("connecting to a PLAINTEXT broker listener") || has("wrong version number") || closed {
         "TLS is configured, and the broker's port does not speak TLS: use the port of the broker's TLS listener in `kafka.brokers`, or set \
          `security.protocol` under `kafka.options` to `plaintext` (`sasl_plaintext` with a login)"
     } else if has("connecting to a SSL listener") || has("incorrect security.protocol") {
@@ -63,6 +64,10 @@ mod tests {
         for (reason, expected) in [
             (
                 "ssl://127.0.0.1:9092/bootstrap: SSL handshake failed: error:0A00010B:SSL routines::wrong version number: connecting to a PLAINTEXT broker listener? (after 1ms in state SSL_HANDSHAKE)",
+                "does not speak TLS",
+            ),
+            (
+                "ssl://127.0.0.1:9092/bootstrap: Disconnected: SSL connection closed by peer (after 2ms in state SSL_HANDSHAKE)",
                 "does not speak TLS",
             ),
             (

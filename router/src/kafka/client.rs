@@ -119,9 +119,21 @@ const CONNECTION_FAILED: &str = "FAIL";
 pub struct Health {
     fatal: AtomicBool,
     all_brokers_down: AtomicBool,
-    /// The last connection that failed: when, and what the client said.
-    failure: Mutex<Option<(Instant, String)>>,
+    failure: Mutex<Option<Failure>>,
 }
+
+/// A connection that failed.
+#[derive(Debug)]
+struct Failure {
+    at: Instant,
+    /// What has to be checked, else the client's own words.
+    why: String,
+    is_advice: bool,
+    told: Instant,
+}
+
+/// How often the same reason is logged. The client tries several times a second.
+const FAILURE_TOLD_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a failed connection may explain that no broker answers. The client repeats a text that stays the same every 30 s.
 const FAILURE_AGE_MAX: Duration = Duration::from_secs(90);
@@ -141,18 +153,26 @@ impl Health {
     /// Why no connection could be made, for people: what has to be checked, else the client's own words; empty if nothing is known.
     pub fn why(&self) -> String {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*failure {
-            Some((at, text)) if at.elapsed() < FAILURE_AGE_MAX => match advice::of(text) {
-                Some(advice) => format!(": {advice}"),
-                None => format!(": {text}"),
-            },
-            Some(_) | None => String::new(),
-        }
+        let recent = failure.as_ref().filter(|failure| failure.at.elapsed() < FAILURE_AGE_MAX);
+        recent.map_or_else(String::new, |failure| format!(": {}", failure.why))
     }
 
-    fn failed(&self, text: &str) {
-        let kept: String = text.chars().take(FAILURE_CHARS_MAX).collect();
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), kept));
+    /// Remembers why a connection failed; the advice if it has to be told.
+    fn failed(&self, text: &str) -> Option<String> {
+        let advice = advice::of(text);
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = failure.as_ref().filter(|failure| failure.at.elapsed() < FAILURE_AGE_MAX);
+        if advice.is_none() && before.is_some_and(|failure| failure.is_advice) {
+            // The same connection, told of once more in words that say less.
+            return None;
+        }
+        let is_advice = advice.is_some();
+        let why = advice.unwrap_or_else(|| text.chars().take(FAILURE_CHARS_MAX).collect());
+        let told = before.filter(|failure| failure.why == why).map(|failure| failure.told);
+        let told = told.filter(|told| told.elapsed() < FAILURE_TOLD_EVERY);
+        let now = Instant::now();
+        *failure = Some(Failure { at: now, why: why.clone(), is_advice, told: told.unwrap_or(now) });
+        (told.is_none() && is_advice).then_some(why)
     }
 
     pub fn up(&self) {
@@ -171,11 +191,11 @@ pub struct Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         if facility == CONNECTION_FAILED {
-            self.health.failed(message);
-            if let Some(advice) = advice::of(message) {
-                warn!(code = "kafka_unreachable", "{advice} ({message})");
-                return;
+            match self.health.failed(message) {
+                Some(advice) => warn!(code = "kafka_unreachable", "{advice} ({message})"),
+                None => debug!(facility, "kafka client: {message}"),
             }
+            return;
         }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
@@ -201,5 +221,23 @@ impl ClientContext for Context {
             }
             _ => debug!("kafka client: {problem}: {reason}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_failed_connection_is_told_once_and_not_replaced_by_one_that_says_less() {
+        let health = Health::default();
+        let refused = "b:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused";
+        assert_eq!(health.why(), "");
+        assert_eq!(health.failed("b:1/bootstrap: Disconnected"), None);
+        assert!(health.why().contains("Disconnected"));
+        assert!(health.failed(refused).is_some());
+        assert_eq!(health.failed(refused), None, "it was told just now");
+        health.failed("b:1/bootstrap: Disconnected");
+        assert!(health.why().contains("nothing listens"), "{}", health.why());
     }
 }

@@ -30,8 +30,11 @@ use crate::config::model::Kafka;
 /// How long a question to the broker (committed offsets, watermarks) may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Log lines of the client that are looked through for the reason of a failure.
+const LOGS_SERVED_MAX: usize = 64;
+
 /// How long a topic that was not found may take to be known everywhere before it counts as missing.
-const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
+const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the look for it may take.
 const TOPIC_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -306,15 +309,9 @@ impl Consumer {
         let subscription = self.inner.subscription().unwrap_or_default();
         topics.extend(subscription.elements().iter().map(|element| element.topic().to_owned()));
         for topic in topics {
-            match self.inner.fetch_metadata(Some(&topic), TOPIC_LOOK_TIMEOUT) {
-                Ok(metadata) => {
-                    let known = metadata.topics().iter().any(|found| {
-                        found.name() == topic && found.error().is_none() && !found.partitions().is_empty()
-                    });
-                    if !known {
-                        return Err(Error::TopicMissing { topic });
-                    }
-                }
+            match self.is_known(&topic) {
+                Ok(true) => {}
+                Ok(false) => return Err(Error::TopicMissing { topic }),
                 Err(error) => {
                     debug!(group = %self.group, %topic, "no broker answers the question for a topic: {error}");
                     self.waiting_since = Some(Instant::now());
@@ -333,6 +330,15 @@ impl Consumer {
             during: "read",
             detail: format!("one of the topics {} was gone for a while and is there again", topics.join(", ")),
         })
+    }
+
+    /// Whether the brokers know the topic.
+    fn is_known(&self, topic: &str) -> Result<bool, KafkaError> {
+        let metadata = self.inner.fetch_metadata(Some(topic), TOPIC_LOOK_TIMEOUT)?;
+        Ok(metadata
+            .topics()
+            .iter()
+            .any(|found| found.name() == topic && found.error().is_none() && !found.partitions().is_empty()))
     }
 
     /// Names the partition whose offset the broker refused.
@@ -435,7 +441,7 @@ impl Consumer {
     /// No answer in time.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
         patiently(|| self.inner.fetch_watermarks(topic, partition, QUERY_TIMEOUT)).map_err(|source| {
-            if is_unknown_topic(&source) {
+            if is_unknown_topic(&source) && matches!(self.is_known(topic), Ok(false)) {
                 return Error::TopicMissing { topic: topic.to_owned() };
             }
             self.unreachable("read watermarks", source)
@@ -443,7 +449,15 @@ impl Consumer {
     }
 
     fn unreachable(&self, during: &'static str, source: KafkaError) -> Error {
-        let why = self.inner.context().base.health.why();
+        let health = &self.inner.context().base.health;
+        // What the client has logged is handed out by polls alone. A record that comes meanwhile is read again after the error.
+        for _ in 0..LOGS_SERVED_MAX {
+            if !health.why().is_empty() {
+                break;
+            }
+            drop(self.inner.poll(Duration::ZERO));
+        }
+        let why = health.why();
         Error::Unreachable { brokers: self.brokers.clone(), during, why, source }
     }
 

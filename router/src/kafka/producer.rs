@@ -343,16 +343,24 @@ impl Producer {
             return error;
         }
         for topic in &self.written {
-            // No answer at all is another trouble, which the error tells already.
-            let Ok(metadata) = self.inner.client().fetch_metadata(Some(topic), TOPIC_LOOK_TIMEOUT) else { break };
-            let unknown = |code: Option<rdkafka::types::RDKafkaRespErr>| {
-                code.is_some_and(|code| is_unknown_topic(&KafkaError::MetadataFetch(code.into())))
-            };
-            if metadata.topics().iter().any(|found| found.name() == topic && unknown(found.error())) {
-                return Error::TopicMissing { topic: topic.clone() };
+            // A broker that is just starting may not know a topic yet: only two answers alike count.
+            if self.is_unknown(topic) {
+                std::thread::sleep(TOPIC_LOOK_TIMEOUT);
+                if self.is_unknown(topic) {
+                    return Error::TopicMissing { topic: topic.clone() };
+                }
             }
         }
         error
+    }
+
+    /// Whether a broker says that there is no such topic. No answer at all is another trouble, which the error at hand tells already.
+    fn is_unknown(&self, topic: &str) -> bool {
+        let Ok(metadata) = self.inner.client().fetch_metadata(Some(topic), TOPIC_LOOK_TIMEOUT) else { return false };
+        let unknown = |code: Option<rdkafka::types::RDKafkaRespErr>| {
+            code.is_some_and(|code| is_unknown_topic(&KafkaError::MetadataFetch(code.into())))
+        };
+        metadata.topics().iter().any(|found| found.name() == topic && unknown(found.error()))
     }
 
     fn wait_for_acknowledgements(&mut self) -> Result<(), Error> {

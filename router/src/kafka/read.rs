@@ -16,6 +16,9 @@ use crate::config::model::Kafka;
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Log lines of the client that are looked through for the reason of a failure.
+const LOGS_SERVED_MAX: usize = 64;
+
 /// How long a silent broker is waited for in the middle of a read.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -50,17 +53,25 @@ impl Reader {
 
     fn unreachable(&self, during: &'static str) -> impl FnOnce(KafkaError) -> Error + '_ {
         move |source| {
-            let why = self.committed.client().context().health.why();
+            let health = &self.committed.client().context().health;
+            // What the client has logged is handed out by polls alone. Nothing is assigned here, or the read has failed.
+            for _ in 0..LOGS_SERVED_MAX {
+                if !health.why().is_empty() {
+                    break;
+                }
+                self.committed.poll(Duration::ZERO);
+            }
+            let why = health.why();
             Error::Unreachable { brokers: self.brokers.clone(), during, why, source }
         }
     }
 
     /// Why a question about a topic failed.
     fn about(&self, topic: &str, during: &'static str, error: KafkaError) -> Error {
-        if is_unknown_topic(&error) {
-            return Error::TopicMissing { topic: topic.to_owned() };
+        match self.partitions(topic) {
+            Ok(None) if is_unknown_topic(&error) => Error::TopicMissing { topic: topic.to_owned() },
+            Ok(_) | Err(_) => self.unreachable(during)(error),
         }
-        self.unreachable(during)(error)
     }
 
     /// Whether a broker answers; asked by the example of a topic.

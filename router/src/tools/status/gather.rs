@@ -1,13 +1,13 @@
 //! Reads what the status is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tailwater_core::envelope::Role;
-use tailwater_core::{Timestamp, code};
+use tailwater_core::{EventId, Timestamp, code};
 
 use super::{Lag, Line, State, Status, admin};
 use crate::config::model::{Config, Destination, Source, SourceInput};
@@ -247,12 +247,13 @@ impl Gather<'_> {
         let moved = group.moved()?;
         let topic = self.names.resolved();
         let (lag, by_source) = self.count(&self.behind(&topic, &moved)?, Some(&destination.name))?;
-        let mut waiting: BTreeMap<String, u64> = BTreeMap::new();
+        // A record may be there twice where the broker has no transactions; it is one event.
+        let mut waiting: BTreeMap<String, BTreeSet<Option<EventId>>> = BTreeMap::new();
         let mut pauses = Vec::new();
         self.each_state(&self.names.state_route(&destination.name), |entry| match entry {
             held::Entry::Held { held, .. } => {
-                let source = held.record.envelope().map(|envelope| envelope.source.to_owned()).unwrap_or_default();
-                *waiting.entry(source).or_default() += 1;
+                let envelope = held.record.envelope().unwrap_or_default();
+                waiting.entry(envelope.source.to_owned()).or_default().insert(envelope.event_id);
             }
             held::Entry::Pause(note) => pauses.push(note),
             held::Entry::Other => {}
@@ -266,7 +267,7 @@ impl Gather<'_> {
             };
             let mut line =
                 Line::new(&format!("{}/{}", destination.name, route.name), group.members, mine, moved.rate(&topic));
-            line.awaiting_key = Some(waiting.get(&route.from).copied().unwrap_or(0));
+            line.awaiting_key = Some(waiting.get(&route.from).map_or(0, |events| events.len() as u64));
             for note in &pauses {
                 let named = note["route"].as_str().unwrap_or_default();
                 if named.is_empty() || named == route.name {
