@@ -90,6 +90,7 @@ impl Table {
         let lines: Vec<String> = actions.iter().map(Value::to_string).collect();
         let name = format!("{:020}.json", self.version);
         fs::write(&staged, lines.join("\n") + "\n")
+            .and_then(|()| crate::lake::age(&staged))
             .and_then(|()| fs::rename(&staged, log.join(&name)))
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         self.version += 1;

@@ -78,7 +78,7 @@ fn reader(table: &Table, start: Start) -> usize {
         match reader.next().unwrap_or_else(|error| panic!("{error}")) {
             Step::Rows(more) => rows += more.rows.len(),
             Step::CaughtUp { .. } => return rows,
-            Step::Schema(_) | Step::Coalesced(_) => {}
+            Step::Schema(_) | Step::Coalesced(_) | Step::Waiting(_) => {}
         }
     }
 }

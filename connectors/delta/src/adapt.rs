@@ -23,19 +23,31 @@ pub(crate) struct Misfit {
     pub what: String,
 }
 
-/// The place of a schema's field among a file's: by id where columns are mapped by id, else by name.
-pub(crate) fn find(fields: &Fields, field: &StructField) -> Option<usize> {
+/// The place of a schema's field among a file's: by id where columns are mapped by id, else by name. Names have no case, as in Spark.
+///
+/// # Errors
+/// Several of the file's columns have the name, in different cases: Spark refuses that too.
+pub(crate) fn find(fields: &Fields, field: &StructField) -> Result<Option<usize>, String> {
     if let Some(MetadataValue::Number(id)) = field.get_config_value(&ColumnMetadataKey::ParquetFieldId) {
         let id = id.to_string();
         if let Some(place) = fields.iter().position(|found| found.metadata().get(FIELD_ID) == Some(&id)) {
-            return Some(place);
+            return Ok(Some(place));
         }
         // A file that has ids does not have the column; one without any was written before the mapping.
         if fields.iter().any(|found| found.metadata().contains_key(FIELD_ID)) {
-            return None;
+            return Ok(None);
         }
     }
-    fields.iter().position(|found| found.name() == field.name())
+    // Nearly always the first comparison decides; the second one makes sure of it.
+    let same = |name: &str| name == field.name() || name.to_lowercase() == field.name().to_lowercase();
+    let mut places = fields.iter().enumerate().filter(|(_, found)| same(found.name()));
+    match (places.next(), places.next()) {
+        (Some((place, _)), None) => Ok(Some(place)),
+        (Some((_, one)), Some((_, other))) => {
+            Err(format!("the file has {} and {}, which differ only in case", one.name(), other.name()))
+        }
+        (None, _) => Ok(None),
+    }
 }
 
 /// The batch with one column for each field of the schema.
@@ -44,7 +56,7 @@ pub(crate) fn adapt(batch: &RecordBatch, target: &StructType) -> Result<RecordBa
     let mut fields = Vec::with_capacity(target.num_fields());
     let mut columns = Vec::with_capacity(target.num_fields());
     for field in target.fields() {
-        let column = match find(found, field) {
+        let column = match find(found, field).map_err(|what| Misfit { column: field.name().clone(), what })? {
             Some(place) => array(field.data_type(), batch.column(place))
                 .map_err(|what| Misfit { column: field.name().clone(), what })?,
             None => Arc::new(NullArray::new(batch.num_rows())),
@@ -102,7 +114,7 @@ fn struct_array(target: &StructType, found: &StructArray) -> Result<StructArray,
     let mut fields = Vec::with_capacity(target.num_fields());
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(target.num_fields());
     for field in target.fields() {
-        let column = match find(found.fields(), field) {
+        let column = match find(found.fields(), field)? {
             Some(place) => array(field.data_type(), found.column(place))
                 .map_err(|what| format!("field {}: {what}", field.name()))?,
             None => Arc::new(NullArray::new(found.len())),
@@ -201,5 +213,34 @@ mod tests {
     fn a_long_is_not_narrowed() {
         let target = StructType::try_new([StructField::nullable("n", DataType::INTEGER)]).unwrap();
         assert!(adapt(&batch("n", Arc::new(Int64Array::from(vec![1]))), &target).is_err());
+    }
+
+    // Issue 10, A4: a file that spells a column in another case was read as null.
+    #[test]
+    fn names_have_no_case_and_two_that_differ_in_it_are_refused() {
+        use delta_kernel::arrow::array::Float64Array;
+        let inner = StructType::try_new([StructField::nullable("Low", DataType::DOUBLE)]).unwrap();
+        let target = StructType::try_new([
+            StructField::nullable("Total_Spend", DataType::DOUBLE),
+            StructField::nullable("Range", inner),
+        ])
+        .unwrap();
+        let value = || Arc::new(Float64Array::from(vec![20.5])) as ArrayRef;
+        let range = |names: &[&str]| {
+            let fields: Fields = names.iter().map(|name| Field::new(*name, ArrowType::Float64, true)).collect();
+            Arc::new(StructArray::new(fields, names.iter().map(|_| value()).collect(), None)) as ArrayRef
+        };
+        let file = RecordBatch::try_from_iter([("total_spend", value()), ("RANGE", range(&["low"]))]).unwrap();
+        let adapted = adapt(&file, &target).unwrap();
+        assert_eq!(adapted.column(0).as_any().downcast_ref::<Float64Array>().unwrap().value(0), 20.5);
+        let found = adapted.column(1).as_any().downcast_ref::<StructArray>().unwrap();
+        assert_eq!(found.column(0).as_any().downcast_ref::<Float64Array>().unwrap().value(0), 20.5);
+
+        let twice = RecordBatch::try_from_iter([("total_spend", value()), ("Total_Spend", value())]).unwrap();
+        let misfit = adapt(&twice, &target).unwrap_err();
+        assert_eq!(misfit.column, "Total_Spend");
+        assert!(misfit.what.contains("total_spend and Total_Spend"), "{}", misfit.what);
+        let nested = RecordBatch::try_from_iter([("Range", range(&["low", "LOW"]))]).unwrap();
+        assert!(adapt(&nested, &target).unwrap_err().what.contains("low and LOW"));
     }
 }

@@ -45,9 +45,10 @@ impl Comparison {
                 }
             }
         };
+        // Two columns that swapped names are compared with what they were.
+        match_by(&|old, new| old.id.is_some() && old.id == new.id, false);
         match_by(&|old, new| old.name == new.name, false);
         match_by(&|old, new| options.aliases_of(new.name).iter().any(|alias| alias == old.name), false);
-        match_by(&|old, new| old.id.is_some() && old.id == new.id, false);
         match_by(&|old, new| old.data_type == new.data_type, true);
         pairs.sort_by_key(|pair| pair.1);
         let left =
@@ -113,5 +114,15 @@ mod tests {
     fn a_column_that_keeps_its_name_and_changes_its_type_is_compared() {
         let found = matched(&[("n", "int")], &[("n", "bigint")], &Options::new("t"));
         assert_eq!(found.pairs, [(0, 0)]);
+    }
+
+    #[test]
+    fn columns_that_swapped_names_are_compared_by_their_ids() {
+        let mapped = |list: &[(&'static str, i64)]| -> Vec<Named<'static>> {
+            list.iter().map(|(name, id)| Named { name, data_type: "double".to_owned(), id: Some(*id) }).collect()
+        };
+        let found =
+            Comparison::matched(&mapped(&[("a", 1), ("b", 2)]), &mapped(&[("a", 2), ("b", 1)]), &Options::new("t"));
+        assert_eq!(found.pairs, [(1, 0), (0, 1)]);
     }
 }

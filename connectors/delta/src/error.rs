@@ -6,11 +6,17 @@ use delta_kernel::{KernelError, object_store};
 use secrecy::{ExposeSecret as _, SecretString};
 use tailwater_core::code::{self, Code};
 
+use crate::required::Missing;
+
 /// How much of a library's message is passed on.
 const DETAIL_BYTES_MAX: usize = 300;
 
 /// Secrets shorter than this are not searched for in messages: they would mask half of the text.
 const SECRET_BYTES_MIN: usize = 6;
+
+/// What to do when a source cannot go on where it stopped.
+const BEGIN_ANEW: &str = "To begin with a snapshot, give the source another name (under `sources` and in `from` of its routes), leave out \
+                          `start`, and run `tailwater topics apply`";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -34,8 +40,8 @@ pub enum Error {
     },
 
     #[error(
-        "version {version} of table {table} is no longer in its log{}; changes since then are lost to this source: give it \
-         another name to begin with a new snapshot, and keep the log longer (delta.logRetentionDuration)",
+        "version {version} of table {table} is no longer in its log{}; changes since then are lost to this source. {BEGIN_ANEW}. Keep the \
+         log longer (delta.logRetentionDuration)",
         earliest_text(*.earliest)
     )]
     VersionGone { table: String, version: u64, earliest: Option<u64> },
@@ -46,14 +52,14 @@ pub enum Error {
     VersionUnknown { table: String, version: u64, latest: u64 },
 
     #[error(
-        "file {file} of version {version} of table {table} has been removed (VACUUM); its rows are lost to this source: \
-         give it another name to begin with a new snapshot, and keep files longer (delta.deletedFileRetentionDuration)"
+        "file {file} of version {version} of table {table} has been removed (VACUUM); its rows are lost to this source. {BEGIN_ANEW}. \
+         Keep files longer (delta.deletedFileRetentionDuration)"
     )]
     FileGone { table: String, version: u64, file: String },
 
     #[error(
         "table {table} is no longer the one that was read up to version {version}: its id was {expected} and is {found} now, its \
-         latest version is {latest}; restore the table, or give the source another name to begin with a snapshot of the new one"
+         latest version is {latest}; restore the table, or begin with the new one. {BEGIN_ANEW}"
     )]
     Replaced { table: String, version: u64, expected: String, found: String, latest: u64 },
 
@@ -65,6 +71,22 @@ pub enum Error {
          column's older name under aliases"
     )]
     Key { table: String, version: u64, column: String, columns: String },
+
+    #[error(
+        "version {version} of table {table} lacks columns that the source names: {}; it has {columns}. The source is paused before \
+         this version and goes on there when its configuration is corrected",
+        missing.iter().map(Missing::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Columns { table: String, version: u64, missing: Vec<Missing>, columns: String },
+
+    #[error(
+        "version {version} of table {table} is not complete: its commit has {bytes} bytes and may still grow; it is read when it has been \
+         written"
+    )]
+    Incomplete { table: String, version: u64, bytes: u64 },
+
+    #[error("the reader of table {table} was stopped")]
+    Stopped { table: String },
 
     #[error(
         "the cursor of table {table} has format {format}, this version reads format {expected}; use the version that wrote it"
@@ -95,15 +117,22 @@ impl Error {
             Self::Replaced { .. } => code::DELTA_REPLACED,
             Self::Unsupported { .. } => code::DELTA_UNSUPPORTED,
             Self::Key { .. } => code::DELTA_KEY_INVALID,
+            Self::Columns { .. } => code::DELTA_COLUMN_MISSING,
+            Self::Incomplete { .. } => code::DELTA_COMMIT_INCOMPLETE,
             Self::CursorFormat { .. } => code::STATE_UNREADABLE,
-            Self::Read { .. } => code::DELTA_READ_FAILED,
+            Self::Read { .. } | Self::Stopped { .. } => code::DELTA_READ_FAILED,
         }
     }
 
     /// Whether the same call may work later without anybody doing anything. A reader stays usable after any error and
     /// repeats what it was at.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Read { transient: true, .. })
+        matches!(self, Self::Read { transient: true, .. } | Self::Incomplete { .. } | Self::Stopped { .. })
+    }
+
+    /// Whether the source waits for its configuration to be corrected.
+    pub fn is_pause(&self) -> bool {
+        matches!(self, Self::Columns { .. } | Self::Key { .. })
     }
 }
 

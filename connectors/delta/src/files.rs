@@ -10,9 +10,10 @@ use delta_kernel::scan::state::DvInfo;
 
 use crate::encode;
 use crate::error::Error;
-use crate::layout::{Layout, Source};
+use crate::layout::{CHANGE_TYPE, Layout, Source};
 use crate::log::PartitionValues;
 use crate::parquet::{FileReader, ReadError};
+use crate::progress::Progress;
 use crate::table::Table;
 
 /// What a row was before it is paired with another.
@@ -70,6 +71,7 @@ pub(crate) struct Batch {
 /// Reads one side of a version.
 pub(crate) struct Scan {
     table: Arc<Table>,
+    progress: Arc<Progress>,
     version: u64,
     layout: Arc<Layout>,
     files: Arc<Vec<DataFile>>,
@@ -79,6 +81,7 @@ pub(crate) struct Scan {
 }
 
 struct OpenFile {
+    path: String,
     reader: FileReader,
     constants: Arc<Vec<Vec<u8>>>,
     rows: RowSet,
@@ -97,23 +100,38 @@ enum RowSet {
 // === impl Scan ===
 
 impl Scan {
-    pub fn new(table: Arc<Table>, version: u64, layout: Arc<Layout>, files: Arc<Vec<DataFile>>, side: Side) -> Self {
-        Self { table, version, layout, files, side, next_file: 0, open: None }
+    pub fn new(
+        table: Arc<Table>,
+        progress: Arc<Progress>,
+        version: u64,
+        layout: Arc<Layout>,
+        files: Arc<Vec<DataFile>>,
+        side: Side,
+    ) -> Self {
+        Self { table, progress, version, layout, files, side, next_file: 0, open: None }
     }
 
     /// The next batch that has rows.
     pub fn next(&mut self) -> Result<Option<Batch>, Error> {
         loop {
+            if self.progress.is_stopped() {
+                return Err(Error::Stopped { table: self.table.name.clone() });
+            }
             let mut file = match self.open.take() {
                 Some(file) => file,
                 None => {
                     let files = self.files.clone();
                     let Some(file) = files.get(self.next_file) else { return Ok(None) };
                     self.next_file += 1;
+                    self.progress.opened(&file.path);
                     self.open_file(file)?
                 }
             };
-            let Some(records) = file.reader.next().map_err(|error| self.unreadable(error))? else { continue };
+            let Some(records) = file.reader.next().map_err(|error| self.unreadable(&file.path, error))? else {
+                self.progress.closed();
+                continue;
+            };
+            self.progress.read(records.num_rows());
             let rows = self.select(&mut file, &records)?;
             let batch = Batch { records, constants: file.constants.clone(), rows };
             self.open = Some(file);
@@ -126,9 +144,16 @@ impl Scan {
     fn open_file(&self, file: &DataFile) -> Result<OpenFile, Error> {
         let schema = match file.content {
             Content::Rows(_) => self.layout.physical.clone(),
-            Content::Changes => self.layout.physical_changes.clone(),
+            Content::Changes => self.layout.physical_changes.clone().ok_or_else(|| Error::Unsupported {
+                table: self.table.name.clone(),
+                version: self.version,
+                feature: format!(
+                    "it has the column {CHANGE_TYPE}, in which change files say what a row is, and {} is one; rename the column",
+                    file.path
+                ),
+            })?,
         };
-        let failed = |error: KernelError| self.table.error(Some(self.version), "read a data file", &error);
+        let failed = |error: KernelError| self.unreadable(&file.path, ReadError::Kernel(error));
         let location = self.table.file_url(self.version, &file.path)?;
         let rows = self.row_set(&file.selection)?;
         // Writers may leave out the size of what they remove.
@@ -136,19 +161,24 @@ impl Scan {
             0 => self.table.engine.storage_handler().head(&location).map_err(failed)?.size,
             size => size,
         };
-        let reader =
-            FileReader::open(&self.table.executor, &self.table.store, &location, size, &schema).map_err(failed)?;
+        let reader = FileReader::open(&self.table.executor, &self.table.store, &location, size, &schema)
+            .map_err(|error| self.unreadable(&file.path, error))?;
         let constants = Arc::new(self.constants(file)?);
-        Ok(OpenFile { reader, constants, rows, content: file.content, position: 0 })
+        Ok(OpenFile { path: file.path.clone(), reader, constants, rows, content: file.content, position: 0 })
     }
 
-    fn unreadable(&self, error: ReadError) -> Error {
+    fn unreadable(&self, file: &str, error: ReadError) -> Error {
         match error {
-            ReadError::Kernel(error) => self.table.error(Some(self.version), "read a data file", &error),
+            ReadError::Kernel(error) => match self.table.error(Some(self.version), "read a data file", &error) {
+                Error::Read { table, version, doing, detail, transient } => {
+                    Error::Read { table, version, doing, detail: format!("{file}: {detail}"), transient }
+                }
+                other => other,
+            },
             ReadError::Misfit(misfit) => Error::Unsupported {
                 table: self.table.name.clone(),
                 version: self.version,
-                feature: format!("column {}: {}", self.layout.logical_name(&misfit.column), misfit.what),
+                feature: format!("column {} in file {file}: {}", self.layout.logical_name(&misfit.column), misfit.what),
             },
         }
     }
@@ -167,13 +197,19 @@ impl Scan {
                 constants.push(Vec::new());
                 continue;
             };
-            let text = file.partition_values.get(physical_name).and_then(Option::as_deref).unwrap_or_default();
+            let text = partition_value(&file.partition_values, physical_name).unwrap_or_default();
             // An empty text is null for every type, strings too: so Delta's protocol has it.
             let Ok(value) = data_type.parse_scalar(text) else {
-                return Err(failed(format!("{text:?} is no value of column {} ({data_type})", column.name)));
+                return Err(failed(format!(
+                    "{}: {text:?} is no value of column {} ({data_type})",
+                    file.path, column.name
+                )));
             };
             debug_assert!(!text.is_empty() || matches!(value, Scalar::Null(_)));
-            constants.push(encode::scalar(&value).map_err(|what| failed(format!("column {}: {what}", column.name)))?);
+            constants.push(
+                encode::scalar(&value)
+                    .map_err(|what| failed(format!("{}: column {}: {what}", file.path, column.name)))?,
+            );
         }
         Ok(constants)
     }
@@ -246,6 +282,15 @@ impl Scan {
         }
         Ok(rows)
     }
+}
+
+/// The value of a partition column, by its name in whichever case. Spark leaves out values that are null.
+fn partition_value<'v>(values: &'v PartitionValues, column: &str) -> Option<&'v str> {
+    let found = values.get(column).or_else(|| {
+        let lower = column.to_lowercase();
+        values.iter().find(|(name, _)| name.to_lowercase() == lower).map(|(_, value)| value)
+    });
+    found.and_then(Option::as_deref)
 }
 
 impl Kind {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use delta_kernel::SnapshotRef;
 use delta_kernel::schema::{DataType, PrimitiveType, SchemaRef, StructField, StructType};
-use tailwater_core::schema::{Column, Schema, push_step};
+use tailwater_core::schema::{Column, Schema, other_names, push_step};
 
 use crate::error::Error;
 use crate::options::Options;
@@ -19,8 +19,8 @@ pub(crate) struct Layout {
     pub columns: Vec<LayoutColumn>,
     /// What to read from a data file.
     pub physical: SchemaRef,
-    /// What to read from a change file: the same, then [`CHANGE_TYPE`].
-    pub physical_changes: SchemaRef,
+    /// What to read from a change file: the same, then [`CHANGE_TYPE`]. None if the table has a column of this name.
+    pub physical_changes: Option<SchemaRef>,
     pub key: Key,
 }
 
@@ -71,7 +71,14 @@ impl Layout {
         let scan = snapshot.clone().scan_builder().build().map_err(failed)?;
         let physical = scan.physical_schema().clone();
         let change_type = StructField::nullable(CHANGE_TYPE, DataType::STRING);
-        let physical_changes = StructType::try_new(physical.fields().cloned().chain([change_type])).map_err(failed)?;
+        // A table that got its change feed later may have a column of this name.
+        let taken = physical.fields().any(|field| field.name().eq_ignore_ascii_case(CHANGE_TYPE));
+        let physical_changes = match taken {
+            true => None,
+            false => {
+                Some(Arc::new(StructType::try_new(physical.fields().cloned().chain([change_type])).map_err(failed)?))
+            }
+        };
         let configuration = snapshot.table_configuration();
         let mode = configuration.column_mapping_mode();
         let partitions = configuration.metadata().partition_columns();
@@ -86,7 +93,8 @@ impl Layout {
                 )));
             }
             let physical_name = field.physical_name(mode);
-            let source = if partitions.contains(field.name()) {
+            let partition = partitions.iter().any(|name| name.to_lowercase() == field.name().to_lowercase());
+            let source = if partition {
                 match field.data_type() {
                     DataType::Primitive(data_type) => {
                         Source::Partition { physical_name: physical_name.to_owned(), data_type: data_type.clone() }
@@ -115,11 +123,11 @@ impl Layout {
                 source,
             });
         }
-        let mut layout = Self { columns, physical, physical_changes: Arc::new(physical_changes), key: Key::None };
+        let mut layout = Self { columns, physical, physical_changes, key: Key::None };
         if let Some(key) = &options.key {
             layout.key = layout
                 .find(key)
-                .or_else(|| options.aliases_of(key).iter().find_map(|old| layout.find(old)))
+                .or_else(|| other_names(key, &options.aliases).iter().find_map(|other| layout.find(other)))
                 .map_or(Key::Missing, Key::At);
         }
         Ok(layout)

@@ -18,7 +18,9 @@
 //!     files ─ one data file: selected rows, partition values
 //!       parquet, adapt ─ its batches as the schema has them
 //!       encode, layout ─ Arrow to JSON under a schema
-//!   table, log ─ the kernel's engine, listing, commits
+//!   settle, required ─ whether a version may be begun: it is complete, and has the columns that the configuration names
+//!   table, log, paths ─ the kernel's engine, listing, commits, files by whichever spelling
+//!     view, schema_problem ─ what is done where the kernel cannot read the log
 //! ```
 //!
 //! Everything blocks; a reader lives on a thread of its own. It knows nothing of Kafka and keeps nothing on disk.
@@ -36,15 +38,23 @@ mod log;
 mod options;
 mod pairs;
 mod parquet;
+mod paths;
+mod progress;
 mod reader;
+mod required;
+mod schema_problem;
+mod settle;
 mod step;
 mod table;
 mod text;
 mod variant;
 mod version;
+mod view;
 
 pub use cursor::{Cursor, FORMAT as CURSOR_FORMAT};
 pub use error::Error;
-pub use options::{OnReplaced, Options, Start};
+pub use options::{OnReplaced, Options, Required, Start};
+pub use progress::Progress;
 pub use reader::Reader;
-pub use step::{CoalesceOff, CoalesceReport, Row, Rows, SchemaChange, Step};
+pub use required::{Missing, Why};
+pub use step::{CoalesceOff, CoalesceReport, Row, Rows, SchemaChange, Step, Waiting};

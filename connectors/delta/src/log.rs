@@ -47,9 +47,11 @@ pub(crate) struct Cdc {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Metadata {
     #[serde(default)]
     pub configuration: HashMap<String, Option<String>>,
+    pub schema_string: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,8 +59,12 @@ pub(crate) struct Metadata {
 pub(crate) struct CommitInfo {
     pub operation: Option<String>,
     #[serde(default)]
+    pub operation_parameters: Option<HashMap<String, serde_json::Value>>,
+    #[serde(default)]
     pub operation_metrics: Option<HashMap<String, serde_json::Value>>,
     pub in_commit_timestamp: Option<i64>,
+    /// Which program wrote the commit.
+    pub client_version: Option<String>,
 }
 
 /// The actions of one commit, each kind in the order of the file.
@@ -71,6 +77,22 @@ pub(crate) struct Actions {
     /// The commit has a protocol action.
     pub protocol: bool,
     pub info: CommitInfo,
+    /// Lines of any kind.
+    pub lines: usize,
+    /// The last line is the `commitInfo`.
+    pub ends_with_info: bool,
+}
+
+/// Whether a commit's file is all of it, as far as the commit itself can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// No action: nobody writes such a commit on purpose.
+    Empty,
+    /// It announces more files than it has.
+    Short,
+    /// Nothing says how many actions it should have.
+    Unknown,
+    Whole,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +124,8 @@ impl Actions {
                 continue;
             }
             let line: Line = serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", index + 1))?;
+            actions.lines += 1;
+            actions.ends_with_info = line.commit_info.is_some();
             actions.adds.extend(line.add);
             actions.removes.extend(line.remove);
             actions.cdc.extend(line.cdc);
@@ -112,17 +136,57 @@ impl Actions {
         Ok(actions)
     }
 
+    /// Whether the file is all of the commit. Spark writes `commitInfo` first and counts the commit's files in it; delta-rs writes it
+    /// last. Other writers say nothing.
+    pub fn extent(&self) -> Extent {
+        if self.lines == 0 {
+            return Extent::Empty;
+        }
+        let by_delta_rs = self.info.client_version.as_deref().is_some_and(|name| name.starts_with("delta-rs"));
+        if by_delta_rs && self.ends_with_info && self.lines > 1 {
+            return Extent::Whole;
+        }
+        let count = |files: usize| u64::try_from(files).unwrap_or(u64::MAX);
+        let (adds, removes, cdc) = (count(self.adds.len()), count(self.removes.len()), count(self.cdc.len()));
+        let added = self.metric(&["numFiles", "numAddedFiles", "numTargetFilesAdded", "num_added_files"]);
+        let removed = self.metric(&["numRemovedFiles", "numTargetFilesRemoved", "num_removed_files"]);
+        let changes = self.metric(&["numAddedChangeFiles", "numTargetChangeFilesAdded"]);
+        let appends = self.info.operation.as_deref() == Some("WRITE")
+            && self.parameter("mode").is_some_and(|mode| mode.trim_matches('"').eq_ignore_ascii_case("append"));
+        if appends {
+            // A file without rows is counted, and is left out of the commit.
+            let rows = self.metric(&["numOutputRows", "num_added_rows"]);
+            return match added {
+                Some(added) if added == adds => Extent::Whole,
+                Some(added) if added > adds && rows.is_none_or(|rows| rows > 0) => Extent::Short,
+                Some(_) | None => Extent::Unknown,
+            };
+        }
+        match (added, removed) {
+            (Some(added), Some(removed)) if added > adds || removed > removes => Extent::Short,
+            (Some(added), Some(removed)) if added == adds && removed == removes && changes.unwrap_or(0) == cdc => {
+                Extent::Whole
+            }
+            _ => Extent::Unknown,
+        }
+    }
+
+    fn metric(&self, names: &[&str]) -> Option<u64> {
+        let metrics = self.info.operation_metrics.as_ref()?;
+        match names.iter().find_map(|name| metrics.get(*name))? {
+            serde_json::Value::String(text) => text.parse().ok(),
+            other => other.as_u64(),
+        }
+    }
+
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.info.operation_parameters.as_ref()?.get(name)?.as_str()
+    }
+
     /// A MERGE that touched no row, whatever files it rewrote: Spark gives no changes for it (`CDCReader`,
     /// `shouldSkipFileActionsInCommit`).
     pub fn is_merge_without_effect(&self) -> bool {
-        let zero = |name: &str| {
-            self.info.operation_metrics.as_ref().and_then(|metrics| metrics.get(name)).is_some_and(
-                |value| match value {
-                    serde_json::Value::String(text) => text == "0",
-                    other => other.as_u64() == Some(0),
-                },
-            )
-        };
+        let zero = |name: &str| self.metric(&[name]) == Some(0);
         self.info.operation.as_deref() == Some("MERGE")
             && zero("numTargetRowsInserted")
             && zero("numTargetRowsUpdated")
@@ -171,5 +235,35 @@ mod tests {
     fn a_line_that_is_no_action_is_named() {
         let error = Actions::parse(b"{\"commitInfo\":{}}\n{\"add\":").unwrap_err();
         assert!(error.starts_with("line 2:"), "{error}");
+    }
+
+    // Issue 10, A1: a commit of which only the beginning is written counted as complete.
+    #[test]
+    fn a_commit_is_whole_when_its_writer_says_so() {
+        let add = r#"{"add":{"path":"a","partitionValues":{},"size":1,"dataChange":true}}"#;
+        let remove = r#"{"remove":{"path":"b"}}"#;
+        let info = |rest: &str| format!(r#"{{"commitInfo":{{"operation":"WRITE",{rest}}}}}"#);
+        let append =
+            info(r#""operationParameters":{"mode":"Append"},"operationMetrics":{"numFiles":"1","numOutputRows":"4"}"#);
+        let empty =
+            info(r#""operationParameters":{"mode":"Append"},"operationMetrics":{"numFiles":"1","numOutputRows":"0"}"#);
+        let update =
+            info(r#""operationMetrics":{"numAddedFiles":"1","numRemovedFiles":"1","numAddedChangeFiles":"0"}"#);
+        let delta_rs = info(r#""clientVersion":"delta-rs.0.25.0""#);
+        for (lines, expected) in [
+            (vec![], Extent::Empty),
+            (vec!["", " "], Extent::Empty),
+            (vec![add], Extent::Unknown),
+            (vec![&append], Extent::Short),
+            (vec![&append, add], Extent::Whole),
+            (vec![&empty], Extent::Unknown),
+            (vec![&update, add], Extent::Short),
+            (vec![&update, add, remove], Extent::Whole),
+            (vec![add, &delta_rs], Extent::Whole),
+            (vec![&delta_rs], Extent::Unknown),
+            (vec![&delta_rs, add], Extent::Unknown),
+        ] {
+            assert_eq!(Actions::parse(lines.join("\n").as_bytes()).unwrap().extent(), expected, "{lines:?}");
+        }
     }
 }

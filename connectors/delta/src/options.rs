@@ -1,14 +1,23 @@
 //! What a reader is told: where the table is, where to start, what belongs together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
+use tailwater_core::schema::SchemaRecord;
+
+use crate::progress::Progress;
 
 /// Rows in one [`crate::Rows`] unless asked otherwise: a batch of one kilobyte rows stays within a few megabytes.
 pub const ROWS_MAX: usize = 2_000;
 
 /// Bytes of JSON in one [`crate::Rows`], whatever the number of rows; a single row may exceed it.
 pub const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long a commit in a folder has to stay as it is until it is taken for complete, unless it says itself that it is. Object stores
+/// show a commit when it is whole.
+pub const SETTLE: Duration = Duration::from_secs(10);
 
 /// Where a reader without a cursor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,13 +57,31 @@ pub struct Options {
     pub coalesce: bool,
     /// Whether a column that a rewrite added makes each of its rows a changed one.
     pub added_columns_differ: bool,
-    /// Column names of today and what they were called before; for the comparison of a rewrite and to find the key.
+    /// Column names of today and what they were called before; for the comparison of a rewrite, and to find the key and the
+    /// required columns.
     pub aliases: BTreeMap<String, Vec<String>>,
     /// Whether an update carries the row before it.
     pub before_image: bool,
     /// Rows in one step, at most.
     pub rows_max: usize,
     pub on_replaced: OnReplaced,
+    /// Columns that whoever takes the rows cannot do without. A version whose schema lacks one is not begun.
+    pub required: Vec<Required>,
+    /// The schemas before the cursor's, newest first: to say what took the place of a column.
+    pub history: Vec<SchemaRecord>,
+    /// See [`SETTLE`].
+    pub settle: Duration,
+    /// Counts what the reader does within a step, and stops it.
+    pub progress: Arc<Progress>,
+}
+
+/// A column that the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Required {
+    /// The key that names it: `identifiers`, `event_time`.
+    pub key: &'static str,
+    /// A column, or the dotted path of a field in a struct.
+    pub column: String,
 }
 
 // === impl Options ===
@@ -73,6 +100,10 @@ impl Options {
             before_image: false,
             rows_max: ROWS_MAX,
             on_replaced: OnReplaced::Fail,
+            required: Vec::new(),
+            history: Vec::new(),
+            settle: SETTLE,
+            progress: Arc::default(),
         }
     }
 

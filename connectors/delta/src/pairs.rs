@@ -1,7 +1,7 @@
 //! Which rows of a version belong together: the two images of an update, or the delete and the insert of one key in a rewrite.
 //!
-//! A version is read once for this, and only digests are kept (about 60 bytes a key), so that a rewrite of millions of rows
-//! does not have to fit into memory. The rows themselves are read again when they are given out.
+//! A version is read once for this, and only digests are kept (25 bytes a key, twice that in a table that has just grown), so that a rewrite
+//! of millions of rows does not have to fit into memory. The rows themselves are read again when they are given out.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::files::{Kind, Scan};
 use crate::layout::{Key, Layout};
 
-/// Keys of one version that are remembered at once, about 800 MB. A version with more is not paired, and says so.
+/// Keys of one version that are remembered at once, about 420 MB, and 630 MB at the moment at which the map grows to this size. A version
+/// with more is not paired, and says so.
 pub(crate) const KEYS_MAX: usize = 10_000_000;
 
 /// The first half of a SHA-256: two different keys or rows that share it are not to be expected in the life of this universe.
@@ -31,7 +32,7 @@ pub(crate) enum Verdict {
 }
 
 pub(crate) struct Pairs {
-    keys: HashMap<Digest, Entry>,
+    keys: HashMap<ShortKey, Entry>,
     /// Whether a delete and an insert make a pair too.
     coalesce: bool,
     pub counts: Counts,
@@ -47,17 +48,24 @@ pub(crate) struct Counts {
     pub unchanged: u64,
 }
 
+/// What is kept of a key's digest: two of ten million keys share 96 bits once in 10^15 versions.
+type ShortKey = [u32; 3];
+
+/// Small, because there are millions: 12 bytes.
 #[derive(Default)]
 struct Entry {
-    before: u32,
-    after: u32,
-    /// The digest of the compared columns before.
-    content: Digest,
-    equal: bool,
-    /// The row before and the row after are the images of an update.
-    image_before: bool,
-    image_after: bool,
+    /// Half of the digest of the compared columns before; it is compared with one other only.
+    content: [u32; 2],
+    before: u8,
+    after: u8,
+    /// Bits: [`EQUAL`], [`IMAGE_BEFORE`], [`IMAGE_AFTER`].
+    flags: u8,
 }
+
+const EQUAL: u8 = 1;
+/// The row before, and the row after, are the images of an update.
+const IMAGE_BEFORE: u8 = 2;
+const IMAGE_AFTER: u8 = 4;
 
 /// How rows are compared.
 pub(crate) struct Compare<'a> {
@@ -119,20 +127,19 @@ impl Pairs {
 
     /// All rows before come before all rows after.
     fn add(&mut self, key: Digest, kind: Kind, content: Option<Digest>) {
-        match (kind, self.keys.entry(key)) {
+        match (kind, self.keys.entry(short_key(key))) {
             (Kind::Delete | Kind::BeforeUpdate, entry) => {
                 let entry = entry.or_default();
                 entry.before = entry.before.saturating_add(1);
-                entry.image_before = kind == Kind::BeforeUpdate;
-                entry.content = content.unwrap_or_default();
+                entry.set(IMAGE_BEFORE, kind == Kind::BeforeUpdate);
+                entry.content = content.map(short_content).unwrap_or_default();
             }
             (Kind::Insert | Kind::AfterUpdate, MapEntry::Occupied(mut entry)) => {
                 let entry = entry.get_mut();
                 entry.after = entry.after.saturating_add(1);
-                entry.image_after = kind == Kind::AfterUpdate;
-                entry.equal = kind == Kind::Insert
-                    && !entry.image_before
-                    && content.is_some_and(|content| content == entry.content);
+                entry.set(IMAGE_AFTER, kind == Kind::AfterUpdate);
+                let same = content.is_some_and(|content| short_content(content) == entry.content);
+                entry.set(EQUAL, kind == Kind::Insert && !entry.is(IMAGE_BEFORE) && same);
             }
             // A key without a row before cannot make a pair, so it takes no room.
             (Kind::Insert | Kind::AfterUpdate, MapEntry::Vacant(_)) => {}
@@ -140,7 +147,7 @@ impl Pairs {
     }
 
     fn count(&mut self) {
-        for entry in self.keys.values().filter(|entry| !(entry.image_before && entry.image_after)) {
+        for entry in self.keys.values().filter(|entry| !entry.is(IMAGE_BEFORE | IMAGE_AFTER)) {
             match entry.verdict(self.coalesce) {
                 Verdict::Update => self.counts.changed += 1,
                 Verdict::Nothing => self.counts.unchanged += 1,
@@ -150,19 +157,48 @@ impl Pairs {
     }
 
     pub fn verdict(&self, key: Option<Digest>) -> Verdict {
-        key.and_then(|key| self.keys.get(&key)).map_or(Verdict::Apart, |entry| entry.verdict(self.coalesce))
+        key.and_then(|key| self.keys.get(&short_key(key))).map_or(Verdict::Apart, |entry| entry.verdict(self.coalesce))
     }
 }
 
 impl Entry {
+    /// Whether all of these bits are set.
+    fn is(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+
+    fn set(&mut self, flag: u8, on: bool) {
+        if on {
+            self.flags |= flag;
+        } else {
+            self.flags &= !flag;
+        }
+    }
+
     fn verdict(&self, coalesce: bool) -> Verdict {
         match (self.before, self.after) {
-            (1, 1) if self.image_before && self.image_after => Verdict::Update,
-            (1, 1) if coalesce && self.equal => Verdict::Nothing,
+            (1, 1) if self.is(IMAGE_BEFORE | IMAGE_AFTER) => Verdict::Update,
+            (1, 1) if coalesce && self.is(EQUAL) => Verdict::Nothing,
             (1, 1) if coalesce => Verdict::Update,
             _ => Verdict::Apart,
         }
     }
+}
+
+fn short_key(digest: Digest) -> ShortKey {
+    let [.., a, b, c] = words(digest);
+    [a, b, c]
+}
+
+fn short_content(digest: Digest) -> [u32; 2] {
+    let [.., a, b] = words(digest);
+    [a, b]
+}
+
+fn words(digest: Digest) -> [u32; 4] {
+    let bytes = digest.to_be_bytes();
+    let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    [word(0), word(4), word(8), word(12)]
 }
 
 /// A row's key as text; none if it is null.
@@ -211,5 +247,10 @@ mod tests {
         ] {
             assert_eq!(verdict(coalesce, &rows), expected, "{coalesce} {rows:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_stays_small() {
+        assert_eq!(size_of::<(ShortKey, Entry)>(), 24);
     }
 }

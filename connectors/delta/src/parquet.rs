@@ -20,12 +20,14 @@ use delta_kernel::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReade
 use delta_kernel::parquet::arrow::async_reader::ParquetObjectReader;
 use delta_kernel::parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use delta_kernel::parquet::basic::Type as PhysicalType;
+use delta_kernel::parquet::errors::ParquetError;
 use delta_kernel::schema::SchemaRef;
 use delta_kernel_default_engine::executor::TaskExecutor as _;
 use delta_kernel_default_engine::executor::tokio::TokioBackgroundExecutor;
 use url::Url;
 
 use crate::adapt::{Misfit, adapt, find};
+use crate::paths::store_path;
 
 /// Rows that are decoded at once.
 const BATCH_ROWS: usize = 4_096;
@@ -47,6 +49,18 @@ pub(crate) enum ReadError {
     Misfit(Misfit),
 }
 
+impl From<KernelError> for ReadError {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+impl From<ParquetError> for ReadError {
+    fn from(error: ParquetError) -> Self {
+        Self::Kernel(KernelError::Parquet(error))
+    }
+}
+
 // === impl FileReader ===
 
 impl FileReader {
@@ -57,7 +71,7 @@ impl FileReader {
         location: &Url,
         size: u64,
         target: &SchemaRef,
-    ) -> Result<Self, KernelError> {
+    ) -> Result<Self, ReadError> {
         let path = store_path(location)?;
         let stream = executor.block_on(open(store.clone(), path, size, target.clone()))?;
         Ok(Self { executor: executor.clone(), target: target.clone(), stream: Some(stream), group: None })
@@ -87,16 +101,7 @@ impl FileReader {
     }
 }
 
-/// Where a file lies in its store; as the kernel's engine finds it.
-fn store_path(location: &Url) -> Result<Path, KernelError> {
-    if location.scheme() == "file" {
-        let path = location.to_file_path().map_err(|()| KernelError::InvalidTableLocation(location.to_string()))?;
-        return Ok(Path::from_absolute_path(path)?);
-    }
-    Ok(Path::from_url_path(location.path())?)
-}
-
-async fn open(store: Arc<DynObjectStore>, path: Path, size: u64, target: SchemaRef) -> Result<Stream, KernelError> {
+async fn open(store: Arc<DynObjectStore>, path: Path, size: u64, target: SchemaRef) -> Result<Stream, ReadError> {
     #[expect(deprecated, reason = "its replacement is an implementation of our own of the very same")]
     let mut input = ParquetObjectReader::new(store, path).with_file_size(size);
     // What a writer says about its arrow types (dictionaries, large lists) would only multiply the types to handle.
@@ -107,7 +112,12 @@ async fn open(store: Arc<DynObjectStore>, path: Path, size: u64, target: SchemaR
         let schema = in_micros(metadata.schema());
         metadata = ArrowReaderMetadata::try_new(metadata.metadata().clone(), options.with_schema(schema))?;
     }
-    let wanted: Vec<usize> = target.fields().filter_map(|field| find(metadata.schema().fields(), field)).collect();
+    let mut wanted = Vec::with_capacity(target.num_fields());
+    for field in target.fields() {
+        let found = find(metadata.schema().fields(), field)
+            .map_err(|what| ReadError::Misfit(Misfit { column: field.name().clone(), what }))?;
+        wanted.extend(found);
+    }
     let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(input, metadata);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
     Ok(builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?)

@@ -6,16 +6,22 @@ use std::sync::Arc;
 
 use delta_kernel::scan::StatsOptions;
 use delta_kernel::scan::state::ScanFile;
+use delta_kernel::{Engine, KernelError, SnapshotRef};
+use tailwater_core::code;
 use tailwater_core::schema::Schema;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use crate::cursor::{Cursor, FORMAT};
 use crate::error::{Error, short};
 use crate::files::{Content, DataFile, Kind, Selection};
 use crate::layout::Key;
-use crate::log::Actions;
+use crate::log::{Actions, Extent};
 use crate::options::{OnReplaced, Options, Start};
-use crate::step::{Rows, SchemaChange, Step};
+use crate::paths::LastActions;
+use crate::progress::Progress;
+use crate::required::missing;
+use crate::settle::{Growing, Settle};
+use crate::step::{Rows, SchemaChange, Step, Waiting};
 use crate::table::{Commit, State, Table};
 use crate::version::{Chunk, Part, Plan, VersionReader};
 
@@ -39,6 +45,7 @@ const EMPTY_VERSIONS_MAX: u32 = 100;
 ///             Step::Schema(change) => { /* publish it before the rows */ let _columns = &change.schema.columns; }
 ///             Step::Rows(rows) => { /* one transaction: the rows and */ let _next = &rows.cursor; }
 ///             Step::Coalesced(report) => { /* tell people */ let _dropped = report.unchanged; }
+///             Step::Waiting(waiting) => { /* report it, ask again after a while */ let _why = waiting.why; return Ok(()); }
 ///             Step::CaughtUp { cursor, .. } => { /* store it, ask again after a while */ let _next = cursor; return Ok(()); }
 ///         }
 ///     }
@@ -54,9 +61,20 @@ pub struct Reader {
     listed: VecDeque<Commit>,
     /// The commit that was read last, as it lay in the log: one that changed means another table.
     last: Option<Commit>,
+    /// The commit that is waited for.
+    settle: Settle,
     work: Option<VersionReader>,
     pending: VecDeque<Step>,
     empty_versions: u32,
+}
+
+/// What became of the cursor's version.
+enum Next {
+    Begun,
+    /// There is none yet; this is the latest one.
+    CaughtUp(u64),
+    /// Its commit may still grow.
+    Waiting(Commit, Growing),
 }
 
 // === impl Reader ===
@@ -69,11 +87,16 @@ impl Reader {
     /// type that cannot be read; a key column that does not exist.
     pub fn open(options: Options, cursor: Option<Cursor>) -> Result<Self, Error> {
         let table = Arc::new(Table::open(&options)?);
-        contained(&table.clone(), None, || Self::open_table(table, options, cursor))
+        let progress = options.progress.clone();
+        contained(&table.clone(), None, &progress, || Self::open_table(table, options, cursor))
     }
 
     fn open_table(table: Arc<Table>, options: Options, cursor: Option<Cursor>) -> Result<Self, Error> {
-        let latest = Arc::new(table.state(None, &options)?);
+        let latest = Arc::new(match &cursor {
+            // What the cursor has passed was complete.
+            Some(_) => table.latest_state(&options)?,
+            None => latest_complete(&table, &options)?,
+        });
         let mut reader = Self {
             cursor: Cursor {
                 format: FORMAT,
@@ -89,6 +112,7 @@ impl Reader {
             state: None,
             listed: VecDeque::new(),
             last: None,
+            settle: Settle::default(),
             work: None,
             pending: VecDeque::new(),
             empty_versions: 0,
@@ -113,8 +137,8 @@ impl Reader {
     /// See [`Reader::open`]; transient ones ([`Error::is_transient`]) besides.
     #[expect(clippy::should_implement_trait, reason = "it never ends and it fails, so it is no iterator")]
     pub fn next(&mut self) -> Result<Step, Error> {
-        let table = self.table.clone();
-        contained(&table, Some(self.cursor.version), || self.step())
+        let (table, progress) = (self.table.clone(), self.options.progress.clone());
+        contained(&table, Some(self.cursor.version), &progress, || self.step())
     }
 
     fn step(&mut self) -> Result<Step, Error> {
@@ -131,11 +155,20 @@ impl Reader {
                     }
                     None => self.finish(&work),
                 },
-                None => {
-                    if let Some(latest) = self.begin()? {
-                        return Ok(Step::CaughtUp { version: latest, cursor: self.cursor.clone() });
+                None => match self.begin()? {
+                    Next::Begun => {}
+                    Next::CaughtUp(version) => {
+                        return Ok(Step::CaughtUp { version, cursor: self.cursor.clone() });
                     }
-                }
+                    Next::Waiting(commit, why) => {
+                        return Ok(Step::Waiting(Waiting {
+                            version: commit.version,
+                            bytes: commit.size,
+                            why: why.text(),
+                            cursor: self.cursor.clone(),
+                        }));
+                    }
+                },
             }
         }
     }
@@ -147,7 +180,7 @@ impl Reader {
             Start::Snapshot => self.require_change_feed(&latest),
             Start::Latest => {
                 self.require_change_feed(&latest)?;
-                self.require_key(&latest)?;
+                self.require_columns(&latest)?;
                 self.cursor.version = latest.version + 1;
                 self.cursor.snapshot = false;
                 self.announce(&latest.schema, latest.version);
@@ -224,24 +257,38 @@ impl Reader {
 
     // --- the next version ---
 
-    /// Opens the cursor's version. If there is none yet, returns the latest one.
-    fn begin(&mut self) -> Result<Option<u64>, Error> {
+    /// Opens the cursor's version.
+    fn begin(&mut self) -> Result<Next, Error> {
         if self.work.is_some() {
-            return Ok(None);
+            return Ok(Next::Begun);
         }
         if self.cursor.snapshot {
             let plan = self.snapshot_plan()?;
             self.open_version(plan)?;
-            return Ok(None);
+            return Ok(Next::Begun);
         }
         let version = self.cursor.version;
         let Some(commit) = self.commit(version)? else {
-            return Ok(if self.cursor.snapshot { None } else { Some(version.saturating_sub(1)) });
+            return Ok(if self.cursor.snapshot { Next::Begun } else { Next::CaughtUp(version.saturating_sub(1)) });
         };
-        let actions = self.table.actions(&commit)?;
+        // What a commit that cannot be read looks like is asked for again.
+        let (actions, bytes) = self.table.actions_and_size(&commit).inspect_err(|_| self.listed.clear())?;
+        if let Some(why) = self.settle.look(&commit, bytes, &actions, self.table.quiet(&self.options)) {
+            // Its size is asked for again, and later commits wait with it.
+            self.listed.clear();
+            return Ok(Next::Waiting(commit, why));
+        }
+        if actions.extent() == Extent::Short {
+            warn!(
+                table = %self.table.name,
+                version,
+                code = %code::DELTA_COMMIT_INCOMPLETE,
+                "the commit counts more files than it has, and has not grown for a long time; it is read as it is"
+            );
+        }
         let state = self.state_at(version, &actions)?;
         self.require_change_feed(&state)?;
-        self.require_key(&state)?;
+        self.require_columns(&state)?;
         if self.cursor.table.is_empty() {
             self.cursor.table.clone_from(&state.id);
         } else if state.id != self.cursor.table {
@@ -261,7 +308,7 @@ impl Reader {
         self.listed.pop_front();
         self.last = Some(commit);
         self.state = Some(state);
-        Ok(None)
+        Ok(Next::Begun)
     }
 
     fn open_version(&mut self, plan: Plan) -> Result<(), Error> {
@@ -289,6 +336,20 @@ impl Reader {
                 if self.cursor.snapshot {
                     return Ok(None);
                 }
+                if let (Some(now), Some(then)) = (&before, &self.last)
+                    && now.version == then.version
+                    && now.size != then.size
+                {
+                    error!(
+                        table = %self.table.name,
+                        version = now.version,
+                        code = %code::DELTA_COMMIT_INCOMPLETE,
+                        "the commit had {} bytes when it was read and has {} now; what was added to it was not read: give the source \
+                         another name to begin with a snapshot",
+                        then.size,
+                        now.size
+                    );
+                }
                 self.last = before;
             }
         }
@@ -301,7 +362,7 @@ impl Reader {
 
     /// Whether the table is still the one that was read: asked when its log is not as it was left.
     fn verify(&mut self, version: u64) -> Result<(), Error> {
-        let latest = Arc::new(self.table.state(None, &self.options)?);
+        let latest = Arc::new(self.table.latest_state(&self.options)?);
         if latest.version + 1 < version {
             return self.replaced(&latest);
         }
@@ -329,13 +390,13 @@ impl Reader {
     fn snapshot_plan(&mut self) -> Result<Plan, Error> {
         let version = self.cursor.version;
         let state = Arc::new(self.table.state(Some(version), &self.options)?);
-        self.require_key(&state)?;
-        let failed = |error| self.table.error(Some(version), "list the files", &error);
-        let scan = state.snapshot.clone().scan_builder().with_stats(StatsOptions::none()).build().map_err(failed)?;
-        let mut files: Vec<DataFile> = Vec::new();
-        for metadata in scan.scan_metadata(self.table.engine.as_ref()).map_err(failed)? {
-            files = metadata.map_err(failed)?.visit_scan_files(files, push_file).map_err(failed)?;
-        }
+        self.require_columns(&state)?;
+        let (mut files, checkpoint) = self.snapshot_files(&state)?;
+        let mut last = LastActions::default();
+        self.each_commit(checkpoint.map_or(0, |checkpoint| checkpoint + 1), version, |actions| {
+            last.commit(&self.table, actions);
+        })?;
+        last.reconcile(&self.table, version, &mut files)?;
         // The order of the log's replay changes with each checkpoint, the names do not.
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let commit = self.table.commits(version)?.into_iter().next().filter(|commit| commit.version == version);
@@ -357,6 +418,41 @@ impl Reader {
         Ok(plan)
     }
 
+    /// The files of a snapshot, and the version of the checkpoint that they come from in part.
+    fn snapshot_files(&self, state: &State) -> Result<(Vec<DataFile>, Option<u64>), Error> {
+        let list = |snapshot: SnapshotRef, engine: &Arc<dyn Engine>| {
+            let checkpoint = snapshot.log_segment().checkpoint_version;
+            let scan = snapshot.scan_builder().with_stats(StatsOptions::none()).build()?;
+            let mut files: Vec<DataFile> = Vec::new();
+            for metadata in scan.scan_metadata(engine.as_ref())? {
+                files = metadata?.visit_scan_files(files, push_file)?;
+            }
+            Ok::<_, KernelError>((files, checkpoint))
+        };
+        match list(state.snapshot.clone(), &self.table.log_engine()) {
+            Ok(files) => Ok(files),
+            Err(error) => match self.table.of_commits(Some(state.version), &error, list)? {
+                Some(files) => Ok(files),
+                None => Err(self.table.error(Some(state.version), "list the files", &error)),
+            },
+        }
+    }
+
+    /// Reads the commits from `from` to `to`, those that the log still has.
+    fn each_commit(&self, from: u64, to: u64, mut take: impl FnMut(&Actions)) -> Result<(), Error> {
+        let mut next = from;
+        while next <= to {
+            let commits = self.table.commits(next)?;
+            let Some(last) = commits.last() else { break };
+            next = last.version + 1;
+            for commit in commits.iter().filter(|commit| commit.version <= to) {
+                self.table.go_on(&self.options)?;
+                take(&self.table.actions(commit)?);
+            }
+        }
+        Ok(())
+    }
+
     fn require_change_feed(&self, state: &State) -> Result<(), Error> {
         if state.change_feed {
             return Ok(());
@@ -364,16 +460,27 @@ impl Reader {
         Err(self.table.change_feed_disabled(state.version)?)
     }
 
-    fn require_key(&self, state: &State) -> Result<(), Error> {
+    /// Refuses a version that lacks a column that the configuration names, before any row of it is given.
+    fn require_columns(&self, state: &State) -> Result<(), Error> {
+        let columns = || state.layout.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let latest = || self.table.latest_state(&self.options).ok().map(|latest| latest.schema.as_ref().clone());
+        let missing = missing(&state.schema, self.cursor.schema.as_ref(), &latest, &self.options);
+        if !missing.is_empty() {
+            return Err(Error::Columns {
+                table: self.table.name.clone(),
+                version: state.version,
+                missing,
+                columns: columns(),
+            });
+        }
         if state.layout.key != Key::Missing {
             return Ok(());
         }
-        let columns: Vec<&str> = state.layout.columns.iter().map(|column| column.name.as_str()).collect();
         Err(Error::Key {
             table: self.table.name.clone(),
             version: state.version,
             column: self.options.key.clone().unwrap_or_default(),
-            columns: columns.join(", "),
+            columns: columns(),
         })
     }
 
@@ -433,16 +540,44 @@ impl Reader {
     }
 }
 
+/// The latest version that is complete. What is read at first begins with it, and a later one comes when it is complete too.
+fn latest_complete(table: &Table, options: &Options) -> Result<State, Error> {
+    let latest = table.latest_state(options)?;
+    let mut version = latest.version;
+    // A version of which only the checkpoint is left is old.
+    while let Some(commit) = table.commits(version)?.into_iter().next().filter(|commit| commit.version == version) {
+        let (actions, bytes) = table.actions_and_size(&commit)?;
+        if Settle::default().look(&commit, bytes, &actions, table.quiet(options)).is_none() {
+            break;
+        }
+        version = version.checked_sub(1).ok_or_else(|| Error::Incomplete {
+            table: table.name.clone(),
+            version: 0,
+            bytes: commit.size,
+        })?;
+    }
+    if version == latest.version { Ok(latest) } else { table.state(Some(version), options) }
+}
+
 /// Makes a library's panic an error: a damaged parquet file can make one (parquet 60, column offsets), and a table is other
 /// people's data. Nothing half-done stays behind: what was at work is dropped, and the cursor moves only with what was given.
-fn contained<T>(table: &Table, version: Option<u64>, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+fn contained<T>(
+    table: &Table,
+    version: Option<u64>,
+    progress: &Progress,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let file = progress.file().unwrap_or_else(|| "it".to_owned());
         Err(Error::Read {
             table: table.name.clone(),
             version,
             doing: "read a file",
-            detail: format!("it is damaged, or a library has a fault: {}", short(text.unwrap_or("no message"), &[])),
+            detail: format!(
+                "{file} is damaged, or a library has a fault: {}",
+                short(text.unwrap_or("no message"), &[])
+            ),
             transient: false,
         })
     })

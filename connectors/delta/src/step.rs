@@ -16,6 +16,8 @@ pub enum Step {
     Rows(Rows),
     /// A rewrite was reduced to what it changed, or could not be; given before the version's rows.
     Coalesced(CoalesceReport),
+    /// The next version is there and not complete. Ask again after a while; the cursor does not move on before it is.
+    Waiting(Waiting),
     /// Nothing more for now. The cursor may lie behind versions without rows (OPTIMIZE): store it, or the log's clean-up may
     /// one day remove the version that an older one waits for.
     CaughtUp {
@@ -23,6 +25,18 @@ pub enum Step {
         version: u64,
         cursor: Cursor,
     },
+}
+
+/// A version whose commit may still grow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub version: u64,
+    /// The size of the commit in the log.
+    pub bytes: u64,
+    /// Why it is not taken for complete.
+    pub why: &'static str,
+    /// As with [`Step::CaughtUp`].
+    pub cursor: Cursor,
 }
 
 /// A schema that is valid for the rows that follow.
@@ -73,9 +87,13 @@ pub struct Row {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CoalesceReport {
     pub version: u64,
-    /// Rows that the commit took away.
+    /// Files whose rows the commit took away, all or some of them.
+    pub files_removed: usize,
+    /// Files whose rows it brought.
+    pub files_added: usize,
+    /// Rows that the commit took away; not counted if [`Self::off`].
     pub deleted: u64,
-    /// Rows that it brought.
+    /// Rows that it brought; not counted if [`Self::off`].
     pub inserted: u64,
     /// Keys of both whose row differs: updates.
     pub changed: u64,

@@ -1,7 +1,9 @@
 //! A table's location: the kernel's engine on it, the listing of its log, its commits, and what it looks like at a version.
 
+use std::collections::BTreeSet;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use delta_kernel::object_store::DynObjectStore;
 use delta_kernel::snapshot::Snapshot;
@@ -11,12 +13,15 @@ use delta_kernel_default_engine::executor::tokio::TokioBackgroundExecutor;
 use delta_kernel_default_engine::storage::store_from_url_opts;
 use secrecy::{ExposeSecret as _, SecretString};
 use tailwater_core::schema::Schema;
+use tracing::warn;
 use url::Url;
 
 use crate::error::{Error, Meaning, meaning, short};
 use crate::layout::Layout;
 use crate::log::Actions;
 use crate::options::Options;
+use crate::schema_problem::schema_problem;
+use crate::view::{LogView, checkpoint_version};
 
 /// Files of the log (checkpoints and their parts) that the kernel fetches ahead.
 const LOG_FILES_AHEAD: usize = 4;
@@ -27,6 +32,9 @@ const LISTING_MAX: usize = 1_000;
 /// Bytes of one commit of the log. A commit is held in memory while its version is read.
 const COMMIT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// Checkpoints that are left out one after the other, newest first, before all of them are.
+const CHECKPOINTS_TRIED_MAX: usize = 5;
+
 /// Commits looked at to name the first version with a change feed in an error.
 const SEARCH_MAX: usize = 10_000;
 
@@ -35,6 +43,8 @@ pub(crate) struct Table {
     pub name: String,
     pub root: Url,
     pub engine: Arc<dyn Engine>,
+    /// The engine on the log without the checkpoints that could not be read, once there was one.
+    view: Mutex<Option<Arc<dyn Engine>>>,
     pub store: Arc<DynObjectStore>,
     /// Runs what the store does, for the kernel's engine and for the files.
     pub executor: Arc<TokioBackgroundExecutor>,
@@ -81,7 +91,22 @@ impl Table {
         if let Some(ahead) = NonZero::new(LOG_FILES_AHEAD) {
             builder = builder.with_buffer_size(ahead);
         }
-        Ok(Self { name, root, engine: Arc::new(builder.build()), store, executor, secrets })
+        Ok(Self { name, root, engine: Arc::new(builder.build()), view: Mutex::new(None), store, executor, secrets })
+    }
+
+    /// How long a commit has to stay as it is to be taken for complete; none where the store shows only whole files.
+    pub fn quiet(&self, options: &Options) -> Option<Duration> {
+        (self.root.scheme() == "file").then_some(options.settle)
+    }
+
+    /// Fails when the reader is to stop.
+    pub fn go_on(&self, options: &Options) -> Result<(), Error> {
+        if options.progress.is_stopped() { Err(Error::Stopped { table: self.name.clone() }) } else { Ok(()) }
+    }
+
+    /// The engine for what the kernel reads of the log.
+    pub fn log_engine(&self) -> Arc<dyn Engine> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| self.engine.clone())
     }
 
     /// The statement that enables the change feed.
@@ -93,6 +118,19 @@ impl Table {
     /// The commits from `from` on, in order, [`LISTING_MAX`] at most. Versions that the log no longer has are simply not
     /// among them.
     pub fn commits(&self, from: u64) -> Result<Vec<Commit>, Error> {
+        let mut commits = Vec::new();
+        self.list_log(from, |name, size, modified| {
+            if let Some(version) = commit_version(name) {
+                commits.push(Commit { version, size, modified });
+            }
+            commits.len() < LISTING_MAX
+        })?;
+        Ok(commits)
+    }
+
+    /// Gives the names, sizes and modification times of the log's files from a version on, in order, until `take` has enough. Everything but
+    /// commits, checksums and checkpoints is named with an underscore, sorts after the digits, and is not given.
+    fn list_log(&self, from: u64, mut take: impl FnMut(&str, u64, i64) -> bool) -> Result<(), Error> {
         let failed = |error: KernelError| match meaning(&error, &self.secrets) {
             // A folder without a log, or no folder at all: whoever asks says what that means.
             Meaning::FileMissing(_) => None,
@@ -102,32 +140,32 @@ impl Table {
         let start = self.log_url(&format!("{from:020}."))?;
         let listing = match self.engine.storage_handler().list_from(&start) {
             Ok(listing) => listing,
-            Err(error) => return failed(error).map_or_else(|| Ok(Vec::new()), Err),
+            Err(error) => return failed(error).map_or(Ok(()), Err),
         };
-        let mut commits = Vec::new();
         for file in listing {
             let file = match file {
                 Ok(file) => file,
-                Err(error) => return failed(error).map_or_else(|| Ok(commits), Err),
+                Err(error) => return failed(error).map_or(Ok(()), Err),
             };
             let path = file.location.path();
             let name = path.rsplit('/').next().unwrap_or_default();
-            // Everything but commits, checksums and checkpoints is named with an underscore and sorts after the digits.
-            if !name.starts_with(|c: char| c.is_ascii_digit()) || !path.ends_with(&format!("/_delta_log/{name}")) {
+            if !name.starts_with(|c: char| c.is_ascii_digit())
+                || !path.ends_with(&format!("/_delta_log/{name}"))
+                || !take(name, file.size, file.last_modified)
+            {
                 break;
             }
-            if let Some(version) = commit_version(name) {
-                commits.push(Commit { version, size: file.size, modified: file.last_modified });
-                if commits.len() == LISTING_MAX {
-                    break;
-                }
-            }
         }
-        Ok(commits)
+        Ok(())
     }
 
     /// Reads a commit.
     pub fn actions(&self, commit: &Commit) -> Result<Actions, Error> {
+        Ok(self.actions_and_size(commit)?.0)
+    }
+
+    /// Reads a commit; with the number of bytes that were read of it.
+    pub fn actions_and_size(&self, commit: &Commit) -> Result<(Actions, u64), Error> {
         let version = commit.version;
         let read = |detail: String| Error::Read {
             table: self.name.clone(),
@@ -145,23 +183,134 @@ impl Table {
         for part in parts.map_err(|error| self.commit_error(version, &error))? {
             bytes.extend_from_slice(&part.map_err(|error| self.commit_error(version, &error))?);
         }
-        Actions::parse(&bytes).map_err(|detail| read(short(&detail, &self.secrets)))
+        let actions = Actions::parse(&bytes).map_err(|detail| read(short(&detail, &self.secrets)))?;
+        Ok((actions, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
     }
 
     /// The table at a version, or its latest one.
     pub fn state(&self, version: Option<u64>, options: &Options) -> Result<State, Error> {
+        let snapshot = match self.snapshot(version, &self.log_engine()) {
+            Ok(snapshot) => snapshot,
+            Err(error) => match self.of_commits(version, &error, |snapshot, _| Ok(snapshot))? {
+                Some(snapshot) => snapshot,
+                None => return Err(self.no_snapshot(version, &error)),
+            },
+        };
+        State::of(self, snapshot, options)
+    }
+
+    /// The table's latest version, complete or not. One that the kernel cannot read is left to whoever reads its commit.
+    pub fn latest_state(&self, options: &Options) -> Result<State, Error> {
+        let error = match self.state(None, options) {
+            Err(error @ Error::Read { transient: false, .. }) => error,
+            other => return other,
+        };
+        let before = self.latest_commit().and_then(|version| version.checked_sub(1));
+        match before.map(|version| self.state(Some(version), options)) {
+            Some(Ok(state)) => Ok(state),
+            Some(Err(_)) | None => Err(error),
+        }
+    }
+
+    fn snapshot(&self, version: Option<u64>, engine: &Arc<dyn Engine>) -> Result<SnapshotRef, KernelError> {
         let mut builder = Snapshot::builder_for(self.root.as_str());
         if let Some(version) = version {
             builder = builder.at_version(version);
         }
-        let snapshot = builder.build(self.engine.as_ref()).map_err(|error| match meaning(&error, &self.secrets) {
+        builder.build(engine.as_ref())
+    }
+
+    fn no_snapshot(&self, version: Option<u64>, error: &KernelError) -> Error {
+        let unsupported = |feature| Error::Unsupported {
+            table: self.name.clone(),
+            version: version.or_else(|| self.latest_commit()).unwrap_or_default(),
+            feature,
+        };
+        match meaning(error, &self.secrets) {
             Meaning::NoTable | Meaning::FileMissing(_) if version.is_none() => {
                 Error::NotATable { table: self.name.clone(), detail: "it has no log".to_owned() }
             }
             Meaning::NoTable | Meaning::FileMissing(_) => self.gone(version.unwrap_or_default()),
-            _ => self.error(version.or_else(|| self.latest_commit()), "read the schema", &error),
+            Meaning::Unsupported(_) | Meaning::Other(_) => match self.schema_problem(version) {
+                Some(problem) => unsupported(problem),
+                None => self.error(version.or_else(|| self.latest_commit()), "read the schema", error),
+            },
+            Meaning::VersionMissing { .. } | Meaning::Transient(_) => {
+                self.error(version.or_else(|| self.latest_commit()), "read the schema", error)
+            }
+        }
+    }
+
+    /// What is wrong with the schema of a version, as far as commits still have it.
+    fn schema_problem(&self, version: Option<u64>) -> Option<String> {
+        let mut schema = None;
+        let mut from = 0;
+        loop {
+            let commits = self.commits(from).ok()?;
+            let Some(last) = commits.last() else { break };
+            from = last.version + 1;
+            for commit in commits.iter().filter(|commit| version.is_none_or(|version| commit.version <= version)) {
+                let metadata = self.actions(commit).ok()?.metadata;
+                schema = metadata.and_then(|metadata| metadata.schema_string).or(schema);
+            }
+        }
+        schema_problem(&schema?)
+    }
+
+    // --- a log whose checkpoints cannot be read ---
+
+    /// The table out of its commits, where a checkpoint cannot be read and every commit since the one before it is there. What is left out
+    /// stays left out.
+    pub fn of_commits<T>(
+        &self,
+        version: Option<u64>,
+        problem: &KernelError,
+        make: impl Fn(SnapshotRef, &Arc<dyn Engine>) -> Result<T, KernelError>,
+    ) -> Result<Option<T>, Error> {
+        match meaning(problem, &self.secrets) {
+            Meaning::Unsupported(_) => return Ok(None),
+            // A cut file in a folder is read beyond its end.
+            Meaning::Transient(_) if self.root.scheme() != "file" => return Ok(None),
+            Meaning::Transient(_)
+            | Meaning::FileMissing(_)
+            | Meaning::VersionMissing { .. }
+            | Meaning::NoTable
+            | Meaning::Other(_) => {}
+        }
+        let (mut commits, mut checkpoints) = (BTreeSet::new(), BTreeSet::new());
+        self.list_log(0, |name, _, _| {
+            commits.extend(commit_version(name));
+            checkpoints.extend(checkpoint_version(name));
+            true
         })?;
-        State::of(self, snapshot, options)
+        let Some(end) = version.or_else(|| commits.last().copied()) else { return Ok(None) };
+        checkpoints.retain(|&checkpoint| checkpoint <= end);
+        let mut hidden = BTreeSet::new();
+        // With nothing left out first: the hint at the last checkpoint alone may be wrong.
+        for attempt in 0..=CHECKPOINTS_TRIED_MAX + 1 {
+            if attempt > CHECKPOINTS_TRIED_MAX {
+                hidden.append(&mut checkpoints);
+            } else if attempt > 0 {
+                let Some(newest) = checkpoints.pop_last() else { break };
+                hidden.insert(newest);
+            }
+            let from = checkpoints.last().map_or(0, |base| base + 1);
+            if !(from..=end).all(|version| commits.contains(&version)) {
+                continue;
+            }
+            let view: Arc<dyn Engine> = Arc::new(LogView::without(self.engine.clone(), hidden.clone()));
+            let Ok(made) = self.snapshot(version, &view).and_then(|snapshot| make(snapshot, &view)) else { continue };
+            warn!(
+                table = %self.name,
+                version = end,
+                without = ?hidden,
+                problem = %short(&problem.to_string(), &self.secrets),
+                "a checkpoint of the table's log cannot be read; its commits are read instead"
+            );
+            *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
+            return Ok(Some(made));
+        }
+        Ok(None)
     }
 
     /// The last version that the log has, for an error that should name it.
@@ -266,7 +415,7 @@ impl Table {
 // === impl State ===
 
 impl State {
-    fn of(table: &Table, snapshot: SnapshotRef, options: &Options) -> Result<Self, Error> {
+    pub fn of(table: &Table, snapshot: SnapshotRef, options: &Options) -> Result<Self, Error> {
         let version = snapshot.version();
         let configuration = snapshot.table_configuration();
         if configuration.is_catalog_managed() {

@@ -6,7 +6,7 @@
 //! depends on the commit alone. Nothing of a version is kept in memory but its list of files, the digests of [`Pairs`] and, if
 //! asked for, the rows before an update.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tailwater_core::position::ChangeKind;
@@ -21,6 +21,7 @@ use crate::layout::{Key, Layout, Source};
 use crate::log::{Actions, Add, PartitionValues, Remove};
 use crate::options::{Options, ROWS_BYTES_MAX};
 use crate::pairs::{Compare, Digest, KEYS_MAX, Pairs, TooManyKeys, Verdict, digest, key};
+use crate::progress::Progress;
 use crate::step::{CoalesceOff, CoalesceReport, Row};
 use crate::table::{State, Table};
 
@@ -52,6 +53,7 @@ pub(crate) struct Plan {
 /// A version that is being read.
 pub(crate) struct VersionReader {
     table: Arc<Table>,
+    progress: Arc<Progress>,
     plan: Plan,
     pairs: Option<Pairs>,
     report: Option<CoalesceReport>,
@@ -152,18 +154,26 @@ fn changed_files(
                     .to_owned(),
         }),
     };
+    // Files are found by where they lie: a remove may spell the path in another way than the add.
     let mut added: HashMap<String, Add> = HashMap::new();
     let mut order = Vec::with_capacity(actions.adds.len());
     for add in actions.adds.into_iter().filter(|add| add.data_change) {
-        order.push(add.path.clone());
-        added.insert(add.path.clone(), add);
+        let file = table.canonical(&add.path);
+        order.push(file.clone());
+        added.insert(file, add);
     }
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let mut stayed: HashMap<String, DataFile> = HashMap::new();
+    let mut removed = HashSet::new();
     for Remove { path, partition_values, size, deletion_vector, .. } in
         actions.removes.into_iter().filter(|remove| remove.data_change)
     {
-        let Some(add) = added.get(&path) else {
+        let file = table.canonical(&path);
+        // A file that is removed twice in one commit is gone once.
+        if !removed.insert((file.clone(), format!("{deletion_vector:?}"))) {
+            continue;
+        }
+        let Some(add) = added.get(&file) else {
             before.push(DataFile {
                 size: size.unwrap_or_default(),
                 partition_values: known(partition_values)?,
@@ -175,26 +185,26 @@ fn changed_files(
         };
         // The same file under another deletion vector: the rows between the two vectors changed, and only they.
         let side = |content: Kind, first, second| DataFile {
-            path: path.clone(),
+            path: add.path.clone(),
             size: add.size,
             partition_values: add.partition_values.clone(),
             selection: Selection::Between(first, second),
             content: Content::Rows(content),
         };
         before.push(side(Kind::Delete, add.deletion_vector.clone(), deletion_vector.clone()));
-        stayed.insert(path.clone(), side(Kind::Insert, deletion_vector, add.deletion_vector.clone()));
+        stayed.insert(file, side(Kind::Insert, deletion_vector, add.deletion_vector.clone()));
     }
     // A selection between nothing and something has no rows: the file need not be opened.
     before.retain(|file| !matches!(file.selection, Selection::Between(None, _)));
-    for path in order {
-        let file = match (stayed.remove(&path), added.remove(&path)) {
+    for file in order {
+        let file = match (stayed.remove(&file), added.remove(&file)) {
             (Some(file), _) => file,
             (None, Some(add)) => DataFile {
                 selection: add.deletion_vector.map_or(Selection::All, |vector| Selection::Except(vector.into())),
                 size: add.size,
                 partition_values: add.partition_values,
                 content: Content::Rows(Kind::Insert),
-                path,
+                path: add.path,
             },
             // A path that is added twice in one commit counts once.
             (None, None) => continue,
@@ -212,9 +222,10 @@ impl VersionReader {
     /// Prepares a version; rows before the place `from` are passed over.
     pub fn open(table: Arc<Table>, plan: Plan, options: &Options, from: u64) -> Result<Self, Error> {
         let (pairs, report) = pair(&table, &plan, options)?;
-        let scan = scan(&table, &plan, Side::Before);
+        let scan = scan(&table, &options.progress, &plan, Side::Before);
         Ok(Self {
             table,
+            progress: options.progress.clone(),
             plan,
             pairs,
             report,
@@ -357,7 +368,7 @@ impl VersionReader {
             );
         }
         self.side = Side::After;
-        self.scan = scan(&self.table, &self.plan, Side::After);
+        self.scan = scan(&self.table, &self.progress, &self.plan, Side::After);
     }
 
     fn chunk(&self, rows: Vec<Row>, last: bool) -> Chunk {
@@ -380,12 +391,12 @@ fn malformed(table: &Table, version: u64, what: String) -> Error {
     }
 }
 
-fn scan(table: &Arc<Table>, plan: &Plan, side: Side) -> Scan {
+fn scan(table: &Arc<Table>, progress: &Arc<Progress>, plan: &Plan, side: Side) -> Scan {
     let part = match side {
         Side::Before => &plan.before,
         Side::After => &plan.after,
     };
-    Scan::new(table.clone(), plan.version, part.layout.clone(), part.files.clone(), side)
+    Scan::new(table.clone(), progress.clone(), plan.version, part.layout.clone(), part.files.clone(), side)
 }
 
 // === pairing ===
@@ -401,6 +412,8 @@ fn pair(table: &Arc<Table>, plan: &Plan, options: &Options) -> Result<(Option<Pa
     let comparison = Comparison::of(&before.layout, &after.layout, options);
     let mut report =
         CoalesceReport { version: plan.version, added_columns: comparison.added.clone(), ..CoalesceReport::default() };
+    report.files_removed = before.files.len();
+    report.files_added = after.files.len();
     if !plan.recorded {
         if before.layout.key == Key::Missing {
             report.off = Some(CoalesceOff::NoKey { column: options.key.clone().unwrap_or_default() });
@@ -413,7 +426,8 @@ fn pair(table: &Arc<Table>, plan: &Plan, options: &Options) -> Result<(Option<Pa
     }
     // A new column that counts makes every row another one: nothing to compare.
     let columns = (comparison.added.is_empty() || !options.added_columns_differ).then_some(&comparison.pairs[..]);
-    let mut scans = (scan(table, plan, Side::Before), scan(table, plan, Side::After));
+    let progress = &options.progress;
+    let mut scans = (scan(table, progress, plan, Side::Before), scan(table, progress, plan, Side::After));
     let read = Pairs::read(
         (&mut scans.0, &before.layout),
         (&mut scans.1, &after.layout),

@@ -75,6 +75,8 @@ codes! {
     DELTA_FILE_GONE = "delta_file_gone", "a data file of the table has been removed";
     DELTA_UNSUPPORTED = "delta_unsupported", "the table uses a feature that cannot be read";
     DELTA_KEY_INVALID = "delta_key_invalid", "the key column is missing or null in a row";
+    DELTA_COLUMN_MISSING = "delta_column_missing", "a version of the table lacks a column that the source names";
+    DELTA_COMMIT_INCOMPLETE = "delta_commit_incomplete", "a commit of the table is not written to its end";
     DELTA_READ_FAILED = "delta_read_failed", "the table could not be read";
 
     // Our own records

@@ -244,7 +244,7 @@ pub struct RawDeltaSource {
     #[serde(default)]
     pub on_delete: RawOnDelete,
     /// New columns with the older names under which transforms may still read them, while a rename is in flight:
-    /// `ltv_score: [ltv_predicted]`.
+    /// `ltv_score: [ltv_predicted]`. `identifiers`, `key`, `id` and `event_time` may name such a column by any of its names.
     #[serde(default)]
     pub aliases: BTreeMap<String, Vec<String>>,
     /// Whether transforms see the row before its change, as `row._event.before`.

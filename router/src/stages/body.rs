@@ -92,7 +92,11 @@ pub fn scalar(json: &[u8], path: &str) -> Result<Option<String>, serde_json::Err
     find(json, path)?.map_or(Ok(None), text_of)
 }
 
-fn text_of(text: &str) -> Result<Option<String>, serde_json::Error> {
+/// The text of a JSON value, as [`scalar`] has it.
+///
+/// # Errors
+/// A string that is no text: half of a surrogate pair.
+pub fn text_of(text: &str) -> Result<Option<String>, serde_json::Error> {
     match text.as_bytes().first() {
         Some(b'"') => serde_json::from_str(text).map(Some),
         Some(b'{' | b'[' | b'n') | None => Ok(None),

@@ -5,8 +5,13 @@
 //! the first row that uses it. The row's bytes are passed on as they are: what they mean is resolve's to find out.
 //!
 //! A table that cannot be read (not there, no change data feed, files gone) stops nothing else: the source reports it once, says what to
-//! do, and tries again.
+//! do, and tries again. A version that lacks a column that the configuration names is not begun ([`columns`]): the source is paused before
+//! it. A version that is still being written is waited for.
 
+mod columns;
+mod working;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +20,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_core::envelope::Envelope;
 use tailwater_core::schema::{Schema, SchemaRecord};
 use tailwater_core::{SchemaId, SourcePosition, Timestamp};
-use tailwater_delta::{Cursor, OnReplaced, Options, Reader, Rows, Step};
+use tailwater_delta::{CoalesceReport, Cursor, OnReplaced, Options, Progress, Reader, Rows, SchemaChange, Step};
 use tracing::{error, info, warn};
 
 use super::{Error, IDLE_WAIT, dead_letter, schemas};
@@ -34,6 +39,9 @@ const TROUBLE: &[u8] = b"trouble";
 
 /// The longest pause between two attempts at a table that cannot be read.
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a version may be waited for until its writer is taken to have given up on it.
+const WAITING_WARN: Duration = Duration::from_secs(60);
 
 /// Runs the source until shutdown.
 ///
@@ -67,6 +75,18 @@ struct Session<'a> {
     /// The schema that was announced last, and the one before it.
     schema: Option<(SchemaId, Option<SchemaId>)>,
     trouble: Option<Trouble>,
+    waiting: Option<AwaitedVersion>,
+    progress: Arc<Progress>,
+    /// What was said about the types of identifiers.
+    warned: BTreeSet<String>,
+}
+
+/// A version that is still being written.
+struct AwaitedVersion {
+    version: u64,
+    since: Instant,
+    /// It takes long, and that was said.
+    warned: bool,
 }
 
 /// A table that cannot be read, and since when.
@@ -93,16 +113,29 @@ impl<'a> Session<'a> {
                 ),
             },
         )?;
-        let mut session = Self { shared, source, delta, producer, store, cursor, schema: None, trouble: None };
+        let mut session = Self {
+            shared,
+            source,
+            delta,
+            producer,
+            store,
+            cursor,
+            schema: None,
+            trouble: None,
+            waiting: None,
+            progress: Arc::default(),
+            warned: BTreeSet::new(),
+        };
         if let Some(schema) = session.cursor.as_ref().and_then(|cursor| cursor.schema.clone()) {
             let id = session.with_options(&schema).id(&source.name);
             let previous = shared.schemas.get(id)?.and_then(|record| record.predecessor);
             session.schema = Some((id, previous));
+            session.warn_of_fractions(&schema);
         }
         Ok(session)
     }
 
-    fn options(&self) -> Options {
+    fn options(&self) -> Result<Options, Error> {
         let mut options = Options::new(self.delta.table.clone());
         options.storage_options.clone_from(&self.delta.storage_options);
         options.key.clone_from(&self.source.key);
@@ -116,7 +149,12 @@ impl<'a> Session<'a> {
         options.aliases.clone_from(&self.source.aliases);
         options.before_image = self.source.before_image;
         options.on_replaced = OnReplaced::Fail;
-        options
+        options.required = columns::required(self.source);
+        options.progress = self.progress.clone();
+        if let Some((schema, _)) = self.schema {
+            options.history = self.shared.schemas.history(schema)?;
+        }
+        Ok(options)
     }
 
     /// Follows the table until the lease is lost or the process ends.
@@ -137,90 +175,70 @@ impl<'a> Session<'a> {
                 }
                 continue;
             }
-            let step = match reader.take() {
-                Some(open) => Ok(open),
-                None => Reader::open(self.options(), self.cursor.clone()),
-            }
-            .and_then(|mut open| {
-                let step = open.next()?;
-                reader = Some(open);
-                Ok(step)
-            });
-            match step {
-                Ok(step) => {
-                    self.recovered(lease)?;
-                    if self.take(step, lease)? {
-                        let until = Instant::now() + self.delta.poll_interval;
-                        while Instant::now() < until && !self.shared.shutdown.is_requested() {
-                            heartbeat.tick();
-                            let wait = until.saturating_duration_since(Instant::now()).min(IDLE_WAIT * 4);
-                            if lease.poll(wait)? == Change::Lost {
-                                return Ok(());
-                            }
-                        }
+            let report = |took: Duration| self.report(took);
+            let mut watch = working::Watch {
+                lease,
+                alive: &|| heartbeat.tick(),
+                stopping: &|| self.shared.shutdown.is_requested(),
+                report: &report,
+            };
+            match working::step(reader.take(), self.options()?, self.cursor.clone(), &mut watch)? {
+                working::Ended::Stopped => {
+                    if !self.shared.shutdown.is_requested() {
+                        warn!(source = %self.source.name, "another process reads the table now");
+                    }
+                    return Ok(());
+                }
+                // A table of which nothing is complete yet.
+                working::Ended::Failed(tailwater_delta::Error::Incomplete { version, bytes, .. }) => {
+                    self.wait_for(version, bytes, "it was changed a moment ago, or is empty", lease)?;
+                    if self.pause(lease, heartbeat)? == Change::Lost {
+                        return Ok(());
                     }
                 }
-                Err(problem) => self.trouble(&problem, lease)?,
+                working::Ended::Failed(problem) => self.trouble(&problem, lease)?,
+                working::Ended::Step(open, step) => {
+                    reader = Some(*open);
+                    if !matches!(step, Step::Waiting(_)) {
+                        self.recovered(lease)?;
+                    }
+                    if self.take(step, lease)? && self.pause(lease, heartbeat)? == Change::Lost {
+                        return Ok(());
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Waits until the table is looked at again.
+    fn pause(&self, lease: &mut Lease, heartbeat: &crate::telemetry::Heartbeat) -> Result<Change, Error> {
+        let until = Instant::now() + self.delta.poll_interval;
+        while Instant::now() < until && !self.shared.shutdown.is_requested() {
+            heartbeat.tick();
+            let wait = until.saturating_duration_since(Instant::now()).min(IDLE_WAIT * 4);
+            if lease.poll(wait)? == Change::Lost {
+                return Ok(Change::Lost);
+            }
+        }
+        Ok(Change::None)
     }
 
     /// Works through one step; true when there is nothing more for now.
     fn take(&mut self, step: Step, lease: &Lease) -> Result<bool, Error> {
         match step {
             Step::Schema(change) => {
-                let previous = change.previous.as_ref().map(|schema| self.with_options(schema).id(&self.source.name));
-                let schema = self.with_options(&change.schema);
-                let id = schema.id(&self.source.name);
-                let record = SchemaRecord {
-                    source: self.source.name.clone(),
-                    columns: schema.columns,
-                    predecessor: previous.filter(|previous| *previous != id),
-                    version: Some(change.version),
-                    difference: change.difference.clone(),
-                };
-                schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
-                self.commit(lease)?;
-                self.schema = Some((id, previous));
-                if change.previous.is_some() && !change.difference.is_empty() {
-                    let difference = &change.difference;
-                    warn!(
-                        source = %self.source.name,
-                        version = change.version,
-                        added = %difference.added.join(", "),
-                        removed = %difference.removed.join(", "),
-                        retyped = %difference.retyped.join(", "),
-                        renamed = %difference.renamed.iter().map(|(old, new)| format!("{old} to {new}")).collect::<Vec<_>>().join(", "),
-                        "the table's schema has changed"
-                    );
-                    self.shared.telemetry.metrics().schema_changed(&self.source.name);
-                }
+                self.announce(&change, lease)?;
                 Ok(false)
             }
             Step::Coalesced(report) => {
-                match &report.off {
-                    None => info!(
-                        source = %self.source.name,
-                        version = report.version,
-                        deleted = report.deleted,
-                        inserted = report.inserted,
-                        changed = report.changed,
-                        unchanged = report.unchanged,
-                        added = report.added,
-                        removed = report.removed,
-                        compared = %report.compared.iter().filter(|(old, new)| old != new).map(|(old, new)| format!("{old} as {new}")).collect::<Vec<_>>().join(", "),
-                        "a rewrite was reduced to what it changed"
-                    ),
-                    Some(off) => warn!(
-                        source = %self.source.name,
-                        version = report.version,
-                        deleted = report.deleted,
-                        inserted = report.inserted,
-                        "a rewrite could not be reduced to what it changed: {off}"
-                    ),
-                }
+                self.coalesced(&report);
                 Ok(false)
+            }
+            Step::Waiting(waiting) => {
+                self.keep_if_new(&waiting.cursor, lease)?;
+                self.wait_for(waiting.version, waiting.bytes, waiting.why, lease)?;
+                Ok(true)
             }
             Step::Rows(rows) => {
                 self.append(&rows)?;
@@ -231,10 +249,7 @@ impl<'a> Session<'a> {
                 Ok(false)
             }
             Step::CaughtUp { version, cursor } => {
-                if self.cursor.as_ref() != Some(&cursor) {
-                    self.keep(cursor)?;
-                    self.commit(lease)?;
-                }
+                self.keep_if_new(&cursor, lease)?;
                 self.shared.telemetry.metrics().source_version(&self.source.name, version);
                 self.shared.telemetry.status(
                     &format!("source.{}", self.source.name),
@@ -243,6 +258,118 @@ impl<'a> Session<'a> {
                 Ok(true)
             }
         }
+    }
+
+    fn announce(&mut self, change: &SchemaChange, lease: &Lease) -> Result<(), Error> {
+        let previous = change.previous.as_ref().map(|schema| self.with_options(schema).id(&self.source.name));
+        let schema = self.with_options(&change.schema);
+        let id = schema.id(&self.source.name);
+        let record = SchemaRecord {
+            source: self.source.name.clone(),
+            columns: schema.columns,
+            predecessor: previous.filter(|previous| *previous != id),
+            version: Some(change.version),
+            difference: change.difference.clone(),
+        };
+        schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
+        self.commit(lease)?;
+        self.schema = Some((id, previous));
+        self.warn_of_fractions(&change.schema);
+        if change.previous.is_some() && !change.difference.is_empty() {
+            let difference = &change.difference;
+            warn!(
+                source = %self.source.name,
+                version = change.version,
+                added = %difference.added.join(", "),
+                removed = %difference.removed.join(", "),
+                retyped = %difference.retyped.join(", "),
+                renamed = %difference.renamed.iter().map(|(old, new)| format!("{old} to {new}")).collect::<Vec<_>>().join(", "),
+                replaced = %difference.replaced.join(", "),
+                "the table's schema has changed"
+            );
+            self.shared.telemetry.metrics().schema_changed(&self.source.name);
+        }
+        Ok(())
+    }
+
+    fn coalesced(&self, report: &CoalesceReport) {
+        match &report.off {
+            None => info!(
+                source = %self.source.name,
+                version = report.version,
+                deleted = report.deleted,
+                inserted = report.inserted,
+                changed = report.changed,
+                unchanged = report.unchanged,
+                added = report.added,
+                removed = report.removed,
+                compared = %report.compared.iter().filter(|(old, new)| old != new).map(|(old, new)| format!("{old} as {new}")).collect::<Vec<_>>().join(", "),
+                "a rewrite was reduced to what it changed"
+            ),
+            // Its rows are not counted beforehand.
+            Some(off) => warn!(
+                source = %self.source.name,
+                version = report.version,
+                files_removed = report.files_removed,
+                files_added = report.files_added,
+                "a rewrite could not be reduced to what it changed: {off}"
+            ),
+        }
+    }
+
+    /// Tells once for each column and type that an identifier is a number with a fraction.
+    fn warn_of_fractions(&mut self, schema: &Schema) {
+        for warning in columns::fractional_identifiers(self.source, schema) {
+            if !self.warned.contains(&warning) {
+                warn!(source = %self.source.name, table = %self.delta.table, "{warning}");
+                self.warned.insert(warning);
+            }
+        }
+    }
+
+    /// Reports a version that is still being written: once when it is found, and once more when it takes long.
+    fn wait_for(&mut self, version: u64, bytes: u64, why: &str, lease: &Lease) -> Result<(), Error> {
+        let code = tailwater_core::code::DELTA_COMMIT_INCOMPLETE;
+        let now = Instant::now();
+        let waiting = match self.waiting.take().filter(|waiting| waiting.version == version) {
+            Some(waiting) => waiting,
+            None => {
+                info!(source = %self.source.name, version, bytes, why, "a version is not complete, the source waits for it");
+                AwaitedVersion { version, since: now, warned: false }
+            }
+        };
+        let waited = now.duration_since(waiting.since);
+        let message = format!("version {version} is not complete: {why}");
+        let warned = waited >= WAITING_WARN;
+        if warned && !waiting.warned {
+            warn!(
+                source = %self.source.name, version, bytes, why, %code,
+                "a version has not been completed for {} s; the source waits for it, and reads no later version before it",
+                waited.as_secs()
+            );
+            self.shared.telemetry.metrics().source_failed(&self.source.name, code);
+            self.leave_note(code, &message, lease)?;
+        }
+        self.waiting = Some(AwaitedVersion { warned, ..waiting });
+        self.status(serde_json::json!({
+            "state": "waiting", "code": code.as_str(), "message": message, "version": version, "bytes": bytes,
+            "waited_s": waited.as_secs(),
+        }));
+        Ok(())
+    }
+
+    /// Reports a step that takes long.
+    fn report(&self, took: Duration) {
+        let (files, rows) = (self.progress.files(), self.progress.rows());
+        let version = self.cursor.as_ref().map(|cursor| cursor.version);
+        info!(source = %self.source.name, version, files, rows, seconds = took.as_secs(), "still reading");
+        self.status(serde_json::json!({
+            "state": "reading", "version": version, "files": files, "rows": rows, "step_s": took.as_secs(),
+        }));
+    }
+
+    fn status(&self, value: serde_json::Value) {
+        self.shared.telemetry.status(&format!("source.{}", self.source.name), value);
     }
 
     /// The schema as rows use it: with the columns whose numbers the configuration turns into strings.
@@ -313,6 +440,14 @@ impl<'a> Session<'a> {
         Ok(self.producer.send(&outgoing)?)
     }
 
+    fn keep_if_new(&mut self, cursor: &Cursor, lease: &Lease) -> Result<(), Error> {
+        if self.cursor.as_ref() != Some(cursor) {
+            self.keep(cursor.clone())?;
+            self.commit(lease)?;
+        }
+        Ok(())
+    }
+
     fn keep(&mut self, cursor: Cursor) -> Result<(), Error> {
         // Strings and numbers into memory: serialising them has no way to fail.
         let bytes = serde_json::to_vec(&cursor).unwrap_or_default();
@@ -340,24 +475,24 @@ impl<'a> Session<'a> {
         let wait = match &self.trouble {
             Some(trouble) if trouble.text == text => (trouble.wait * 2).min(TROUBLE_WAIT_MAX),
             Some(_) | None => {
-                error!(source = %self.source.name, code = %problem.code(), "{text}; trying again");
-                let note = serde_json::json!({
-                    "code": problem.code().as_str(),
-                    "message": text,
-                    "since": super::now().to_string(),
-                });
-                self.store.put(0, TROUBLE.to_vec(), Some(note.to_string().into_bytes()))?;
-                self.commit(lease)?;
+                let next = if problem.is_pause() { "" } else { "; trying again" };
+                error!(source = %self.source.name, code = %problem.code(), "{text}{next}");
+                self.leave_note(problem.code(), &text, lease)?;
                 self.delta.poll_interval.max(Duration::from_millis(500))
             }
         };
-        self.shared.telemetry.status(
-            &format!("source.{}", self.source.name),
-            serde_json::json!({"state": "failing", "code": problem.code().as_str(), "message": text}),
-        );
+        let state = if problem.is_pause() { "paused" } else { "failing" };
+        self.status(serde_json::json!({"state": state, "code": problem.code().as_str(), "message": text}));
         self.shared.telemetry.metrics().source_failed(&self.source.name, problem.code());
         self.trouble = Some(Trouble { text, wait, next: Instant::now() + wait });
         Ok(())
+    }
+
+    /// Writes down why the table is not read on, for those who look from outside.
+    fn leave_note(&mut self, code: tailwater_core::Code, text: &str, lease: &Lease) -> Result<(), Error> {
+        let note = serde_json::json!({"code": code.as_str(), "message": text, "since": super::now().to_string()});
+        self.store.put(0, TROUBLE.to_vec(), Some(note.to_string().into_bytes()))?;
+        self.commit(lease)
     }
 
     fn recovered(&mut self, lease: &Lease) -> Result<(), Error> {
@@ -369,8 +504,10 @@ impl<'a> Session<'a> {
         if self.trouble.take().is_some() {
             info!(source = %self.source.name, "the table can be read again");
         }
-        self.shared.telemetry.status(
-            &format!("source.{}", self.source.name),
+        if let Some(waiting) = self.waiting.take() {
+            info!(source = %self.source.name, version = waiting.version, "the version is complete");
+        }
+        self.status(
             serde_json::json!({"state": "reading", "version": self.cursor.as_ref().map(|cursor| cursor.version)}),
         );
         Ok(())

@@ -6,7 +6,7 @@ pub mod own;
 
 use serde_json::{Map, Value};
 use tailwater_core::position::ChangeKind;
-use tailwater_delta::{CoalesceReport, Cursor, Error, Options, Reader, Row, SchemaChange, Step};
+use tailwater_delta::{CoalesceReport, Cursor, Error, Options, Reader, Row, SchemaChange, Step, Waiting};
 
 /// Everything that a reader gave until it had caught up or failed.
 #[derive(Default)]
@@ -14,6 +14,8 @@ pub struct Everything {
     pub rows: Vec<(u64, Row)>,
     pub schemas: Vec<SchemaChange>,
     pub reports: Vec<CoalesceReport>,
+    /// The version that is waited for.
+    pub waiting: Option<Waiting>,
     /// The cursor after each step with rows, and how many rows there were by then.
     pub cursors: Vec<(usize, Cursor)>,
     pub end: Option<Cursor>,
@@ -53,7 +55,12 @@ impl Everything {
                     self.rows.extend(rows.rows.into_iter().map(|row| (rows.version, row)));
                     self.cursors.push((self.rows.len(), rows.cursor));
                 }
+                Ok(Step::Waiting(waiting)) => {
+                    self.waiting = Some(waiting);
+                    return;
+                }
                 Ok(Step::CaughtUp { cursor, .. }) => {
+                    self.waiting = None;
                     self.end = Some(cursor);
                     return;
                 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use delta_kernel::arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use delta_kernel::parquet::arrow::ArrowWriter;
@@ -40,6 +41,13 @@ impl OwnTable {
     pub fn commit(&self, version: u64, actions: &[Value]) {
         let lines: Vec<String> = actions.iter().map(Value::to_string).collect();
         std::fs::write(self.commit_path(version), lines.join("\n") + "\n").expect("a commit");
+        self.age(version);
+    }
+
+    /// Makes a commit one that was written a minute ago: it is complete.
+    pub fn age(&self, version: u64) {
+        let file = std::fs::File::open(self.commit_path(version)).expect("a commit");
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("a time");
     }
 
     pub fn commit_path(&self, version: u64) -> PathBuf {
@@ -51,6 +59,7 @@ impl OwnTable {
         let batch =
             RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
                 .expect("a batch");
+        std::fs::create_dir_all(self.path().join(name).parent().expect("a folder")).expect("a folder");
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("a writer");
         writer.write(&batch).expect("rows");

@@ -3,6 +3,7 @@
 //! A path names a column and then fields of structs, separated by dots. Arrays and maps add no step to a path: `items.sku` is
 //! the field `sku` of the structs in the array `items`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::Column;
@@ -116,11 +117,17 @@ pub(super) fn path_of(columns: &[Column], text: &str) -> Option<Vec<String>> {
     if columns.iter().any(|column| column.name == text) {
         return Some(vec![text.to_owned()]);
     }
-    columns.iter().find_map(|column| {
+    let plain = columns.iter().find_map(|column| {
         let rest = rest_behind(text, &column.name)?;
         let mut path = vec![column.name.clone()];
         inside(&column.inner(), rest, &mut path).then_some(path)
-    })
+    });
+    if plain.is_some() || !text.contains('`') {
+        return plain;
+    }
+    // Quoted names, as the configuration has them.
+    let steps: Vec<String> = crate::path::steps(text).into_iter().map(Cow::into_owned).collect();
+    places(columns).into_iter().map(|place| place.path).find(|path| *path == steps)
 }
 
 fn rest_behind<'t>(text: &'t str, name: &str) -> Option<&'t str> {
@@ -292,6 +299,7 @@ mod tests {
         assert_eq!(path_of(&columns, "c.b").unwrap(), ["c", "b"]);
         assert_eq!(path_of(&columns, "c.x.y.z").unwrap(), ["c", "x.y", "z"]);
         assert_eq!(path_of(&columns, "c.q"), None);
+        assert_eq!(path_of(&columns, "c.`x.y`.`z`").unwrap(), ["c", "x.y", "z"]);
         columns.push(Column::new("c.b", "int"));
         assert_eq!(path_of(&columns, "c.b").unwrap(), ["c.b"]);
     }

@@ -46,7 +46,7 @@ impl Reassigned {
     }
 }
 
-/// The names of the newest schema that belonged to another column in the last schema that had them, by column id. `history` is newest
+/// The names of the newest schema that belonged to another column in one before it, by column id. `history` is newest
 /// first. Fields below a name that is reported are not reported again.
 pub fn reassigned(history: &[SchemaRecord]) -> Vec<Reassigned> {
     let Some(newest) = history.first() else { return Vec::new() };
@@ -74,14 +74,13 @@ fn last_owner<'p>(place: &Place, all: &'p [Vec<Place>]) -> Option<(usize, &'p Pl
     let id = place.id?;
     let newest = all.first()?;
     let (at, owner) = all.iter().enumerate().skip(1).find_map(|(at, places)| {
-        let owner = places.iter().find(|old| old.path == place.path && old.id.is_some())?;
+        let owner = places.iter().find(|old| old.path == place.path && old.id.is_some_and(|old| old != id))?;
         Some((at, owner))
     })?;
-    let other = owner.id != Some(id);
     // A table that was written anew gives every column a new id. Names are all that is left then, and they mean what they did, as long as the
     // type is the same.
     let kept = || newest.iter().any(|new| new.id.is_some() && all[at].iter().any(|old| old.id == new.id));
-    (other && (owner.data_type != place.data_type || kept())).then_some((at, owner))
+    (owner.data_type != place.data_type || kept()).then_some((at, owner))
 }
 
 fn reassignment(place: &Place, owner: usize, all: &[Vec<Place>], history: &[SchemaRecord]) -> Reassigned {
@@ -383,7 +382,6 @@ mod tests {
         };
         let first = record(vec![column("a", "double", Some(1)), column("b", "double", Some(2))], 0);
         let history = [swapped(Some(column("c", "int", Some(3))), 2), swapped(None, 1), first];
-        // The last schema that had the names is compared, so the reader has to look at all of them.
         assert_eq!(reassigned(&history[1..]).len(), 2);
         assert_eq!(reassigned(&history).len(), 2);
     }

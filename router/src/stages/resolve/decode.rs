@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::Envelope;
+use tailwater_core::schema::other_names;
 use tailwater_core::time::TimeProblem;
 use tailwater_core::{ChangeKind, EventId, SourcePosition, Timestamp, code};
 use tailwater_identity::number;
@@ -204,6 +205,8 @@ fn invalid_values(invalid: &[Invalid]) -> Reason {
 struct Row<'r, 's> {
     values: body::Values<'r, 's>,
     identifiers: usize,
+    value: &'r [u8],
+    source: &'s Source,
 }
 
 impl<'r, 's> Row<'r, 's> {
@@ -216,11 +219,25 @@ impl<'r, 's> Row<'r, 's> {
         let key = own_key(source).unwrap_or_default();
         let others = ["_change_type", source.event_time.as_deref().unwrap_or_default(), id.unwrap_or_default(), key];
         let paths = source.identifiers.iter().map(|(path, _)| path.as_str()).chain(others);
-        Ok(Self { values: body::Values::read(value, paths)?, identifiers: source.identifiers.len() })
+        Ok(Self { values: body::Values::read(value, paths)?, identifiers: source.identifiers.len(), value, source })
+    }
+
+    /// What stands at a path, or under the other names that its column has (`aliases`). A column that is there and null is not looked for
+    /// elsewhere.
+    fn json(&self, place: usize, path: Option<&str>) -> Result<Option<&'r str>, serde_json::Error> {
+        let found = self.values.json(place)?;
+        let Some(path) = path.filter(|_| found.is_none() && !self.source.aliases.is_empty()) else { return Ok(found) };
+        for other in other_names(path, &self.source.aliases) {
+            if let Some(found) = body::find(self.value, &other)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     fn identifier(&self, index: usize) -> Result<Found, serde_json::Error> {
-        let Some(json) = self.values.json(index)? else { return Ok(Found::Nothing) };
+        let path = self.source.identifiers.get(index).map(|(path, _)| path.as_str());
+        let Some(json) = self.json(index, path)? else { return Ok(Found::Nothing) };
         Ok(match json.as_bytes().first() {
             Some(b'"') => Found::Text(body::lossy(json)?),
             Some(b'-' | b'0'..=b'9') => {
@@ -237,21 +254,24 @@ impl<'r, 's> Row<'r, 's> {
     }
 
     fn event_time(&self) -> Result<Option<&'r str>, serde_json::Error> {
-        self.values.json(self.identifiers + 1)
+        self.json(self.identifiers + 1, self.source.event_time.as_deref())
     }
 
     /// An integer is one id however its producer writes it.
     fn id(&self) -> Result<Option<String>, serde_json::Error> {
-        match self.values.json(self.identifiers + 2)? {
-            Some(json) if json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
-                Ok(Some(number::integer(json).map_or_else(|| json.to_owned(), Cow::into_owned)))
-            }
-            _ => self.values.scalar(self.identifiers + 2),
+        let path = match &self.source.kind {
+            SourceKind::Events { id } => id.as_deref(),
+            SourceKind::State => None,
+        };
+        let Some(json) = self.json(self.identifiers + 2, path)? else { return Ok(None) };
+        if json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return Ok(Some(number::integer(json).map_or_else(|| json.to_owned(), Cow::into_owned)));
         }
+        body::text_of(json)
     }
 
     fn key(&self) -> Result<Option<String>, serde_json::Error> {
-        self.values.scalar(self.identifiers + 3)
+        self.json(self.identifiers + 3, own_key(self.source))?.map_or(Ok(None), body::text_of)
     }
 }
 
@@ -424,6 +444,26 @@ mod tests {
         let event = event(&record, &source(SourceKind::Events { id: None }));
         assert_eq!(event.identifiers.as_slice(), [(0, "a@b.c".to_owned())]);
         assert_eq!(event.time.to_string(), "2026-03-01T08:00:00.000Z");
+    }
+
+    // Issue 10, A2: a renamed column linked nobody, although `aliases` named it.
+    #[test]
+    fn identifiers_ids_and_times_are_found_under_the_aliases_of_their_columns() {
+        let mut source = source(SourceKind::Events { id: Some("order_id".into()) });
+        source.aliases = [("person", "user"), ("order_no", "order_id"), ("happened", "at")]
+            .map(|(new, old)| (new.to_owned(), vec![old.to_owned()]))
+            .into();
+        let new = record(
+            Some(r#"{"person":{"email":"a@b.c"},"id":"c1","order_no":"o1","happened":"2026-03-01T08:00:00Z"}"#),
+            vec![],
+        );
+        let found = event(&new, &source);
+        assert_eq!(found.identifiers.as_slice(), [(0, "a@b.c".to_owned()), (1, "c1".to_owned())]);
+        assert_eq!(found.event_id, EventId::of_fact("acme", "app", "o1"));
+        assert_eq!(found.time.to_string(), "2026-03-01T08:00:00.000Z");
+        // A column that is there counts, null too.
+        let both = record(Some(r#"{"user":{"email":null},"person":{"email":"a@b.c"},"order_id":"o1"}"#), vec![]);
+        assert!(event(&both, &source).identifiers.is_empty());
     }
 
     #[test]
