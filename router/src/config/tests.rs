@@ -191,7 +191,7 @@ const CASES: &[Case] = &[
     case!("start: { version: 12 }" => "start: { version: x }", "sources.ltv_scores.start.version", CONFIG_WRONG_TYPE, "expected a whole number", "", "start"),
     case!("start: { version: 12 }" => "start: { versoin: 12 }", "sources.ltv_scores.start.versoin", CONFIG_UNKNOWN_KEY, "no such key", "`version`", "start"),
     case!("longs: { order_no: string }" => "longs: 5", "sources.ltv_scores.longs", CONFIG_WRONG_TYPE, "expected `string` or a map", "", "longs"),
-    case!("    schema: { upgrade_score" => "    longs: { upgrade_score: string }\n    schema: { upgrade_score", "sources.app_events.longs.upgrade_score", CONFIG_INVALID_VALUE, "holds no long", "", "longs"),
+    case!("    schema: { upgrade_score" => "    longs: { upgrade_score: string }\n    schema: { upgrade_score", "sources.app_events.longs.upgrade_score", CONFIG_INVALID_VALUE, "holds no long", "", "longs: { upgrade_score"),
     case!("    schema: { upgrade_score" => "    decimals: { user: string }\n    schema: { upgrade_score", "sources.app_events.decimals.user", CONFIG_INVALID_VALUE, "holds no decimal", "", "decimals"),
     case!("normalise: email" => "normalise: { phone: { region: usa } }", "identity.types.email.normalise.phone.region", CONFIG_INVALID_VALUE, "country code", "", "region"),
     case!("    routes:\n      - from: ltv_scores\n        when: row.rfm_segment != null\n        transform: transforms/ltv.js\n" => "    routes: []\n", "destinations.klaviyo.routes", CONFIG_INVALID_VALUE, "at least one", "", "routes"),
