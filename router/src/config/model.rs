@@ -95,6 +95,8 @@ pub struct Source {
     pub aliases: BTreeMap<String, Vec<String>>,
     /// Transforms see the row before a change (`row._event.before`).
     pub before_image: bool,
+    /// How long the ids of delivered facts are remembered; `None` for states, for facts without an id, and where it is turned off.
+    pub dedupe: Option<Duration>,
 }
 
 /// How the values of `event_time` are read.

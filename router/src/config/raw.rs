@@ -227,6 +227,9 @@ pub struct RawDeltaSource {
     pub key: Option<String>,
     /// The column with the id of a fact. Needed for `kind: events`.
     pub id: Option<String>,
+    /// How long the ids of delivered facts are remembered (`kind: events` with an `id`), so that a fact that is sent again changes nothing: it
+    /// is skipped as `duplicate`. `0s` turns it off. Default: 7 days.
+    pub dedupe: Option<Period>,
     /// Columns that hold identifiers, each with the type of identifier in it: `customer_id: customer_id`. A dot leads into structs; a name that
     /// has dots or spaces itself stands between backticks: ``"`contact.home`.`first name`": email``.
     #[schemars(extend("minProperties" = 1))]
@@ -287,6 +290,9 @@ pub struct RawKafkaSource {
     pub key: Option<String>,
     /// The path of a fact's id. Without one, a record is known by its topic, partition and offset.
     pub id: Option<String>,
+    /// How long the ids of delivered facts are remembered (`kind: events` with an `id`), so that a fact that is sent again changes nothing: it
+    /// is skipped as `duplicate`. `0s` turns it off. Default: 7 days.
+    pub dedupe: Option<Period>,
     /// Paths that hold identifiers, each with the type of identifier in it: `user.email: email`. A name that has dots or spaces itself stands
     /// between backticks: ``"`user.contact`.`first name`": email``.
     #[schemars(extend("minProperties" = 1))]

@@ -1,6 +1,7 @@
 //! Sources.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use tailwater_core::code;
@@ -27,6 +28,9 @@ const SCHEMES: &[&str] = &["s3", "s3a", "abfs", "abfss", "az", "gs", "file"];
 
 /// Columns that a declared schema may have, the bound of Delta's own statistics many times over.
 const COLUMNS_MAX: usize = 5_000;
+
+/// How long the ids of delivered facts are remembered: as long as most brokers keep the records that might be sent again.
+const DEDUPE: Duration = Duration::from_secs(7 * 86_400);
 
 /// The columns whose numbers of one type are to be texts.
 struct Texts {
@@ -110,6 +114,7 @@ impl Builder<'_> {
             aliases: &raw.aliases,
         };
         self.columns(path, &columns, None);
+        let dedupe = self.dedupe(path, &kind, raw.dedupe);
         self.within(&path.key("poll_interval"), raw.poll_interval, Period::millis(100), Period::days(1));
         let table = self.table(path, &raw.table);
         let (coalesce, added_columns_differ) = match raw.coalesce {
@@ -141,11 +146,13 @@ impl Builder<'_> {
             on_delete: on_delete(raw.on_delete),
             aliases: raw.aliases,
             before_image: raw.before_image,
+            dedupe,
         })
     }
 
     fn kafka_source(&mut self, name: &str, path: &Path, raw: RawKafkaSource, prefix: &str) -> Option<Source> {
         let kind = self.kind(path, raw.kind, raw.key.as_deref(), raw.id.clone(), false)?;
+        let dedupe = self.dedupe(path, &kind, raw.dedupe);
         let schema = self.declared_schema(path, &raw);
         if raw.schema.is_none() && raw.on_invalid.is_some() {
             let path = path.key("on_invalid");
@@ -183,6 +190,7 @@ impl Builder<'_> {
             on_delete: on_delete(raw.on_delete),
             aliases: raw.aliases,
             before_image: raw.before_image,
+            dedupe,
         })
     }
 
@@ -220,6 +228,26 @@ impl Builder<'_> {
             }
             RawKind::Events => Some(SourceKind::Events { id }),
         }
+    }
+
+    /// How long facts are remembered: only those that have an id of their own can come again.
+    fn dedupe(&mut self, path: &Path, kind: &SourceKind, configured: Option<Period>) -> Option<Duration> {
+        let path = path.key("dedupe");
+        let has_id = matches!(kind, SourceKind::Events { id: Some(_) });
+        if configured.is_some() && !has_id {
+            let problem = Problem::warning(
+                code::CONFIG_INVALID_VALUE,
+                &path,
+                "`dedupe` has a meaning only for `kind: events` with an `id`",
+            );
+            self.report(problem.hint("remove it, or name the `id` of the facts"), &path);
+        }
+        let window = configured.map_or(DEDUPE, |period| period.0);
+        if window.is_zero() || !has_id {
+            return None;
+        }
+        self.within(&path, Period(window), Period::seconds(60), Period::days(90));
+        Some(window)
     }
 
     fn table(&mut self, path: &Path, table: &str) -> String {

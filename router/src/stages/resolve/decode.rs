@@ -415,6 +415,7 @@ mod tests {
             on_delete: OnDelete::Skip,
             aliases: std::collections::BTreeMap::new(),
             before_image: false,
+            dedupe: None,
         }
     }
 

@@ -87,6 +87,7 @@ fn source(kind: SourceKind) -> Source {
         on_delete: OnDelete::Skip,
         aliases: BTreeMap::new(),
         before_image: false,
+        dedupe: None,
     }
 }
 

@@ -537,6 +537,7 @@ mod tests {
             on_delete: OnDelete::Skip,
             aliases: aliases.iter().map(|(new, old)| ((*new).to_owned(), vec![(*old).to_owned()])).collect(),
             before_image: false,
+            dedupe: None,
         };
         let record = Record::new("t".into(), 0, 1, Timestamp::from_millis(0), None, Some(row.as_bytes()), None, vec![]);
         let work = Work {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tailwater_core::delivery::{Delivery, Outcome, Scope, Ticket};
 use tailwater_core::gate::{Started, Turn};
-use tailwater_core::{ProfileId, code};
+use tailwater_core::{Code, ProfileId, code};
 
 use super::Session;
 use super::memory::{self, JobMember};
@@ -121,8 +121,7 @@ impl<O: Outside> Session<O> {
         let Started { key: profile, item, turn } = started;
         match item {
             Item::Fence { merge, record, parked } => {
-                self.outside.pass_fence(merge)?;
-                self.dirty = true;
+                self.pass_fence(record.partition, merge)?;
                 self.gate.finish(&profile, turn);
                 match &parked {
                     Some(held) => self.leave(record.partition, merge.absorbed, held)?,
@@ -142,16 +141,20 @@ impl<O: Outside> Session<O> {
             let record = Arc::clone(&open.record);
             let envelope = record.envelope().unwrap_or_default();
             let subject = Open::subject(lane, &envelope);
-            if let Some(reason) =
-                memory::needless(self.outside.state(), &subject, &delivery, self.setup.settings.skip_unchanged)?
-            {
-                self.skipped(&mut open, &delivery, reason)?;
-                continue;
-            }
             let in_flight = |open| InFlight { profile, turn, open, delivery: delivery.clone() };
+            // First of all: what runs in a job is asked for, even if a merge has brought a newer state of the row meanwhile.
             if let Some(member) = memory::job_of(self.outside.state(), lane, delivery.key)? {
                 open.attempts = member.attempt;
                 self.join_job(member, in_flight(open));
+                return Ok(());
+            }
+            if let Some(reason) = self.needless(&subject, &delivery)? {
+                self.skipped(&mut open, &delivery, reason)?;
+                continue;
+            }
+            let now = self.outside.steady();
+            if let Some(due) = self.rejections.waits(&delivery, now) {
+                self.give_back(in_flight(open), due);
                 return Ok(());
             }
             let since = self.gathered_since(&open, &delivery);
@@ -168,6 +171,18 @@ impl<O: Outside> Session<O> {
         let now = self.outside.instant();
         let at_once = !delivery.operation.kind.is_state() || self.calls_running == 0;
         open.since.filter(|_| at_once).unwrap_or(now)
+    }
+
+    /// Why a delivery need not be made, if so.
+    fn needless(&self, subject: &memory::Subject<'_>, delivery: &Delivery) -> Result<Option<Code>, Error> {
+        let state = self.outside.state();
+        if let Some(reason) = memory::needless(state, subject, delivery, self.setup.settings.skip_unchanged)? {
+            return Ok(Some(reason));
+        }
+        let repeated = self.facts.covers(subject.source)
+            && self.facts.contains(state, subject.lane, delivery.profile, delivery.key)?
+            && !failpoint::bug("bug.dedupe_off");
+        Ok(repeated.then_some(code::DUPLICATE))
     }
 
     fn join_job(&mut self, member: JobMember, in_flight: InFlight) {
@@ -369,6 +384,7 @@ impl<O: Outside> Session<O> {
         self.ready.since = None;
         let now = self.outside.steady();
         for item in std::mem::take(&mut self.ready.items) {
+            self.rejections.came_back(&item.delivery, now);
             self.give_back(item, now);
         }
     }
@@ -394,6 +410,7 @@ impl<O: Outside> Session<O> {
     /// Forgets the calls' and jobs' deliveries of people who are somebody else's now.
     pub(super) fn forget_calls(&mut self, gone: impl Fn(&ProfileId) -> bool) {
         self.ready.items.retain(|item| !gone(&item.profile));
+        self.rejections.forget(&gone);
         for call in self.ready.running.values_mut() {
             if let Call::Delivery { items, .. } = call {
                 for item in items {

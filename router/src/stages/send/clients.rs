@@ -27,7 +27,7 @@ use super::outside::{Answer, Outside, Settings};
 use super::stall::Stall;
 use super::{Setup, history, memory};
 use crate::app::Shared;
-use crate::config::model::Destination;
+use crate::config::model::{Config, Destination};
 use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::ownership::Ownership;
@@ -87,6 +87,7 @@ impl<'a> Clients<'a> {
             share_max: DELIVERIES_OPEN_PER_PERSON_MAX,
             parked_max: DELIVERIES_PARKED_MAX,
             bounds: Bounds::default(),
+            dedupe: windows(&shared.config),
             telemetry: shared.telemetry.clone(),
         };
         let clients = Self {
@@ -277,7 +278,7 @@ impl Outside for Clients<'_> {
         Ok(dead_letter::produce(&mut self.producer, &topic, record, &failure)?)
     }
 
-    fn pass_fence(&mut self, merge: Merge) -> Result<(), Error> {
+    fn pass_fence(&mut self, merge: Merge, memory: &[u8]) -> Result<(), Error> {
         let envelope = Envelope {
             workspace: &self.shared.config.workspace,
             profile: Some(merge.survivor),
@@ -287,7 +288,8 @@ impl Outside for Clients<'_> {
         let header = envelope.to_bytes();
         let key = merge.survivor.to_string();
         let lane = self.lane_of(merge.survivor);
-        self.producer.send(&Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).envelope(&header))?;
+        let outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(Some(memory));
+        self.producer.send(&outgoing.envelope(&header))?;
         Ok(failpoint::hit_after("merge.passed", || self.producer.acknowledged())?)
     }
 
@@ -374,6 +376,12 @@ fn report(call: u64, answers: Sender<Answer>) -> impl Fn(&[usize], &Outcome) + S
         let answer = Answer::Outcome { call, indexes: indexes.to_vec(), outcome: outcome.clone() };
         answers.send(answer).ok();
     }
+}
+
+/// By source: how long the ids of its facts are remembered.
+fn windows(config: &Config) -> BTreeMap<String, Duration> {
+    let windows = config.sources.values().filter_map(|source| Some((source.name.clone(), source.dedupe?)));
+    windows.collect()
 }
 
 fn settings(config: &Destination) -> Settings {

@@ -32,6 +32,8 @@ impl<O: Outside> Session<O> {
         self.age.observe(oldest, self.outside.now());
         debug_assert!(self.dirty || !self.gate.awaits_settlement(), "a person waits for a commit that nobody makes");
         self.committed_at = started;
+        let now = self.outside.now();
+        self.dirty |= self.facts.expire(self.outside.state_mut(), now)?;
         if next == self.committed && !self.dirty {
             return Ok(());
         }

@@ -90,7 +90,7 @@ impl<O: Outside> Session<O> {
                 return Ok(true);
             }
             Role::Release(merge) => {
-                self.release(lane, record.offset, merge)?;
+                self.release(record, merge)?;
                 return Ok(true);
             }
         };
@@ -114,7 +114,12 @@ impl<O: Outside> Session<O> {
     }
 
     /// The wait for a merge is over: what was parked goes on, in order.
-    fn release(&mut self, lane: i32, offset: i64, merge: Merge) -> Result<(), Error> {
+    fn release(&mut self, record: &Record, merge: Merge) -> Result<(), Error> {
+        let (lane, offset) = (record.partition, record.offset);
+        if self.take_over(record, merge.survivor)? {
+            self.done(lane, offset);
+            return Ok(());
+        }
         // Remembered for good: the hold may be read later than this, or once more after a start, and must not wait then.
         memory::set_passed(self.outside.state_mut(), lane, merge.number)?;
         self.waiting.released(self.outside.state_mut(), lane, merge.survivor, merge.number)?;

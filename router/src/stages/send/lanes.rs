@@ -40,6 +40,7 @@ impl<O: Outside> Session<O> {
         let starts = self.outside.starts(partitions)?;
         self.outside.restore(&lanes)?;
         self.waiting.load(self.outside.state(), &lanes)?;
+        self.facts.load(self.outside.state(), &lanes)?;
         for start in &starts {
             self.dirty |= self.finished.load(self.outside.state_mut(), start)?;
         }
@@ -122,6 +123,7 @@ impl<O: Outside> Session<O> {
             self.committed.remove(lane);
         }
         self.finished.forget(lanes);
+        self.facts.forget(lanes);
         self.waiting.forget(lanes);
         self.outside.release(lanes);
     }

@@ -5,7 +5,8 @@
 //! 'j' delivery key      the job that the delivery runs in, and its place among the job's members
 //! 'd' merge             the fence of this merge was passed; nine bytes for each merge of two people, kept for good
 //! ```
-//! Beside them lie the keys of `stages::held`, for records that wait behind a merge, and those of `finished`.
+//! Beside them lie the keys of `stages::held`, for records that wait behind a merge, those of `finished` and those of `facts`. What
+//! was delivered last moves to the survivor when a profile is absorbed (`handover`).
 
 use serde::{Deserialize, Serialize};
 use tailwater_core::delivery::{Delivery, Ticket};
@@ -21,7 +22,7 @@ const PASSED: u8 = b'd';
 
 /// What was delivered last. Frozen: state topics hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Last {
+pub(super) struct Last {
     key: DeliveryKey,
     content: ContentHash,
     /// Table generation, version and ordinal; or topic, partition and offset.
@@ -29,6 +30,20 @@ struct Last {
     table: Option<(u32, u64, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<(String, i32, i64)>,
+}
+
+impl Last {
+    fn position(&self) -> Option<SourcePosition<'_>> {
+        match (&self.table, &self.log) {
+            (Some((generation, version, ordinal)), _) => {
+                Some(SourcePosition::Table { generation: *generation, version: *version, ordinal: *ordinal })
+            }
+            (None, Some((topic, partition, offset))) => {
+                Some(SourcePosition::Log(tailwater_core::Coordinates { topic, partition: *partition, offset: *offset }))
+            }
+            (None, None) => None,
+        }
+    }
 }
 
 /// A delivery's place in a job.
@@ -67,16 +82,7 @@ pub fn needless(
     if !delivery.operation.kind.is_state() {
         return Ok(None);
     }
-    let known = match (&last.table, &last.log) {
-        (Some((generation, version, ordinal)), _) => {
-            Some(SourcePosition::Table { generation: *generation, version: *version, ordinal: *ordinal })
-        }
-        (None, Some((topic, partition, offset))) => {
-            Some(SourcePosition::Log(tailwater_core::Coordinates { topic, partition: *partition, offset: *offset }))
-        }
-        (None, None) => None,
-    };
-    if let (Some(known), Some(position)) = (known, &subject.position)
+    if let (Some(known), Some(position)) = (last.position(), &subject.position)
         && position.compare(&known).is_some_and(std::cmp::Ordering::is_lt)
     {
         return Ok(Some(code::SUPERSEDED));
@@ -125,6 +131,72 @@ fn content(delivery: &Delivery) -> ContentHash {
     ContentHash::of(&bytes)
 }
 
+/// The last delivery of each subject of a profile, by the subject's hash in hex.
+///
+/// # Errors
+/// The state could not be read.
+pub(super) fn all_last(store: &impl Map, lane: i32, profile: ProfileId) -> Result<Vec<(String, Last)>, state::Error> {
+    let prefix = profile_prefix(profile);
+    let mut all = Vec::new();
+    for (key, value) in store.scan(lane, &prefix)? {
+        let last: Last = serde_json::from_slice(&value)
+            .map_err(|error| store.damaged(lane, &key, "what was delivered last", &error))?;
+        all.push((hex(key.get(prefix.len()..).unwrap_or_default()), last));
+    }
+    Ok(all)
+}
+
+/// Forgets what was delivered last to a profile: it was handed over to another one.
+///
+/// # Errors
+/// The lane is not restored.
+pub(super) fn drop_profile(store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
+    let mut keys = Vec::new();
+    store.each_key(lane, &profile_prefix(profile), |key| keys.push(key.to_vec()))?;
+    keys.into_iter().try_for_each(|key| store.put(lane, key, None))
+}
+
+/// Remembers for the survivor of a merge what was delivered last to the absorbed profile, unless the survivor's own is newer or
+/// the two cannot be compared.
+///
+/// # Errors
+/// The lane is not restored.
+pub(super) fn take_over(
+    store: &mut impl Map,
+    lane: i32,
+    survivor: ProfileId,
+    subject: &str,
+    last: &Last,
+) -> Result<(), state::Error> {
+    let mut key = profile_prefix(survivor);
+    key.extend(unhex(subject));
+    let own: Option<Last> = store.get_json(lane, &key, "what was delivered last")?;
+    if let Some(own) = own {
+        let newer = own.position().zip(last.position()).and_then(|(own, other)| other.compare(&own));
+        if newer.is_none_or(std::cmp::Ordering::is_le) {
+            return Ok(());
+        }
+    }
+    // Strings and numbers into memory: serializing them has no way to fail.
+    store.put(lane, key, Some(serde_json::to_vec(last).unwrap_or_default()))
+}
+
+fn profile_prefix(profile: ProfileId) -> Vec<u8> {
+    let mut key = vec![LAST];
+    key.extend_from_slice(profile.as_bytes());
+    key
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> impl Iterator<Item = u8> {
+    text.as_bytes()
+        .chunks(2)
+        .filter_map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+}
+
 fn last_key(subject: &Subject<'_>, delivery: &Delivery) -> Vec<u8> {
     let operation = &delivery.operation;
     let mut name = Vec::new();
@@ -138,8 +210,7 @@ fn last_key(subject: &Subject<'_>, delivery: &Delivery) -> Vec<u8> {
         name.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
         name.extend_from_slice(part);
     }
-    let mut key = vec![LAST];
-    key.extend_from_slice(delivery.profile.as_bytes());
+    let mut key = profile_prefix(delivery.profile);
     key.extend_from_slice(&ContentHash::of(&name).as_bytes()[..8]);
     key
 }
@@ -261,6 +332,34 @@ mod tests {
         assert_eq!(needless("{\"a\":2}"), Some(code::KEY_REPEATED));
         // The same row in a rewritten file stands elsewhere.
         assert_eq!(needless("{\"a\":1}"), Some(code::DUPLICATE));
+    }
+
+    /// Issue 10: v5 was delivered under B, A absorbs B, and a replay of v4 arrives under A.
+    #[test]
+    fn what_was_delivered_to_an_absorbed_profile_supersedes_under_the_survivor() {
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let kind = OperationKind::UpsertProfile;
+        let (absorbed, survivor) = (ProfileId::of("w", "id", "b", 0), ProfileId::of("w", "id", "a", 0));
+        let under = |profile, event, body| Delivery { profile, ..delivery(event, kind, "0", body) };
+        remember(&mut store, &at(5), &under(absorbed, "v5", "{\"a\":5}")).unwrap();
+        let own = Subject { row_key: b"c2", ..at(7) };
+        remember(&mut store, &own, &under(survivor, "own", "{}")).unwrap();
+        for (subject, last) in all_last(&store, 0, absorbed).unwrap() {
+            take_over(&mut store, 0, survivor, &subject, &last).unwrap();
+        }
+        drop_profile(&mut store, 0, absorbed).unwrap();
+        let replayed = under(survivor, "v4", "{\"a\":4}");
+        assert_eq!(needless(&store, &at(4), &replayed, false).unwrap(), Some(code::SUPERSEDED));
+        assert_eq!(needless(&store, &at(6), &replayed, false).unwrap(), None);
+        assert!(all_last(&store, 0, absorbed).unwrap().is_empty());
+        // What the survivor was sent later is not overwritten by what comes with a merge.
+        let older = Subject { row_key: b"c2", ..at(3) };
+        remember(&mut store, &older, &under(absorbed, "old", "{}")).unwrap();
+        for (subject, last) in all_last(&store, 0, absorbed).unwrap() {
+            take_over(&mut store, 0, survivor, &subject, &last).unwrap();
+        }
+        let between = Subject { row_key: b"c2", ..at(5) };
+        assert_eq!(needless(&store, &between, &replayed, false).unwrap(), Some(code::SUPERSEDED));
     }
 
     #[test]

@@ -15,7 +15,9 @@
 mod calls;
 mod clients;
 mod commit;
+mod facts;
 mod finished;
+mod handover;
 mod history;
 mod intake;
 mod lanes;
@@ -25,6 +27,7 @@ mod outcome;
 mod outside;
 mod parked;
 mod pause;
+mod rejections;
 #[cfg(test)]
 mod simulation;
 mod stall;
@@ -40,11 +43,13 @@ use tailwater_core::{ProfileId, Timestamp};
 
 use self::calls::{Job, Waiting as Ready};
 use self::clients::Clients;
+use self::facts::Facts;
 use self::finished::Finished;
 use self::open::Item;
 use self::outside::{Outside, Settings};
 use self::parked::Parked;
 use self::pause::Pause;
+use self::rejections::Rejections;
 use super::age::Age;
 use super::held::Waiting;
 use super::held::fences::Fences;
@@ -109,6 +114,8 @@ struct Setup {
     record_bytes_max: Option<usize>,
     /// Offsets that one lane may have open.
     bounds: Bounds,
+    /// By source: how long the ids of its facts are remembered.
+    dedupe: BTreeMap<String, Duration>,
     telemetry: Telemetry,
 }
 
@@ -120,6 +127,7 @@ struct Session<O: Outside> {
     gate: Gate<ProfileId, Item>,
     trackers: BTreeMap<i32, OffsetTracker>,
     finished: Finished,
+    facts: Facts,
     /// When the open records of each lane were appended, in their order.
     appended: BTreeMap<i32, VecDeque<(i64, Timestamp)>>,
     age: Age,
@@ -139,6 +147,7 @@ struct Session<O: Outside> {
     paused: Option<Pause>,
     /// How the vendor answers, for people to see.
     vendor: Vendor,
+    rejections: Rejections,
     reading: bool,
     /// Something was produced or written since the last commit.
     dirty: bool,
@@ -152,6 +161,7 @@ impl<O: Outside> Session<O> {
             gate: Gate::new(setup.capacity),
             trackers: BTreeMap::new(),
             finished: Finished::default(),
+            facts: Facts::new(setup.dedupe.clone()),
             appended: BTreeMap::new(),
             age: Age::new("send", &setup.name, setup.retention, gauge),
             committed: BTreeMap::new(),
@@ -166,6 +176,7 @@ impl<O: Outside> Session<O> {
             not_before: Timestamp::default(),
             paused: None,
             vendor: Vendor::new(&setup.telemetry, &setup.name),
+            rejections: Rejections::default(),
             reading: true,
             dirty: false,
             setup,
@@ -180,6 +191,7 @@ impl<O: Outside> Session<O> {
         let wait = if self.is_busy() { BUSY_WAIT } else { IDLE_WAIT };
         self.intake(wait)?;
         self.answered()?;
+        self.judge_rejections()?;
         self.look_after_pause();
         self.look_after_fences()?;
         // Before the next calls are made: a commit lets people go on whose last record it carries.
@@ -209,6 +221,7 @@ impl<O: Outside> Session<O> {
             self.setup.settings = settings;
             self.outside.share();
             self.resume();
+            self.retry_routes();
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ impl<O: Outside> Session<O> {
         if not_sent {
             // The lane is on its way to another process; nothing was attempted.
             let now = self.outside.steady();
+            self.rejections.came_back(&item.delivery, now);
             self.give_back(item, now);
             return Ok(());
         }
@@ -37,6 +38,12 @@ impl<O: Outside> Session<O> {
                 let envelope = record.envelope().unwrap_or_default();
                 let subject = Open::subject(record.partition, &envelope);
                 memory::remember(self.outside.state_mut(), &subject, &item.delivery)?;
+                if self.facts.covers(subject.source) {
+                    let now = self.outside.now();
+                    let delivery = &item.delivery;
+                    self.facts.remember(self.outside.state_mut(), subject.lane, delivery.profile, delivery.key, now)?;
+                }
+                self.taken(&item.delivery);
                 item.open.delivered = true;
                 if let Outcome::DeliveredInPart(reason) = &outcome {
                     item.open.left_out = Some(reason.code.as_str());
@@ -71,7 +78,7 @@ impl<O: Outside> Session<O> {
 
     /// The record ends as a dead letter, one for all of its operations, together with its end: what a crash makes repeat before that
     /// must not leave a second one.
-    fn rejected(&mut self, mut item: InFlight, reason: Reason) -> Result<(), Error> {
+    pub(super) fn dead(&mut self, mut item: InFlight, reason: Reason) -> Result<(), Error> {
         let attempts = item.open.attempts;
         item.open.dead.get_or_insert((reason, attempts));
         self.next_operation(item)
@@ -110,6 +117,7 @@ impl<O: Outside> Session<O> {
                     Scope::Account => self.not_before = self.not_before.max(due),
                     Scope::Credentials => self.pause(reason),
                 }
+                self.rejections.came_back(&item.delivery, time);
                 self.give_back(item, due);
                 Ok(())
             }

@@ -122,8 +122,9 @@ pub(super) trait Outside: Lanes {
 
     fn dead_letter(&mut self, record: &Record, reason: &Reason, attempts: u32) -> Result<(), Error>;
 
-    /// Writes to the survivor's lane that the fence of a merge is passed.
-    fn pass_fence(&mut self, merge: Merge) -> Result<(), Error>;
+    /// Writes to the survivor's lane that the fence of a merge is passed; `memory` is a part of what was delivered to the absorbed
+    /// profile.
+    fn pass_fence(&mut self, merge: Merge, memory: &[u8]) -> Result<(), Error>;
 
     /// Writes the fence of a merge to the absorbed profile's lane once more.
     fn ask_for_fence(&mut self, merge: Merge) -> Result<(), Error>;

@@ -161,6 +161,17 @@ fn waiting(record: &Record) -> Option<Decoded> {
             let merge = parts.number()?;
             (format!("fence of merge {merge} passed"), json!({ "entry": "fence_passed", "merge": merge }))
         }
+        b'b' => {
+            let number = u32::from_be_bytes(parts.take()?);
+            let json = json!({ "entry": "facts_bucket", "bucket": number, "times": value() });
+            (format!("bucket {number} of delivered facts"), json)
+        }
+        b'f' => {
+            let number = u32::from_be_bytes(parts.take()?);
+            let (profile, delivery) = (parts.profile()?, DeliveryKey::from_bytes(parts.take()?));
+            let json = json!({ "entry": "fact_delivered", "bucket": number, "profile": profile, "delivery": delivery });
+            (format!("fact of profile {profile}, delivery {delivery}, was delivered"), json)
+        }
         _ => return None,
     };
     let mut lines = Vec::new();

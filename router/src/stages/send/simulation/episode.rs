@@ -15,6 +15,7 @@ use super::port::{Port, settings};
 use super::vendor::Temper;
 use super::world::{Plan, Plant, World};
 use crate::stages::Error;
+use crate::stages::send::facts::Facts;
 use crate::stages::send::{Session, Setup};
 use crate::telemetry::Telemetry;
 
@@ -29,13 +30,15 @@ const GRACE: u64 = 60_000;
 pub struct Report {
     pub episodes: u64,
     pub steps: u64,
-    events: u64,
+    pub events: u64,
     requests: u64,
     repeats: u64,
     windows: u64,
     parked: u64,
     sessions: u64,
     ends: BTreeMap<&'static str, u64>,
+    /// Dead letters of events that were no nonsense.
+    pub rejected: u64,
 }
 
 impl Report {
@@ -48,6 +51,7 @@ impl Report {
         self.windows += other.windows;
         self.parked += other.parked;
         self.sessions += other.sessions;
+        self.rejected += other.rejected;
         for (end, count) in &other.ends {
             *self.ends.entry(end).or_default() += count;
         }
@@ -56,7 +60,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { episodes, steps, events, requests, repeats, windows, parked, sessions, ends } = self;
+        let Self { episodes, steps, events, requests, repeats, windows, parked, sessions, ends, rejected: _ } = self;
         write!(
             f,
             "{episodes} episodes, {steps} steps, {events} events {ends:?}, {parked} parked, {requests} requests ({repeats} of them repeats \
@@ -81,9 +85,35 @@ pub struct Episode {
 
 /// Runs an episode; panics at the first thing that may not be.
 pub fn run(seed: u64, steps: u64, plant: Option<Plant>, trace: bool) -> Report {
+    run_with(seed, steps, plant, trace, |_, _| {})
+}
+
+/// An episode in which the vendor rejects everything in the same way, until the calm.
+pub fn run_rejected(seed: u64, steps: u64) -> Report {
+    run_with(seed, steps, None, false, |plan, temper| {
+        plan.members = 1;
+        plan.people = 40;
+        plan.open_events = 100;
+        plan.open_max = 200;
+        plan.tracked_max = 10_000;
+        plan.faults = 0;
+        plan.commits_fail = 0;
+        plan.merges = 0;
+        *temper = Temper { rejects: 1000, bulk: temper.bulk, ..Temper::default() };
+    })
+}
+
+fn run_with(
+    seed: u64,
+    steps: u64,
+    plant: Option<Plant>,
+    trace: bool,
+    change: impl FnOnce(&mut Plan, &mut Temper),
+) -> Report {
     let mut chance = Chance::new(seed);
-    let plan = plan(&mut chance);
-    let temper = temper(&mut chance);
+    let mut plan = plan(&mut chance);
+    let mut temper = temper(&mut chance);
+    change(&mut plan, &mut temper);
     let world = Rc::new(RefCell::new(World::new(plan, plant, chance)));
     world.borrow_mut().vendor.temper = temper;
     world.borrow_mut().truth.trace = trace;
@@ -106,6 +136,7 @@ pub fn run(seed: u64, steps: u64, plant: Option<Plant>, trace: bool) -> Report {
         parked: truth.parked,
         sessions: episode.sessions,
         ends: truth.ends().clone(),
+        rejected: truth.rejected(),
     }
 }
 
@@ -238,6 +269,7 @@ impl Episode {
             share_max: plan.share_max,
             parked_max: u64::try_from(plan.parked_max).expect("a few"),
             bounds: Bounds { open_max: plan.open_max, tracked_max: plan.tracked_max },
+            dedupe: BTreeMap::from([("s".to_owned(), Duration::from_secs(3_600))]),
             telemetry: self.telemetry.clone(),
         }
     }
@@ -331,6 +363,7 @@ impl Episode {
             Some(Plant::FinishBeforeCommit) => {
                 session.gate.settled();
             }
+            Some(Plant::FactsForgotten) => session.facts = Facts::default(),
             _ => {}
         }
     }

@@ -22,6 +22,8 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use tailwater_core::judge::FAILURES_ALIKE_MIN;
+
 use self::chance::Chance;
 use self::episode::{Report, run};
 use self::world::Plant;
@@ -75,6 +77,20 @@ fn whatever_fails_at_whatever_moment_everything_ends_once_and_in_order() {
     }
 }
 
+/// Issue 10: a deleted list rejects every delivery. The route pauses, and after the fix everything else is delivered. A first window
+/// with fewer than ten rejections looks like single bad rows.
+#[test]
+fn a_vendor_that_rejects_everything_alike_pauses_the_route_instead_of_flooding_the_dead_letters() {
+    let (mut dead, mut events) = (0, 0);
+    for seed in 1..20 {
+        let report = episode::run_rejected(seed, EPISODE_STEPS);
+        assert!(report.rejected < FAILURES_ALIKE_MIN, "seed {seed}: {report}");
+        dead += report.rejected;
+        events += report.events;
+    }
+    assert!(dead * 10 < events, "{dead} of {events} events are dead letters");
+}
+
 /// The simulation must be able to fail: each of these bugs, put into the world, is found within an ordinary run.
 #[test]
 fn every_planted_bug_is_found() {
@@ -86,6 +102,8 @@ fn every_planted_bug_is_found() {
         Plant::StateLost,
         Plant::EndSkipped,
         Plant::OwnershipIgnored,
+        Plant::FactsForgotten,
+        Plant::MemoryLeftBehind,
     ] {
         let Err((seed, message)) = episodes(1, STEPS, Some(plant)) else { panic!("{plant:?} was not found") };
         println!("{plant:?}: seed {seed}: {message}");

@@ -43,7 +43,7 @@ struct Transaction {
     /// Operations that a job has taken.
     accepted: Vec<(usize, usize)>,
     dead: Vec<usize>,
-    releases: Vec<Merge>,
+    releases: Vec<(Merge, Vec<u8>)>,
     fences: Vec<Merge>,
 }
 
@@ -85,11 +85,11 @@ impl Port {
         for (event, end) in transaction.ends {
             world.truth.ended(event, end);
         }
-        for merge in transaction.releases {
+        for (merge, memory) in transaction.releases {
             world.truth.tell(|| format!("merge {} is released", merge.number));
             let lane = world.broker.lane_of(merge.survivor);
             let header = control(merge.survivor, Role::Release(merge)).to_bytes();
-            world.broker.append(lane, Kind::Control, world.now(), vec![], header);
+            world.broker.append(lane, Kind::Control, world.now(), memory, header);
             world.broker.mark(lane);
         }
         for merge in transaction.fences {
@@ -301,6 +301,9 @@ impl Outside for Port {
         if matches!(outcome, Outcome::Skipped(reason) if reason.code == code::SUPERSEDED) {
             self.world().truth.superseded(event);
         }
+        if matches!(outcome, Outcome::Skipped(reason) if reason.code == code::DUPLICATE) {
+            self.world().truth.duplicate(event);
+        }
         if matches!(outcome, Outcome::Delivered | Outcome::DeliveredInPart(_)) {
             self.open.delivered.push((event, operation));
         }
@@ -316,8 +319,10 @@ impl Outside for Port {
         Ok(())
     }
 
-    fn pass_fence(&mut self, merge: Merge) -> Result<(), Error> {
-        self.open.releases.push(merge);
+    fn pass_fence(&mut self, merge: Merge, memory: &[u8]) -> Result<(), Error> {
+        let left_behind = self.world().plant == Some(Plant::MemoryLeftBehind);
+        let memory = if left_behind { b"{}".to_vec() } else { memory.to_vec() };
+        self.open.releases.push((merge, memory));
         Ok(())
     }
 

@@ -21,6 +21,10 @@ pub struct Event {
     dead_letters: u32,
     /// A newer state went before it: one that was held for its absorbed profile, and handed over.
     superseded: bool,
+    /// The fact that it says once more.
+    repeats: Option<usize>,
+    /// It was skipped as a duplicate.
+    duplicate: bool,
     /// Its record is nonsense: it can only be dead-lettered.
     pub broken: bool,
     /// A repeat of it after a newer state would take the person back.
@@ -96,7 +100,14 @@ impl Truth {
     }
 
     /// A new event of a profile enters the flow.
-    pub fn event(&mut self, profile: usize, operations: usize, is_state: bool, broken: bool) -> usize {
+    pub fn event(
+        &mut self,
+        profile: usize,
+        operations: usize,
+        is_state: bool,
+        broken: bool,
+        repeats: Option<usize>,
+    ) -> usize {
         let event = self.events.len();
         let place = self.profiles[profile].events.len();
         let operations = vec![Operation::default(); operations];
@@ -107,6 +118,8 @@ impl Truth {
             parked: false,
             dead_letters: 0,
             superseded: false,
+            repeats,
+            duplicate: false,
             broken,
             is_state,
             departed: false,
@@ -130,7 +143,7 @@ impl Truth {
         let of = &self.profiles[profile];
         let open = |event: &usize| {
             let of = &self.events[*event];
-            of.ends.is_empty() && !of.broken && !of.superseded
+            of.ends.is_empty() && !of.broken && !of.superseded && !of.duplicate
         };
         of.events[of.open_from..place.clamp(of.open_from, of.events.len())].iter().copied().filter(open)
     }
@@ -175,6 +188,10 @@ impl Truth {
         self.windows += u64::from(unsettled > 0);
         self.unsettled_seen = self.unsettled_seen.max(unsettled);
         assert!(self.events[event].ends.is_empty(), "event {event} has ended and is sent again");
+        if let Some(original) = self.events[event].repeats {
+            let delivered = self.events[original].operations[operation].delivered;
+            assert!(!delivered, "event {event} repeats event {original}, which was delivered, and is sent");
+        }
         let done = &self.events[event].operations[operation];
         assert!(!done.delivered, "operation {operation} of event {event} was committed as delivered and is sent again");
         assert!(!done.in_job, "operation {operation} of event {event} is in a job and is sent again");
@@ -251,6 +268,11 @@ impl Truth {
         self.events[event].superseded = true;
     }
 
+    /// The machine finds that the same fact was delivered.
+    pub fn duplicate(&mut self, event: usize) {
+        self.events[event].duplicate |= self.events[event].repeats.is_some();
+    }
+
     /// The dead-letter topic holds an event.
     pub fn dead_lettered(&mut self, event: usize) {
         let of = &mut self.events[event];
@@ -310,6 +332,12 @@ impl Truth {
         &self.by_end
     }
 
+    /// Dead letters of events that were no nonsense.
+    pub fn rejected(&self) -> u64 {
+        let dead = |event: &&Event| !event.broken && event.ends.contains(&End::DeadLettered);
+        u64::try_from(self.events.iter().filter(dead).count()).expect("not that many")
+    }
+
     /// Everything has come to its end.
     pub fn complete(&self) {
         for (number, event) in self.events.iter().enumerate() {
@@ -322,7 +350,7 @@ impl Truth {
                 End::DeadLettered | End::Skipped => {
                     let requests: u32 = event.operations.iter().map(|operation| operation.requests).sum();
                     assert!(
-                        event.broken || event.superseded || requests > 0,
+                        event.broken || event.superseded || event.duplicate || requests > 0,
                         "event {number} ended as {:?} unseen",
                         event.ends[0]
                     );

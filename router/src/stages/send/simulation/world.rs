@@ -59,6 +59,10 @@ pub enum Plant {
     EndSkipped,
     /// Nobody asks whether the lanes are still owned.
     OwnershipIgnored,
+    /// The ids of delivered facts are not remembered.
+    FactsForgotten,
+    /// What was delivered to a profile does not follow it into a merge.
+    MemoryLeftBehind,
 }
 
 /// A process as the network sees it.
@@ -86,6 +90,10 @@ pub struct World {
     /// Profiles that nobody has absorbed.
     live: Vec<usize>,
     merges: u64,
+    /// Who has absorbed whom.
+    into: BTreeMap<usize, usize>,
+    /// Events that their producer may send again: the event, whose it is, the kinds of its operations.
+    facts: Vec<(usize, usize, Vec<&'static str>)>,
     upstream: Upstream,
 }
 
@@ -110,6 +118,8 @@ impl World {
             people: vec![],
             live: vec![],
             merges: 0,
+            into: BTreeMap::new(),
+            facts: vec![],
             upstream: Upstream::new(lanes),
             plan,
             plant,
@@ -260,28 +270,44 @@ impl World {
     }
 
     pub fn event(&mut self, person: usize) {
+        if !self.facts.is_empty() && self.chance.in_thousand(50) {
+            self.again();
+        }
         let broken = self.chance.in_thousand(10);
         let operations = 1 + usize::from(self.chance.in_thousand(200));
         let kinds: Vec<&str> =
             (0..operations).map(|_| ["upsert_profile", "track_event"][self.chance.below(2)]).collect();
-        self.event_with(person, &kinds, broken);
+        let event = self.event_with(person, &kinds, broken, None);
+        if !broken {
+            self.facts.push((event, person, kinds));
+        }
+    }
+
+    /// A producer sends a fact again, with the same id; by now its person may have been absorbed.
+    fn again(&mut self) {
+        let (event, mut person, kinds) = self.facts[self.chance.below(self.facts.len())].clone();
+        while let Some(survivor) = self.into.get(&person) {
+            person = *survivor;
+        }
+        self.event_with(person, &kinds, false, Some(event));
     }
 
     pub fn event_of_kind(&mut self, person: usize, kind: &str) {
-        self.event_with(person, &[kind], false);
+        self.event_with(person, &[kind], false, None);
     }
 
-    fn event_with(&mut self, person: usize, kinds: &[&str], broken: bool) {
+    fn event_with(&mut self, person: usize, kinds: &[&str], broken: bool, repeats: Option<usize>) -> usize {
         let operations = kinds.len();
         let is_state = kinds.contains(&"upsert_profile");
-        let event = self.truth.event(person, operations, is_state, broken);
+        let event = self.truth.event(person, operations, is_state, broken, repeats);
+        let id = repeats.unwrap_or(event);
         let offset = i64::try_from(event).expect("not that many");
         self.people[person].keyed |= self.chance.in_thousand(200);
         let identifiers = if self.people[person].keyed { &[Identifier { kind: KEY, value: "a@b.c" }][..] } else { &[] };
         let row = [b'r', b'0' + u8::try_from(self.chance.below(2)).expect("a digit")];
         let envelope = Envelope {
             workspace: "w",
-            event_id: Some(EventId::of_fact("w", "s", &event.to_string())),
+            event_id: Some(EventId::of_fact("w", "s", &id.to_string())),
             source: "s",
             position: Some(SourcePosition::Log(Coordinates { topic: "app", partition: 0, offset })),
             ingest: Some(Coordinates { topic: "ingest", partition: 0, offset }),
@@ -301,6 +327,7 @@ impl World {
             if broken { "nonsense".to_owned() } else { format!(r#"{{"operations":[{}]}}"#, operations.join(",")) };
         let lane = self.broker.lane_of(self.people[person].profile);
         self.upstream.append(lane, Some(value.as_bytes()), &envelope.to_bytes());
+        event
     }
 
     /// Two people turn out to be one: resolve tells of it before the event that has shown it.
@@ -308,6 +335,7 @@ impl World {
         let absorbed = self.live.swap_remove(self.chance.below(self.live.len()));
         let survivor = self.live[self.chance.below(self.live.len())];
         self.merges += 1;
+        self.into.insert(absorbed, survivor);
         let (into, from) = (self.people[survivor].profile, self.people[absorbed].profile);
         let merge = Merge { number: self.merges, survivor: into, absorbed: from };
         self.truth.tell(|| format!("{merge}: {absorbed} into {survivor}"));
