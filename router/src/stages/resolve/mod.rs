@@ -166,14 +166,19 @@ impl<'a> Session<'a> {
 
     /// Schemas that the configuration declares must be known before the first row that is held against them.
     fn announce_declared_schemas(&mut self) -> Result<(), Error> {
+        // All of them are looked up before the first one is announced: a look waits for what an open transaction has written, and
+        // would wait for this one.
+        let mut new = Vec::new();
         for Input { source, declared, .. } in self.sources.values() {
             if let SourceInput::Kafka(kafka) = &source.input
                 && let (Some(schema), Some(id)) = (&kafka.schema, *declared)
                 && self.shared.schemas.get(id)?.is_none()
             {
-                let record = schemas::first_record(&source.name, schema);
-                schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
+                new.push((id, schemas::first_record(&source.name, schema)));
             }
+        }
+        for (id, record) in new {
+            schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
         }
         Ok(self.producer.commit_without_offsets()?)
     }
