@@ -70,6 +70,9 @@ async fn send_events(work: Work<'_>, mut members: Vec<usize>) {
     work.suspects_last(&mut members);
     let sends = members.iter().filter_map(|&index| work.delivery(index).map(|delivery| (index, delivery))).map(
         |(index, delivery)| async move {
+            if !work.session.has_time() {
+                return work.not_sent(index);
+            }
             match work.session.send(&requests::event(delivery), &work.subjects(&[index])).await {
                 Err(halt) => work.halted(Endpoint::Events, &[index], &halt),
                 Ok(answer) if answer.is_success() => work.delivered(index, answer.remark().as_deref()),
@@ -114,6 +117,10 @@ async fn send_singles(work: Work<'_>, mut members: Vec<usize>) -> Vec<usize> {
 async fn upsert_one(work: Work<'_>, index: usize, delivery: &Delivery) -> Single {
     if let Some(upserted) = work.klaviyo.attempts.get(delivery.key).upserted {
         return Single::Done(upserted);
+    }
+    if !work.session.has_time() {
+        work.not_sent(index);
+        return Single::Ended;
     }
     let body = delivery.operation.body.get();
     let answer = match work.session.send(&requests::upsert(body), &work.subjects(&[index])).await {

@@ -60,6 +60,10 @@ use session::Session;
 /// job would have been asked for twice.
 pub const BULK_FROM: usize = 20;
 
+/// How long one call starts single requests. What is left is sent with a later one, so that deliveries which need another endpoint get
+/// their turn: 5,000 single upserts take seven minutes. Much longer than a batch takes to gather, so that little is lost by it.
+const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+
 static SPEC: Spec = Spec {
     kind: "klaviyo",
     identifier_fields: &["email", "phone_number", "external_id"],
@@ -110,6 +114,8 @@ pub struct Klaviyo {
     attempts: Attempts,
     /// The endpoints that the key was refused at, until it is not.
     denied: Mutex<BTreeSet<Endpoint>>,
+    /// [`CALL_TIME_MAX`], but in tests.
+    call_time_max: Duration,
 }
 
 // === impl Config ===
@@ -168,7 +174,7 @@ impl Klaviyo {
         };
         let seat = account.limiter.sit();
         let (known, attempts, denied) = (Known::new(), Attempts::default(), Mutex::default());
-        Ok(Self { account, seat, config, key_field, known, attempts, denied })
+        Ok(Self { account, seat, config, key_field, known, attempts, denied, call_time_max: CALL_TIME_MAX })
     }
 
     /// The key was refused at the endpoint: a probe has to ask there.

@@ -3,7 +3,7 @@
 //! request only, and the others go on.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Deserialize;
 use tailwater_core::code;
@@ -23,6 +23,7 @@ pub(super) struct Session<'a> {
     context: &'a Context<'a>,
     /// The first trouble of the whole account; once it is there, nothing more is sent.
     halt: Mutex<Option<Halt>>,
+    started: Instant,
 }
 
 /// An answer that speaks of the request itself: a success, or a refusal of what was in it.
@@ -45,7 +46,12 @@ pub(super) fn subject(delivery: &Delivery) -> u64 {
 
 impl<'a> Session<'a> {
     pub fn new(klaviyo: &'a Klaviyo, context: &'a Context<'a>) -> Self {
-        Self { klaviyo, context, halt: Mutex::new(None) }
+        Self { klaviyo, context, halt: Mutex::new(None), started: Instant::now() }
+    }
+
+    /// Whether the call may still start a single request.
+    pub fn has_time(&self) -> bool {
+        self.started.elapsed() < self.klaviyo.call_time_max
     }
 
     /// Sends a request when its turn has come. `subjects` tells whom it is about.

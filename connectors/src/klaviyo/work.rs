@@ -19,6 +19,9 @@ const PARTS: usize = 8;
 /// them hardly notice.
 const PARTS_AFTER: Duration = Duration::from_secs(1);
 
+/// How long those wait whose turn had not come: what is ready meanwhile goes first.
+const NOT_SENT_AFTER: Duration = Duration::from_secs(1);
+
 /// The deliveries of one call.
 #[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
@@ -85,6 +88,14 @@ impl<'a> Work<'a> {
         members.sort_by_key(|&index| {
             self.batch.get(index).is_some_and(|one| self.klaviyo.attempts.get(one.key).failed.is_some())
         });
+    }
+
+    /// The call has taken its time: the delivery goes with a later one.
+    pub fn not_sent(&self, index: usize) {
+        let seconds = self.klaviyo.call_time_max.as_secs();
+        let message = format!("the request's turn had not come after {seconds} s; it is sent with a later batch");
+        let reason = Reason::new(code::NOT_SENT, message);
+        self.set(index, &Outcome::Retry { after: Some(NOT_SENT_AFTER), scope: Scope::Endpoint, reason });
     }
 
     /// The request of these members has ended without an answer about them.

@@ -141,6 +141,7 @@ codes! {
     UNCHANGED = "unchanged", "the same content was delivered before";
     REPLAYED = "replayed", "an operator replayed the dead letter as a new record";
     DISCARDED = "discarded", "an operator discarded the dead letter";
+    NOT_SENT = "not_sent", "the request's turn had not come, so that others could go on";
     NOT_OWNED = "not_owned", "the lane moved to another process before the request was sent";
 
     // Process

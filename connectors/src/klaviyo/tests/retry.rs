@@ -3,6 +3,7 @@
 //! everything only for trouble of the account.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,8 +14,9 @@ use tailwater_simulators::klaviyo::{
 
 use super::{KEY, account_config, config, confirm_all, deliver_all, delivery, email, klaviyo, owned, upsert, upserts};
 use crate::destination::Destination;
+use crate::http::Rate;
+use crate::klaviyo::endpoint::Endpoint;
 use crate::klaviyo::{Account, Config, Klaviyo};
-use std::sync::Arc;
 
 /// As the configuration's default.
 const ATTEMPTS_MAX: u32 = 8;
@@ -123,6 +125,28 @@ async fn an_upsert_that_succeeded_is_not_repeated_because_the_list_call_did_not(
         assert!(single_upserts(&simulator).values().all(|count| *count == 1), "{trouble:?}");
         assert_eq!(simulator.list("AAAAAA").unwrap()["count"], 10);
     }
+}
+
+#[tokio::test]
+async fn a_call_with_more_single_requests_than_there_is_room_for_lets_others_go_on() {
+    let simulator = simulator(false, 0).await;
+    let slow = Rate { per_second: 20, per_minute: 1_200 };
+    let account = Account::with_rates(&account_config(&simulator.url()), &[slow; Endpoint::ALL.len()]).unwrap();
+    let mut klaviyo = Klaviyo::new(Arc::new(account), Config { bulk_from: 1_000, ..config() }).unwrap();
+    klaviyo.call_time_max = Duration::from_millis(500);
+    let start = std::time::Instant::now();
+    let batch = upserts(&klaviyo, 200, &[]);
+    let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let sent = outcomes.iter().filter(|outcome| **outcome == Outcome::Delivered).count();
+    assert!((1..100).contains(&sent), "{sent}");
+    for outcome in outcomes.iter().filter(|outcome| **outcome != Outcome::Delivered) {
+        assert!(
+            matches!(outcome, Outcome::Retry { reason, .. } if reason.code == tailwater_core::code::NOT_SENT),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(single_upserts(&simulator).len(), sent, "whoever is not sent is not sent");
 }
 
 /// Rows that some requests stumble over, at positions of every kind.

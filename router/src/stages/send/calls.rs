@@ -332,7 +332,7 @@ impl<O: Outside> Session<O> {
                 self.pause(reason.clone());
                 return Ok(());
             }
-            Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED => return Ok(()),
+            Outcome::Retry { reason, .. } if [code::NOT_OWNED, code::NOT_SENT].contains(&reason.code) => return Ok(()),
             Outcome::Accepted(_)
             | Outcome::Delivered
             | Outcome::DeliveredInPart(_)

@@ -17,12 +17,13 @@ use crate::stages::Error;
 impl<O: Outside> Session<O> {
     /// Acts on one outcome. `place` is the delivery's among the members of a job.
     pub(super) fn outcome(&mut self, mut item: InFlight, outcome: Outcome, place: usize) -> Result<(), Error> {
-        let not_sent = matches!(&outcome, Outcome::Retry { reason, .. } if reason.code == code::NOT_OWNED);
-        if not_sent {
-            // The lane is on its way to another process; nothing was attempted.
-            let now = self.outside.steady();
-            self.rejections.came_back(&item.delivery, now);
-            self.give_back(item, now);
+        if let Outcome::Retry { after, reason, .. } = &outcome
+            && [code::NOT_OWNED, code::NOT_SENT].contains(&reason.code)
+        {
+            // The lane is on its way to another process, or others had their turn; nothing was attempted.
+            let due = self.outside.steady().saturating_add(after.unwrap_or_default());
+            self.rejections.came_back(&item.delivery, due);
+            self.give_back(item, due);
             return Ok(());
         }
         item.open.attempts = item.delivery.attempt;
