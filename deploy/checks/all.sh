@@ -49,7 +49,7 @@ step 'build of the tests' cargo test --locked --workspace --no-run
 # One broker for the whole run; each test takes a prefix of its own.
 current='Kafka' alone='deploy/kafka/kafka.sh start <dir>'
 printf '\n== Kafka\n'
-bootstrap=$(deploy/kafka/kafka.sh start "$work/kafka" --while $$)
+bootstrap=$(deploy/kafka/kafka.sh start "$work/kafka" --while $$ --fast-cleanup)
 export TAILWATER_TEST_BROKERS=${bootstrap#bootstrap=}
 export TAILWATER_ROOT=$root
 printf '== Kafka: %s\n' "$TAILWATER_TEST_BROKERS"

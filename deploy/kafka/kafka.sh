@@ -2,14 +2,16 @@
 # A real Apache Kafka for tests and for the demo: one KRaft node on localhost, in a folder of its own.
 #
 #   kafka.sh fetch                          download the broker once, into the cache
-#   kafka.sh start <dir> [port] [--while P] format and start a broker whose data, log and pid live in <dir>; prints bootstrap=HOST:PORT
+#   kafka.sh start <dir> [port] [--while P] [--fast-cleanup]
+#                                           format and start a broker whose data, log and pid live in <dir>; prints bootstrap=HOST:PORT
 #   kafka.sh stop <dir>                     stop it; the folder stays
 #   kafka.sh status <dir>                   prints bootstrap=… if it answers; exit code 1 if it does not
 #   kafka.sh serve --data <dir> --listen HOST:PORT
 #                                           run one in the foreground, until standard input ends or SIGTERM comes
 #
 # With --while, the broker ends when process P does: a test run that was killed leaves nothing behind.
-# Not for production: nothing is replicated, and the log cleaner works in a hurry (server.properties says why).
+# With --fast-cleanup, compaction and retention happen within a second or two: for tests of them.
+# Not for production: nothing is replicated.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,7 +27,7 @@ answer_seconds_max=60
 say() { printf 'kafka: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 require_java() {
   command -v java >/dev/null 2>&1 || die "java is missing; Kafka $version needs Java 17 or later: run deploy/setup.sh, or install it (Debian and Ubuntu: apt-get install openjdk-17-jre-headless)"
@@ -98,6 +100,7 @@ write_properties() {
     printf 'advertised.listeners=PLAINTEXT://127.0.0.1:%s\n' "$port"
     printf 'controller.quorum.bootstrap.servers=127.0.0.1:%s\n' "$controller"
     printf 'log.dirs=%s/data\n' "$dir"
+    [ -z "${fast_cleanup:-}" ] || cat "$here/fast-cleanup.properties"
   } >"$dir/server.properties"
 }
 
@@ -192,15 +195,8 @@ serve() {
   port_is_free "$port" || die "port $port is taken"
   controller=$(sed -n 's/^controller.quorum.bootstrap.servers=127.0.0.1://p' "$dir/server.properties" 2>/dev/null || true)
   write_properties "$dir" "$port" "${controller:-$(free_port)}"
-  # What runs for weeks takes its time: the hurry of the tests would cost it a core, and a broker that gets little of a busy machine must
-  # not be taken for dead by its own controller. The last line of a name counts.
+  # A broker that gets little of a busy machine must not be taken for dead by its own controller. The last line of a name counts.
   cat >>"$dir/server.properties" <<'END'
-log.cleaner.backoff.ms=15000
-log.cleaner.min.cleanable.ratio=0.3
-log.cleaner.max.compaction.lag.ms=86400000
-log.cleaner.dedupe.buffer.size=67108864
-log.retention.check.interval.ms=60000
-log.segment.delete.delay.ms=60000
 broker.session.timeout.ms=18000
 broker.heartbeat.interval.ms=2000
 END
@@ -280,6 +276,7 @@ case "$command" in
     while [ $# -gt 0 ]; do
       case "$1" in
         --while) [ $# -ge 2 ] || usage; keeper=$2; shift 2 ;;
+        --fast-cleanup) fast_cleanup=1; shift ;;
         -*) usage ;;
         *) if [ -z "$dir" ]; then dir=$1; elif [ -z "$port" ]; then port=$1; else usage; fi; shift ;;
       esac

@@ -45,6 +45,8 @@ pub fn free_port() -> u16 {
 pub struct Broker {
     folder: TempDir,
     port: u16,
+    /// Compaction and retention happen within a test's patience, at the price of an eighth of a core.
+    fast_cleanup: bool,
 }
 
 // === impl Broker ===
@@ -53,11 +55,19 @@ impl Broker {
     /// A broker that does not run yet; its address is known.
     pub fn stopped() -> Self {
         let folder = TempDir::new().unwrap_or_else(|error| panic!("no folder for a broker: {error}"));
-        Self { folder, port: free_port() }
+        Self { folder, port: free_port(), fast_cleanup: false }
     }
 
     pub fn started() -> Self {
         let broker = Self::stopped();
+        broker.start();
+        broker
+    }
+
+    /// A broker that compacts and deletes as soon as it can.
+    pub fn with_fast_cleanup() -> Self {
+        let mut broker = Self::stopped();
+        broker.fast_cleanup = true;
         broker.start();
         broker
     }
@@ -69,7 +79,10 @@ impl Broker {
     /// Starts it, with the data that it had.
     pub fn start(&self) {
         let keeper = std::process::id().to_string();
-        script(&["start", path(self.folder.path()), &self.port.to_string(), "--while", &keeper]);
+        let port = self.port.to_string();
+        let mut arguments = vec!["start", path(self.folder.path()), &port, "--while", &keeper];
+        arguments.extend(self.fast_cleanup.then_some("--fast-cleanup"));
+        script(&arguments);
     }
 
     /// Kills it as a crash does; its data stay.
@@ -116,7 +129,7 @@ fn shared() -> String {
     remove_finished(&folder);
     let run = folder.join(format!("run-{}", parent_id()));
     let output = try_script(&["status", path(&run)])
-        .unwrap_or_else(|_| script(&["start", path(&run), "--while", &parent_id().to_string()]));
+        .unwrap_or_else(|_| script(&["start", path(&run), "--while", &parent_id().to_string(), "--fast-cleanup"]));
     let address = output.trim().strip_prefix("bootstrap=").map(str::to_owned);
     address.unwrap_or_else(|| panic!("kafka.sh printed no address: {output}"))
 }

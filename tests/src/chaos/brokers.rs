@@ -30,7 +30,7 @@ fn child(state: &Path) -> Option<String> {
 
 impl Brokers {
     pub fn started() -> Self {
-        Self::Own(Broker::started())
+        Self::Own(Broker::with_fast_cleanup())
     }
 
     pub fn embedded() -> Self {
