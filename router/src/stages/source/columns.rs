@@ -79,6 +79,7 @@ mod tests {
             on_delete: OnDelete::Skip,
             aliases: BTreeMap::from([("customer_no".into(), vec!["customer_id".into()])]),
             before_image: false,
+            dedupe: None,
         }
     }
 
