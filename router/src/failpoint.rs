@@ -108,7 +108,7 @@ pub const PLACES: &[Place] = &[
     place("bug.state_not_restored", &["state/store.rs"], "a partition's state begins empty"),
     place(
         "bug.dedupe_off",
-        &["stages/resolve/positions.rs", "stages/send/intake.rs", "stages/send/memory.rs"],
+        &["stages/resolve/positions.rs", "stages/send/calls.rs", "stages/send/intake.rs", "stages/send/memory.rs"],
         "nothing counts as done before",
     ),
 ];

@@ -116,7 +116,7 @@ fn the_reference_page_lists_every_tag() {
     let page = std::fs::read_to_string(REFERENCE).expect("docs/reference/envelope.md can be read");
     let listed: Vec<u64> =
         page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok()).collect();
-    assert_eq!(listed, (tag::WORKSPACE..=tag::ROW_KEY).collect::<Vec<_>>());
+    assert_eq!(listed, (tag::WORKSPACE..=tag::ROW_KEY).chain([tag::REFUSAL]).collect::<Vec<_>>());
 }
 
 #[test]
