@@ -1,6 +1,7 @@
 //! The commands around the flow: dry run, tap, topics, trace, validate, the simulator.
 
 use serde_json::json;
+use tailwater_simulators::klaviyo::Prescription;
 use tailwater_tests::audit::Counts;
 use tailwater_tests::kafka::{self, free_port};
 use tailwater_tests::process::Process;
@@ -93,6 +94,93 @@ fn an_unreachable_broker_ends_a_command_with_its_own_exit_code() {
     let ended = scene.command(&["audit", "--config", "tailwater.yaml", "--json"]);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.stderr.contains("kafka_unreachable"), "{}", ended.stderr);
+}
+
+// Issue 10, D: the client's cryptic texts were all that was told.
+#[test]
+fn a_port_that_speaks_something_else_is_told_with_what_to_check() {
+    let scene = Scene::new("foreign-port");
+    scene.configure_rows();
+    let text = std::fs::read_to_string(scene.folder().join("tailwater.yaml")).unwrap();
+    // A web server, and the plaintext broker of the tests with TLS configured.
+    let web = scene.vendor.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let brokers = format!("brokers: \"{}\"", kafka::brokers());
+    assert!(text.contains(&brokers));
+    scene.write("web.yaml", &text.replace(&brokers, &format!("brokers: \"{web}\"")));
+    scene.write("tls.yaml", &text.replace(&brokers, &format!("{brokers}\n  options: {{ security.protocol: ssl }}")));
+    std::thread::scope(|scope| {
+        for (file, words) in [
+            ("web.yaml", ["something other than Kafka answers at this port (a web server)", "kafka.brokers"]),
+            ("tls.yaml", ["the broker's port does not speak TLS", "security.protocol"]),
+        ] {
+            let scene = &scene;
+            scope.spawn(move || {
+                let ended = scene.command(&["audit", "--config", file]);
+                assert_eq!(ended.code, Some(4), "{ended:?}");
+                for word in words {
+                    assert!(ended.stderr.contains(word), "{file}: {word} is missing in {}", ended.stderr);
+                }
+            });
+        }
+    });
+}
+
+// Issue 10, D.
+#[test]
+fn a_dry_run_whose_source_fails_names_it_and_fails() {
+    let scene = Scene::new("dry-fails");
+    scene.write("transforms/score.js", tailwater_tests::scene::SCORE_TRANSFORM);
+    scene.configure(
+        "identity: { types: { email: { priority: 1, max: 5, normalise: email } } }
+sources:
+  scores: { type: delta, table: ./nowhere, kind: state, key: email, identifiers: { email: email } }
+destinations:
+  klaviyo: { account: main, create: true, key: email, routes: [{ from: scores, transform: transforms/score.js }] }
+",
+    );
+    let ended = scene.command(&["run", "--config", "tailwater.yaml", "--dry-run"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for word in ["the dry run is not complete", "source scores is failing", "delta_not_a_table"] {
+        assert!(ended.stderr.contains(word), "{word} is missing in {}", ended.stderr);
+    }
+}
+
+// Issue 10, D: a vendor that is down was in no status; and nothing showed everything on one screen.
+#[test]
+fn status_shows_what_works_what_does_not_and_what_is_left() {
+    let scene = Scene::new("status");
+    scene.configure_rows();
+    let process = scene.run();
+    one_row(&scene);
+    scene.audits("rows", "klaviyo", &Counts::delivered(1));
+    let status = || scene.command(&["status", "--config", "tailwater.yaml", "--json", "--sample", "0.5"]);
+    let fine = status();
+    let seen: serde_json::Value = serde_json::from_str(fine.expect(0)).unwrap();
+    assert_eq!(seen["fine"], true);
+    for line in [&seen["sources"][0], &seen["routes"][0], &seen["destinations"][0]] {
+        assert_eq!((line["state"].as_str(), line["lag"].as_u64()), (Some("idle"), Some(0)), "{seen}");
+    }
+
+    scene.vendor.prescribe(Prescription {
+        times: 1_000,
+        for_seconds: Some(600),
+        ..Prescription::status(503).on("POST", "/api/*")
+    });
+    scene.topics().produce_json(
+        &scene.rows_topic(),
+        [("c2", json!({"customer_id": "c2", "email": "c2@example.com", "score": 1}))],
+    );
+    eventually("the vendor that is down is shown", PATIENCE, || {
+        let seen = status();
+        let line = seen.json()["destinations"][0].clone();
+        let shown = line["state"] == "failing" && line["lag"] == 1 && line["next_attempt"].is_string();
+        if shown && seen.code == Some(6) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    let page = scene.status("klaviyo");
+    assert!(page["klaviyo.vendor"]["since"].is_string(), "{page}");
+    process.stop();
+    let text = scene.command(&["status", "--config", "tailwater.yaml", "--sample", "0.5"]);
+    assert!(text.expect(6).contains("stopped"), "{}", text.stdout);
 }
 
 #[test]

@@ -30,7 +30,27 @@ fn deleted_under_a_running_process(name: &str, topic: &str) {
     scene.audits("rows", "klaviyo", &Counts::delivered(1));
     let topic = scene.topic(topic);
     scene.topics().delete(&topic);
+    // Whoever writes to it finds out as well, and must not take it for brokers that are away.
+    let second = row("c2");
+    scene.topics().produce_json(&scene.rows_topic(), [(second.0.as_str(), second.1)]);
     assert_ends_with(&mut process, &["topic_missing", &topic]);
+    assert!(!process.has_logged(&["kafka_unreachable"]), "{}", process.log());
+}
+
+// Issue 10, D: the source was read on in the new topic at the old offset, in silence.
+#[test]
+fn a_sources_topic_that_was_deleted_and_recreated_ends_the_process_with_its_code() {
+    let scene = Scene::new("source-remade");
+    scene.configure_rows();
+    let mut process = scene.run();
+    let row =
+        |index: usize| json!({"customer_id": format!("c{index}"), "email": format!("c{index}@x.org"), "score": 1});
+    scene.topics().produce_json(&scene.rows_topic(), (0..20).map(|index| ("c", row(index))));
+    scene.audits("rows", "klaviyo", &Counts::delivered(20));
+    scene.topics().delete(&scene.rows_topic());
+    scene.topics().create(&scene.rows_topic(), 4, &[]);
+    scene.topics().produce_json(&scene.rows_topic(), (20..25).map(|index| ("c", row(index))));
+    assert_ends_with(&mut process, &["kafka_offset_lost", &scene.rows_topic(), "was deleted and recreated"]);
 }
 
 #[test]

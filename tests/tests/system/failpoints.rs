@@ -6,12 +6,15 @@
 //! `TAILWATER_TEST_BINARY` together with `TAILWATER_TEST_FAILPOINTS=1`.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::sync::Arc;
 
+use delta_kernel::arrow::array::{ArrayRef, Int64Array, StringArray};
 use serde_json::json;
 use tailwater_simulators::klaviyo::Prescription;
 use tailwater_tests::audit::Counts;
 use tailwater_tests::process::Process;
 use tailwater_tests::scene::{SCORE_TRANSFORM, Scene};
+use tailwater_tests::table::Table;
 use tailwater_tests::wait::{PATIENCE, eventually};
 
 use crate::flow::TWO_SOURCES;
@@ -72,6 +75,62 @@ fn produce(scene: &Scene, person: usize) {
     );
 }
 
+/// What is reached by a row and a merge of one process whose broker has no transactions.
+const REACHED_WITHOUT_TRANSACTIONS: &[&str] = &[
+    "resolve.produced",
+    "resolve.committed",
+    "merge.announced",
+    "merge.passed",
+    "route.produced",
+    "route.committed",
+    "send.answered",
+    "send.produced",
+    "send.committed",
+    "state.changelog",
+    "2:state.changelog",
+    "3:state.changelog",
+    "state.promised",
+    "2:state.promised",
+    "3:state.promised",
+    "restore.half",
+];
+
+/// Kills a process at each of these places, and expects of the next one that every row is delivered, with its latest value.
+fn crashes(scene: &Scene, places: &[&str]) {
+    let process = scene.run();
+    produce(scene, 0);
+    scene.audits("scores", "klaviyo", &Counts::delivered(1));
+    process.stop();
+    for (index, place) in places.iter().enumerate() {
+        let person = index + 1;
+        let (name, act) = match place.split_once(':') {
+            Some((times, name)) => (name, format!("{name}={times}:crash")),
+            None => (*place, format!("{place}=crash")),
+        };
+        if name == "restore.half" {
+            std::fs::remove_dir_all(scene.folder().join("state")).unwrap();
+        }
+        let mut process = spawn(scene, &act);
+        produce(scene, person);
+        if name == "reload.loaded" {
+            process.logs(&["delivering"]);
+            scene.write("transforms/score.js", &format!("{SCORE_TRANSFORM}// {person}\n"));
+        }
+        let status = process.end(PATIENCE);
+        assert_eq!(status.signal(), Some(9), "{place}: {status}");
+        let log = std::fs::read_to_string(scene.folder().join("failpoints.log")).unwrap();
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.starts_with(&format!("{name} crash {} ", process.id())), "{place}: {last}");
+        let process = scene.run();
+        scene.audits("scores", "klaviyo", &Counts::delivered(u64::try_from(person).unwrap() + 1));
+        for known in 0..=person {
+            let email = format!("c{known}@example.com");
+            assert_eq!(scene.vendor.property(&email, "score").as_f64(), Some(known as f64), "{place}: {email}");
+        }
+        process.stop();
+    }
+}
+
 #[test]
 fn a_crash_at_any_failpoint_loses_nothing() {
     if is_skipped("a_crash_at_any_failpoint_loses_nothing") {
@@ -80,35 +139,93 @@ fn a_crash_at_any_failpoint_loses_nothing() {
     let scene = Scene::new("failpoints");
     scene.write("transforms/score.js", SCORE_TRANSFORM);
     scene.configure(TWO_SOURCES);
-    let process = scene.run();
-    produce(&scene, 0);
-    scene.audits("scores", "klaviyo", &Counts::delivered(1));
-    process.stop();
-    for (index, name) in REACHED.iter().enumerate() {
-        let person = index + 1;
-        if *name == "restore.half" {
-            std::fs::remove_dir_all(scene.folder().join("state")).unwrap();
-        }
-        let mut process = spawn(&scene, &format!("{name}=crash"));
-        produce(&scene, person);
-        if *name == "reload.loaded" {
-            process.logs(&["delivering"]);
-            scene.write("transforms/score.js", &format!("{SCORE_TRANSFORM}// {person}\n"));
-        }
+    crashes(&scene, REACHED);
+}
+
+fn without_transactions(scene: &Scene) {
+    let file = scene.folder().join("tailwater.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("  latency: low\n", "  latency: low\n  transactions: false\n")).unwrap();
+}
+
+// Issue 10, A13.
+#[test]
+fn a_crash_without_transactions_loses_nothing() {
+    if is_skipped("a_crash_without_transactions_loses_nothing") {
+        return;
+    }
+    let scene = Scene::new("failpoints-plain");
+    scene.write("transforms/score.js", SCORE_TRANSFORM);
+    scene.configure(TWO_SOURCES);
+    without_transactions(&scene);
+    crashes(&scene, REACHED_WITHOUT_TRANSACTIONS);
+}
+
+// Issue 10, A13: the cursor was durable before the rows that it stands for.
+#[test]
+fn a_source_that_is_killed_without_transactions_leaves_no_row_out() {
+    if is_skipped("a_source_that_is_killed_without_transactions_leaves_no_row_out") {
+        return;
+    }
+    let scene = Scene::new("failpoints-table");
+    scene.write("transforms/score.js", SCORE_TRANSFORM);
+    let table = scene.folder().join("table");
+    let mut table = Table::create(&table, &[("customer_id", "string"), ("email", "string"), ("score", "long")]);
+    scene.configure(TABLE);
+    without_transactions(&scene);
+    let places = ["source.produced", "state.changelog", "state.promised", "source.committed"];
+    for (index, place) in places.iter().enumerate() {
+        let person = i64::try_from(index).unwrap();
+        table.commit([vec![
+            Arc::new(StringArray::from(vec![format!("c{person}")])) as ArrayRef,
+            Arc::new(StringArray::from(vec![format!("c{person}@example.com")])) as ArrayRef,
+            Arc::new(Int64Array::from(vec![person])) as ArrayRef,
+        ]]);
+        let mut environment = scene.environment();
+        environment.push(("TAILWATER_FAILPOINTS".into(), format!("{place}=crash")));
+        let mut process = Process::spawn(
+            &format!("tailwater run with {place}"),
+            scene.folder(),
+            &environment,
+            &["run", "--config", "tailwater.yaml", "--roles", "source"],
+        );
         let status = process.end(PATIENCE);
-        assert_eq!(status.signal(), Some(9), "{name}: {status}");
-        let log = std::fs::read_to_string(scene.folder().join("failpoints.log")).unwrap();
-        let last = log.lines().last().unwrap_or_default();
-        assert!(last.starts_with(&format!("{name} crash {} ", process.id())), "{name}: {last}");
+        assert_eq!(status.signal(), Some(9), "{place}: {status}");
         let process = scene.run();
-        scene.audits("scores", "klaviyo", &Counts::delivered(u64::try_from(person).unwrap() + 1));
-        for known in 0..=person {
-            let email = format!("c{known}@example.com");
-            assert_eq!(scene.vendor.property(&email, "score").as_f64(), Some(known as f64), "{name}: {email}");
-        }
+        eventually(&format!("{place}: every row is delivered"), PATIENCE, || {
+            let known: Vec<Option<f64>> = (0..=person)
+                .map(|known| scene.vendor.property(&format!("c{known}@example.com"), "score").as_f64())
+                .collect();
+            if known.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{known:?}")) }
+        });
         process.stop();
     }
+    let audit = scene.command(&["audit", "--config", "tailwater.yaml", "--json"]).json();
+    assert_eq!(audit["unaccounted"], 0, "{audit}");
 }
+
+/// One Delta table under `./table`.
+const TABLE: &str = "identity:
+  types:
+    customer_id: { priority: 1, max: 1, normalise: trim }
+    email: { priority: 2, max: 5, normalise: email }
+sources:
+  scores:
+    type: delta
+    table: ./table
+    kind: state
+    key: customer_id
+    identifiers: { customer_id: customer_id, email: email }
+    poll_interval: 250ms
+destinations:
+  klaviyo:
+    account: main
+    create: true
+    key: email
+    identifiers: { email: email }
+    routes:
+      - { from: scores, transform: transforms/score.js }
+";
 
 #[test]
 fn a_name_that_is_no_failpoint_is_refused_with_those_that_are() {

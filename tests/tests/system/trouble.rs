@@ -54,7 +54,13 @@ fn a_broker_that_is_lost_in_the_middle_comes_back_to_a_running_process() {
         process.assert_running();
         Ok(())
     });
+    // Issue 10, D: it was ready for as long as the broker was away.
+    eventually("it is not ready without a broker", PATIENCE, || match scene.admin("/readyz") {
+        Ok((503, text)) if text.contains("kafka: for") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     broker.start();
+    scene.wait_until_ready(&mut process);
     produce(&scene, &rows(20, 40));
     scene.audits("rows", "klaviyo", &Counts::delivered(40));
     process.stop();
