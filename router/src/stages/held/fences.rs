@@ -19,8 +19,12 @@ use super::Waiting;
 use crate::stages::Error;
 use crate::state::{self, Map};
 
-/// How often holds are looked at. Fences usually arrive within milliseconds.
+/// How often holds are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a hold has waited when its fence is first asked for again. Fences usually arrive within milliseconds; where many people merge
+/// behind a slow vendor they take longer, rightly.
+pub const PATIENCE_MIN: Duration = Duration::from_secs(60);
 
 /// The longest time between two fences for the same hold. In a chain of merges a fence waits for another one, rightly and for long.
 const AGAIN_MAX: Duration = Duration::from_secs(600);
@@ -50,6 +54,8 @@ pub trait Lanes {
 #[derive(Debug, Default)]
 pub struct Fences {
     looked_at: Option<Timestamp>,
+    /// Looks that were made: each begins with another hold.
+    looks: usize,
     seen: BTreeMap<(ProfileId, u64), Seen>,
 }
 
@@ -92,7 +98,8 @@ impl Fences {
         Ok(awaited)
     }
 
-    /// Those among the merges that were due whose fence has to be asked for again.
+    /// Those among the merges that were due whose fence has to be asked for again. How far the group has read is asked once in each look
+    /// at most: the answer costs a client and a read, and the stage's thread waits for it. One answer serves all holds of a lane.
     ///
     /// # Errors
     /// No broker answers.
@@ -103,14 +110,20 @@ impl Fences {
         let mut known = std::mem::take(&mut self.seen);
         let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
         let mut missing = Vec::new();
-        for merge in due {
+        let mut asked: Option<(i32, i64, bool)> = None;
+        self.looks = self.looks.wrapping_add(1);
+        let first = self.looks % due.len();
+        for merge in due.iter().skip(first).chain(due.iter().take(first)) {
             let key = (merge.survivor, merge.number);
             let from = lanes.lane_of(merge.absorbed);
             let mut seen = match known.remove(&key) {
                 Some(seen) => seen,
-                None => Seen { end: end_of(&mut ends, lanes, from)?, patience: LOOK_INTERVAL, not_before: now },
+                None => {
+                    let end = end_of(&mut ends, lanes, from)?;
+                    Seen { end, patience: PATIENCE_MIN, not_before: now.saturating_add(PATIENCE_MIN) }
+                }
             };
-            if now > seen.not_before && lanes.has_read(from, seen.end)? {
+            if now > seen.not_before && has_read(&mut asked, lanes, from, seen.end)? {
                 missing.push(*merge);
                 let patience = (seen.patience * 2).min(AGAIN_MAX);
                 // The fence that is asked for now lies beyond this end.
@@ -120,6 +133,18 @@ impl Fences {
             self.seen.insert(key, seen);
         }
         Ok(missing)
+    }
+}
+
+/// Whether a lane was read to an end, as far as the one question of this look tells.
+fn has_read(asked: &mut Option<(i32, i64, bool)>, lanes: &mut impl Lanes, lane: i32, end: i64) -> Result<bool, Error> {
+    match *asked {
+        Some((other, to, read)) => Ok(other == lane && read && end <= to),
+        None => {
+            let read = lanes.has_read(lane, end)?;
+            *asked = Some((lane, end, read));
+            Ok(read)
+        }
     }
 }
 
@@ -181,13 +206,16 @@ mod tests {
         assert!(look(&mut lane, 0).is_empty(), "it has only just been read");
         assert!(look(&mut lane, 5).is_empty(), "the fence may lie before the end of its lane");
         lane = One { end: 200, read: 99 };
-        assert!(look(&mut lane, 10).is_empty(), "not everything up to that end was read");
         lane.read = 100;
-        assert_eq!(look(&mut lane, 15), [merge()]);
+        assert!(look(&mut lane, 60).is_empty(), "it may still come");
+        lane.read = 99;
+        assert!(look(&mut lane, 70).is_empty(), "not everything up to that end was read");
+        lane.read = 100;
+        assert_eq!(look(&mut lane, 75), [merge()]);
         lane = One { end: 500, read: 500 };
-        assert!(look(&mut lane, 16).is_empty(), "looks are seconds apart");
-        assert_eq!(look(&mut lane, 30), [merge()], "it may get lost again");
-        assert!(look(&mut lane, 38).is_empty(), "each time later");
+        assert!(look(&mut lane, 76).is_empty(), "looks are seconds apart");
+        assert_eq!(look(&mut lane, 140), [merge()], "it may get lost again");
+        assert!(look(&mut lane, 210).is_empty(), "each time later");
     }
 
     #[test]

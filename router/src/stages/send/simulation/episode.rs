@@ -394,7 +394,7 @@ impl Episode {
         for _ in 0..4 {
             world.vendor_step();
         }
-        world.advance(20);
+        world.advance(100);
         world.with(|world, chance| world.broker.balance(chance, false));
     }
 
