@@ -184,7 +184,7 @@ impl Facts {
         Ok(wrote)
     }
 
-    /// A transaction was aborted: the buckets are those that state holds.
+    /// The buckets of a partition, the oldest first.
     fn buckets(&self, partition: i32) -> &[Bucket] {
         self.partitions.get(&partition).map_or(&[], Vec::as_slice)
     }

@@ -61,10 +61,6 @@ struct RoutePause {
 
 impl Rejections {
     fn route(&mut self, name: &str) -> &mut Route {
-        if !self.routes.contains_key(name) {
-            self.routes.insert(name.to_owned(), Route::default());
-        }
-        // It was just inserted; the fallback is never made.
         self.routes.entry(name.to_owned()).or_default()
     }
 
