@@ -1,4 +1,4 @@
-# What one does with Tailwater. Everything here is short: the work is in deploy/, so that it can be read and run alone.
+# The tasks of a developer. The work is in deploy/, so that each script can be read and run alone.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -7,7 +7,7 @@ SHELL := bash
 # Features are resolved over the whole workspace, so that the binary and the tests share one build (docs/adr/0002).
 BUILD := cargo build --locked --workspace --bin tailwater
 
-.PHONY: help demo test chaos chaos-proof bench fuzz build fmt lint docs-check chart deny clean
+.PHONY: help demo check test install release chaos chaos-proof bench fuzz build fmt lint docs-check chart deny clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,8 +16,19 @@ demo: ## install what is missing, build, play the winback story, end by itself; 
 	@deploy/setup.sh
 	@KEEP='$(KEEP)' KAFKA='$(or $(KAFKA),real)' deploy/demo/demo.sh
 
-test: ## install what is missing, run every check and every test against real parts
-	@deploy/checks/all.sh
+check: ## format, pages, clippy and the unit tests: two minutes with a warm build, and no broker
+	@deploy/checks/check.sh
+
+test: ## install what is missing, run every check and every test against real parts; ONLY=system|fuzz|chaos|… runs one step
+	@deploy/checks/all.sh $(ONLY)
+
+install: ## build the release binary and put it on the PATH: PREFIX=~/.local
+	@deploy/setup.sh
+	@deploy/release.sh install $(PREFIX)
+
+release: ## build the release archive: dist/tailwater-<version>-<target>.tar.gz
+	@deploy/setup.sh
+	@deploy/release.sh archive
 
 chaos: ## faults against the real program, and what the vendor saw; SEED=… MINUTES=… (2), RATE=… rows a second, EMBEDDED=1, BUG=…
 	@deploy/setup.sh --tests

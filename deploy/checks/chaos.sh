@@ -5,6 +5,7 @@
 #   SEED=7 MINUTES=60 chaos.sh     an hour; the same seed draws the same rows and the same faults
 #   EMBEDDED=1 chaos.sh            one process with a broker of its own (run --embedded)
 #   BUG=gate_removed chaos.sh      with a planted defect, which the run must find
+#   chaos.sh --build               builds the binary with failpoints, and runs nothing
 #   chaos.sh --proof               every planted defect in turn: a harness that cannot fail proves nothing
 set -euo pipefail
 
@@ -17,6 +18,7 @@ cargo build --locked --workspace --bin tailwater --bin chaos --features tailwate
 mkdir -p "$target/chaos"
 cp "$target/debug/tailwater" "$target/chaos/tailwater"
 cp "$target/debug/chaos" "$target/chaos/chaos"
+[ "${1:-}" != --build ] || exit 0
 export TAILWATER_TEST_BINARY=$PWD/$target/chaos/tailwater
 case $target in /*) export TAILWATER_TEST_BINARY=$target/chaos/tailwater ;; esac
 export TAILWATER_ROOT=$PWD

@@ -29,12 +29,10 @@ stop_story() {
   exit 1
 }
 
-# Builds the binary with cargo's own progress, and puts it first on the path.
+# Builds the binary, with progress, and puts it first on the path.
 build_binary() {
   local made
-  made=$(cd "$root" && cargo build --locked --workspace --bin tailwater --message-format=json-render-diagnostics |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/tailwater$' | tail -n 1)
-  [ -x "$made" ] || stop_story "cargo built no binary"
+  made=$("$root/deploy/build.sh") || stop_story "the build failed"
   PATH="$(dirname "$made"):$PATH"
   export PATH
 }
