@@ -19,11 +19,11 @@ use tailwater_core::operation::Operation;
 use tailwater_core::{Code, code};
 
 use super::Shared;
-use crate::audit::{Audit, audit};
 use crate::config::Config;
 use crate::config::model::SourceInput;
 use crate::kafka::topics;
-use crate::supervisor::{Spawner, TaskError, TaskKind};
+use crate::operator::audit::{Audit, audit};
+use crate::runtime::supervisor::{Spawner, TaskError, TaskKind};
 
 /// Looks of the audit that must agree before the run counts as complete, and the time between them.
 const QUIET_LOOKS: u32 = 3;

@@ -15,7 +15,7 @@ use super::{Role, Shared};
 use crate::kafka::Error;
 use crate::kafka::progress::{Progress, Standing};
 use crate::kafka::topics;
-use crate::supervisor::{Shutdown, Spawner, TaskError, TaskKind};
+use crate::runtime::supervisor::{Shutdown, Spawner, TaskError, TaskKind};
 
 /// How often the groups are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::Shared;
 use crate::config::{self, Broker, Config, LoadOptions};
-use crate::supervisor::{Spawner, TaskKind};
+use crate::runtime::supervisor::{Spawner, TaskKind};
 use crate::telemetry::events::{ReloadRefused, Reloaded};
 
 const INTERVAL: Duration = Duration::from_secs(1);

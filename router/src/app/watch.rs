@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::Shared;
 use crate::kafka::read::Reader;
-use crate::supervisor::{Spawner, TaskError, TaskKind};
+use crate::runtime::supervisor::{Spawner, TaskError, TaskKind};
 
 /// How often the brokers are asked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);

@@ -6,7 +6,7 @@ use tailwater_core::{Code, code};
 
 use super::exit::Exit;
 use crate::config::Problem;
-use crate::supervisor::TaskError;
+use crate::runtime::supervisor::TaskError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -65,10 +65,10 @@ impl Error {
     }
 }
 
-impl From<crate::tools::Error> for Error {
-    fn from(error: crate::tools::Error) -> Self {
+impl From<crate::operator::Error> for Error {
+    fn from(error: crate::operator::Error) -> Self {
         match error {
-            crate::tools::Error::Output(error) => Self::Output(error),
+            crate::operator::Error::Output(error) => Self::Output(error),
             other => Self::failed(other.code(), &other),
         }
     }

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tracing::{Level, debug, error, info, warn};
 
 use super::{Error, Options, START_MAX};
-use crate::supervisor::Shutdown;
+use crate::runtime::supervisor::Shutdown;
 
 /// How long an address that is in use is waited for: a predecessor whose parent was killed needs a moment to end.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(20);

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use self::child::Child;
 use self::program::program;
-use crate::supervisor::Shutdown;
+use crate::runtime::supervisor::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::telemetry::health::Readiness;
 

@@ -6,23 +6,15 @@
 //!
 //! A stage never drops a record: it goes on to the next topic, into state, into a dead-letter topic, or stays where it is.
 
-pub mod age;
-pub mod body;
-pub mod dead_letter;
-pub mod held;
-pub mod ledger;
-pub mod pace;
 pub mod resolve;
 pub mod route;
-pub mod schemas;
 pub mod send;
+pub mod shared;
 pub mod source;
 
 use std::time::Duration;
 
 use tailwater_core::Code;
-
-pub use crate::clock::{now, steady, surely};
 
 use crate::{kafka, state};
 

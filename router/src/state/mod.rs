@@ -18,7 +18,8 @@
 mod cache;
 mod map;
 mod redo;
-pub mod store;
+pub mod schemas;
+mod store;
 
 pub use cache::Cache;
 pub use map::Map;

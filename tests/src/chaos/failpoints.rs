@@ -1,6 +1,6 @@
 //! Which failpoints are to be hit in the run, and which were: a failpoint that no run reached proves nothing.
 //!
-//! The names are the product's (`router/src/failpoint.rs`); it appends a line to a file when one acts, before it acts.
+//! The names are the product's (`router/src/failpoint/mod.rs`); it appends a line to a file when one acts, before it acts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tailwater_core::code;
 
-use crate::audit::{Audit, audit};
 use crate::cli::args::AuditArgs;
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, output, progress};
-use crate::stages::now;
+use crate::operator::audit::{Audit, audit};
+use crate::runtime::clock::now;
 
 /// The pause between two looks with `--follow`.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);

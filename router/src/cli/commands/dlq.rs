@@ -10,9 +10,9 @@ use crate::cli::args::{
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, output, progress};
 use crate::config::Config;
-use crate::stages::now;
-use crate::tools::dlq::{CHOSEN_MAX, Chosen, Deed, Dlq, Done, Filter, Letter, Listed, Mark, Queue, Reference};
-use crate::tools::shown::{self, Shown};
+use crate::operator::dlq::{CHOSEN_MAX, Chosen, Deed, Dlq, Done, Filter, Letter, Listed, Mark, Queue, Reference};
+use crate::operator::shown::{self, Shown};
+use crate::runtime::clock::now;
 
 /// # Errors
 /// The configuration cannot be used, there is no such queue, or Kafka fails.

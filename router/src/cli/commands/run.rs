@@ -10,7 +10,7 @@ use crate::cli::{Error, Exit, Global, runtime};
 use crate::config::{Broker, Config};
 use crate::embedded;
 use crate::failpoint;
-use crate::supervisor::{Cause, ExitReason};
+use crate::runtime::supervisor::{Cause, ExitReason};
 
 /// # Errors
 /// The configuration cannot be used, or the process cannot be started.

@@ -3,7 +3,7 @@
 use crate::cli::args::StatusArgs;
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, output, progress};
-use crate::tools::status::{Options, gather};
+use crate::operator::status::{Options, gather};
 
 /// # Errors
 /// The configuration cannot be used, or no broker answers.

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use crate::cli::args::{self, TapArgs};
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global};
-use crate::tools::tap::{self, Format, From, Options};
+use crate::operator::tap::{self, Format, From, Options};
 
 /// # Errors
 /// The configuration cannot be used, there is no such topic, or no broker answers.

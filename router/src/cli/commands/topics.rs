@@ -29,7 +29,7 @@ pub fn execute(args: &TopicsArgs, global: &Global) -> Result<Exit, Error> {
         }
         TopicsCommand::Apply(options) => {
             let made = topics::apply(&config.kafka, &steps).map_err(failed)?;
-            existence::write(&config.kafka, &new, crate::clock::now()).map_err(failed)?;
+            existence::write(&config.kafka, &new, crate::runtime::clock::now()).map_err(failed)?;
             if options.json {
                 output::json(&shown(&steps, &new))?;
             } else {

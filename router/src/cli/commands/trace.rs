@@ -3,7 +3,7 @@
 use crate::cli::args::TraceArgs;
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, output, progress};
-use crate::tools::trace::{Found, Mention, trace};
+use crate::operator::trace::{Found, Mention, trace};
 
 /// Exit code 1 if nobody has the identifier, or there is no such event.
 ///

@@ -17,7 +17,7 @@ use super::types::{self, Invalid, Types};
 use super::{surrogates, unreadable};
 use crate::config::model::{OnInvalid, Source, SourceInput, SourceKind};
 use crate::kafka::{Record, topics};
-use crate::stages::{body, dead_letter};
+use crate::stages::shared::{body, dead_letter};
 
 /// Identifiers that one event may bring; more are counted and refused by the resolver's own limit.
 pub type Identifiers = SmallVec<[(usize, String); 4]>;

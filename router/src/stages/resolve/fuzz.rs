@@ -15,7 +15,7 @@ use super::decode::{Decoded, decode};
 use super::types::{self, Types};
 use crate::config::model::{KafkaSource, OnDelete, Source, SourceInput, SourceKind};
 use crate::kafka::Record;
-use crate::stages::body;
+use crate::stages::shared::body;
 
 const TOKENS: &[&str] = &[
     "{",
@@ -266,7 +266,7 @@ fn headers_at_ingest() {
     ];
     let target = Target { name: "headers", tokens: HEADERS, bytes_max: 2_048 };
     target.run(None, |input| {
-        let (headers, rest) = crate::stages::dead_letter::fuzz::headers(input);
+        let (headers, rest) = crate::stages::shared::dead_letter::fuzz::headers(input);
         let record = record(br#"{"id":"c1","user":{"email":"a@b.c"}}"#, rest, headers);
         let told: Vec<_> = sources.iter().map(|source| told(&record, source)).collect();
         if let Ok(envelope) = record.envelope()

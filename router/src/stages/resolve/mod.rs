@@ -38,10 +38,7 @@ use self::positions::Positions;
 use self::shared::SharedValues;
 use self::times::InvalidTimes;
 use self::types::Types;
-use super::dead_letter::{self, Failure};
-use super::ledger::Ledger;
-use super::pace::Pace;
-use super::{Error, IDLE_WAIT, schemas};
+use super::{Error, IDLE_WAIT};
 use crate::app::Shared;
 use crate::config::model::{Source, SourceInput};
 use crate::failpoint;
@@ -49,7 +46,11 @@ use crate::kafka::consumer::{Partition, Polled};
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::read::Reader;
 use crate::kafka::{Consumer, Outgoing, Producer, Record, client, topics};
+use crate::stages::shared::dead_letter::{self, Failure};
+use crate::stages::shared::ledger::Ledger;
+use crate::stages::shared::pace::Pace;
 use crate::state::Store;
+use crate::state::schemas;
 
 /// How often the sources' topics are looked at for new partitions.
 const METADATA_INTERVAL: Duration = Duration::from_secs(60);

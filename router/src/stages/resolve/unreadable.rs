@@ -195,7 +195,7 @@ fn word(token: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::body;
+    use crate::stages::shared::body;
 
     fn described(value: &[u8]) -> String {
         let error = body::Values::read(value, []).expect_err("it is no JSON object");

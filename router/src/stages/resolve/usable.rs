@@ -7,7 +7,8 @@ use super::{Input, Session, no_identifiers};
 use crate::config::model::{OnDecodeFailures, Source};
 use crate::kafka::Record;
 use crate::kafka::consumer::Partition;
-use crate::stages::{Error, now};
+use crate::runtime::clock::now;
+use crate::stages::Error;
 use crate::telemetry::events::{SourceFailing, SourceRecovered};
 
 /// A record, where it belongs, and what it says.

@@ -21,7 +21,7 @@ use crate::kafka::consumer::Partition;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::topics::Names;
 use crate::kafka::{self, Consumer, Outgoing, Producer};
-use crate::stages::held;
+use crate::stages::shared::held;
 use crate::state::{self, Map};
 
 /// The id of the backfill that history belongs to, where the source gave it none. People see it in `row._event.backfill`.

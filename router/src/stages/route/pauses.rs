@@ -19,8 +19,9 @@ use super::verdict::Pause;
 use super::{Routes, Session};
 use crate::kafka::Record;
 use crate::kafka::consumer::Partition;
-use crate::stages::held;
-use crate::stages::{Error, now};
+use crate::runtime::clock::now;
+use crate::stages::Error;
+use crate::stages::shared::held;
 use crate::telemetry::events::{Paused, Resumed};
 
 /// What stands still.

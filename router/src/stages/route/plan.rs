@@ -17,8 +17,9 @@ use super::subscribed::{Subscribed, Subscriptions, Wanted};
 use super::transform::Failed;
 use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
-use crate::stages::held::{self, Held, Hold, Wait, Waiting};
-use crate::stages::{Error, dead_letter};
+use crate::stages::Error;
+use crate::stages::shared::dead_letter;
+use crate::stages::shared::held::{self, Held, Hold, Wait, Waiting};
 use crate::state::Map;
 
 /// Held records that may end by their time limit in one batch.

@@ -11,7 +11,7 @@ use tailwater_sandbox::{Pool, RowSchema, Transform};
 use crate::config::When;
 use crate::config::model::{Config, Destination, Source};
 use crate::kafka;
-use crate::stages::schemas::Schemas;
+use crate::state::schemas::Schemas;
 
 /// Schemas that are kept ready. A source has one at a time, two while a change is in flight.
 const SCHEMAS_MAX: usize = 256;

@@ -15,7 +15,7 @@ use crate::config::EventFields;
 use crate::config::model::{OnDelete, OnMissingKey};
 use crate::kafka::Record;
 use crate::stages::Error;
-use crate::stages::schemas::Schemas;
+use crate::state::schemas::Schemas;
 
 /// What a plan asks of the configuration of its destination.
 pub trait Subscriptions {

@@ -17,7 +17,7 @@ use super::transform::Failed;
 use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
 use crate::stages::Error;
-use crate::stages::held::Waiting;
+use crate::stages::shared::held::Waiting;
 use crate::state::Store;
 
 /// A destination with two routes: the source's name is the place of the route, and the condition of `broken` cannot be evaluated.

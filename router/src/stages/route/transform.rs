@@ -25,8 +25,9 @@ use super::routes::{Route, Routes};
 use crate::config::WhenError;
 use crate::config::model::{NonFinite, Source};
 use crate::kafka::Record;
-use crate::stages::schemas::Schemas;
-use crate::stages::{Error, body};
+use crate::stages::Error;
+use crate::stages::shared::body;
+use crate::state::schemas::Schemas;
 use crate::telemetry::Metrics;
 
 /// A record's place and the place of a route.

@@ -15,7 +15,7 @@ use super::routes::Routes;
 use super::transform::{Cell, Made, cell};
 use crate::kafka::{self, Outgoing, Record};
 use crate::stages::Error;
-use crate::stages::dead_letter::{self, Failure};
+use crate::stages::shared::dead_letter::{self, Failure};
 
 impl Session<'_> {
     /// Writes what the actions say; the number of outbound records.

@@ -32,11 +32,12 @@ use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::ownership::Ownership;
 use crate::kafka::{self, Consumer, Outgoing, Producer, Record, client};
-use crate::stages::dead_letter::{self, Failure};
-use crate::stages::held::fences::Lanes;
-use crate::stages::held::group::GroupLanes;
-use crate::stages::ledger::Ledger;
-use crate::stages::{Error, now, steady};
+use crate::runtime::clock::{now, steady};
+use crate::stages::Error;
+use crate::stages::shared::dead_letter::{self, Failure};
+use crate::stages::shared::held::fences::Lanes;
+use crate::stages::shared::held::group::GroupLanes;
+use crate::stages::shared::ledger::Ledger;
 use crate::state::Store;
 use crate::telemetry::Heartbeat;
 

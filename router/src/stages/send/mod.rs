@@ -50,13 +50,13 @@ use self::outside::{Outside, Settings};
 use self::parked::Parked;
 use self::pause::Pause;
 use self::rejections::Rejections;
-use super::age::Age;
-use super::held::Waiting;
-use super::held::fences::Fences;
-use super::pace::Pace;
 use super::{Error, IDLE_WAIT};
 use crate::app::Shared;
 use crate::kafka::Record;
+use crate::stages::shared::age::Age;
+use crate::stages::shared::held::Waiting;
+use crate::stages::shared::held::fences::Fences;
+use crate::stages::shared::pace::Pace;
 use crate::telemetry::{Telemetry, Vendor};
 
 /// How long the loop waits for records while something else may happen any moment.

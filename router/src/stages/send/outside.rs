@@ -20,7 +20,7 @@ use tailwater_core::{Coordinates, Timestamp};
 use crate::kafka::Record;
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::stages::Error;
-use crate::stages::held::fences::Lanes;
+use crate::stages::shared::held::fences::Lanes;
 use crate::state::Map;
 
 /// What a reload may change.

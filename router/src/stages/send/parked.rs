@@ -22,7 +22,7 @@ use super::outside::Outside;
 use super::{Session, memory};
 use crate::kafka::Record;
 use crate::stages::Error;
-use crate::stages::held::{self, Held, Hold, Wait};
+use crate::stages::shared::held::{self, Held, Hold, Wait};
 
 /// People whose parked records are looked for in one round: each costs a look into state.
 const REFILLS_MAX: usize = 64;

@@ -21,8 +21,8 @@ use super::world::{Plant, World};
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::{self, Record};
 use crate::stages::Error;
-use crate::stages::held::fences::Lanes;
 use crate::stages::send::outside::{Answer, Outside, Settings};
+use crate::stages::shared::held::fences::Lanes;
 
 pub struct Port {
     world: Rc<RefCell<World>>,

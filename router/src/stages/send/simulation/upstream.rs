@@ -15,11 +15,11 @@ use super::truth::Truth;
 use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
 use crate::stages::Error;
-use crate::stages::held::Waiting;
-use crate::stages::held::fences::{Fences, Lanes};
 use crate::stages::route::existence::Age;
 use crate::stages::route::plan::{Action, ActionKind, Planner, Stand, handed_over};
 use crate::stages::route::subscribed::{Subscribed, Subscriptions, Wanted};
+use crate::stages::shared::held::Waiting;
+use crate::stages::shared::held::fences::{Fences, Lanes};
 
 /// The destination's name.
 pub const DESTINATION: &str = "d";

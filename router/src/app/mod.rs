@@ -1,0 +1,400 @@
+//! The one place that wires things together: from a configuration to running stages.
+
+mod dry_run;
+#[cfg(test)]
+mod guide;
+mod lag;
+mod live;
+mod reload;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tailwater_connectors::klaviyo;
+use tailwater_core::{Code, code};
+use tailwater_sandbox::Pool;
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+pub use self::live::Live;
+
+use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, OnConflict, SourceInput};
+use crate::embedded;
+use crate::kafka::topics::{self, Names, Step};
+use crate::runtime::supervisor::{Cause, ExitReason, Shutdown, Supervisor, TaskError, TaskKind};
+use crate::stages::route::existence;
+use crate::stages::{self, Error};
+use crate::state::Cache;
+use crate::state::schemas::Schemas;
+use crate::telemetry::{Telemetry, admin};
+
+/// The first pause before a stage is started again from its last commit, and the longest one.
+const RESTART_WAIT_MIN: Duration = Duration::from_millis(200);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How often a stage's producer may be fenced within a time; a broker that is away does it once, and its restart perhaps once more.
+const FENCES_MAX: usize = 5;
+const FENCES_WITHIN: Duration = Duration::from_secs(600);
+
+/// What the parts of one process share.
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub names: Names,
+    pub cache: Cache,
+    pub schemas: Schemas,
+    pub live: Live,
+    pub telemetry: Telemetry,
+    pub shutdown: Shutdown,
+    /// Where the calls to vendors run.
+    pub runtime: Handle,
+}
+
+/// The parts of the flow that a process can take on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Source,
+    Resolve,
+    Route,
+    Send,
+}
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Every role if empty.
+    pub roles: Vec<Role>,
+    /// Do everything but the calls to vendors, and print those.
+    pub dry_run: bool,
+    /// How long what has begun may take to end after the process was asked to stop.
+    pub grace: Duration,
+    /// The broker that this process starts, if it does.
+    pub embedded: Option<embedded::Options>,
+}
+
+/// The process could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Source, Self::Resolve, Self::Route, Self::Send];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Resolve => "resolve",
+            Self::Route => "route",
+            Self::Send => "send",
+        }
+    }
+}
+
+impl StartError {
+    fn new(code: Code, error: &dyn std::error::Error) -> Self {
+        let TaskError { code, message } = TaskError::new(code, error);
+        Self { code, message }
+    }
+}
+
+/// Runs the process until it is asked to stop or a part fails.
+///
+/// # Errors
+/// It could not be started: the state folder, the topics, a transform.
+pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<ExitReason, StartError> {
+    if options.dry_run {
+        dry_run::isolate(&mut config);
+    }
+    let telemetry = Telemetry::new().map_err(|error| StartError::new(code::TASK_FAILED, &error))?;
+    let supervisor = Supervisor::new(runtime.clone(), telemetry.clone(), options.grace);
+    let config = Arc::new(config);
+    let server = runtime
+        .block_on(admin::Server::bind(config.admin.listen))
+        .map_err(|error| StartError::new(error.code(), &error))?;
+    info!(address = %server.address(), "probes, metrics and status are served");
+    let mut server = Some(server);
+    let served = telemetry.clone();
+    supervisor.task("admin", TaskKind::Server, move |stop| {
+        let (server, telemetry) = (server.take(), served.clone());
+        async move {
+            match server {
+                Some(server) => server
+                    .serve(telemetry, async move { stop.requested().await })
+                    .await
+                    .map_err(|error| TaskError::new(error.code(), &error)),
+                None => Ok(()),
+            }
+        }
+    });
+    let pool = Arc::new(pool(&config).map_err(|error| StartError::new(error.code(), &error))?);
+    let live = Live::new(&config, Arc::clone(&pool), options.dry_run)?;
+    let cache = Cache::open(&config.state_dir).map_err(|error| StartError::new(error.code(), &error))?;
+    // After the lock on the state folder: its data lie in there.
+    let broker = match &options.embedded {
+        Some(broker) => Some(
+            embedded::Broker::start(broker.clone(), &telemetry, &supervisor.shutdown())
+                .map_err(|error| StartError::new(error.code(), &error))?,
+        ),
+        None => None,
+    };
+    let names = Names::new(&config.kafka.prefix);
+    let shared = Arc::new(Shared {
+        schemas: Schemas::new(&config.kafka, names.schemas()),
+        names,
+        cache,
+        live,
+        telemetry,
+        shutdown: supervisor.shutdown(),
+        runtime,
+        config,
+    });
+    for (name, target) in shared.live.targets() {
+        info!(destination = %name, vendor = %target, dry_run = options.dry_run, "delivering");
+    }
+    shared.telemetry.status("workspace", serde_json::json!(shared.config.workspace));
+    shared.telemetry.status("prefix", serde_json::json!(shared.config.kafka.prefix));
+    watch::spawn(&shared, &supervisor.spawner());
+    let waits = Arc::clone(&shared);
+    let dry = options.dry_run;
+    let verdict = dry_run::Verdict::default();
+    let watched = Arc::clone(&verdict);
+    let roles = if options.roles.is_empty() { Role::ALL.to_vec() } else { options.roles.clone() };
+    let spawner = supervisor.spawner();
+    supervisor.thread("start", TaskKind::Once, move |_| {
+        if !topics_ready(&waits)? {
+            return Ok(());
+        }
+        for role in &roles {
+            spawn(&waits, &spawner, *role);
+        }
+        reload::spawn(&waits, &spawner);
+        lag::spawn(&waits, &spawner, &roles);
+        if dry {
+            dry_run::watch(&waits, &spawner, &watched);
+        }
+        Ok(())
+    });
+    let mut reason = supervisor.run_until_shutdown();
+    if let (Some(error), Cause::Requested(_)) = (verdict.get(), &reason.cause) {
+        reason.cause = Cause::Failed { task: "dry run".to_owned(), error: error.clone() };
+    }
+    if dry {
+        dry_run::clean_up(&shared.config);
+    }
+    if let Some(broker) = broker {
+        broker.stop();
+    }
+    Ok(reason)
+}
+
+/// Checks the topics and makes what is missing; waits for a broker. False when the process is asked to stop meanwhile.
+fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
+    let readiness = shared.telemetry.readiness("topics");
+    let kafka = &shared.config.kafka;
+    let wanted = topics::wanted(&shared.config);
+    let mut told = 0_u32;
+    loop {
+        match topics::plan(kafka, &wanted) {
+            Ok(steps) => {
+                let blocking: Vec<&Step> =
+                    steps.iter().filter(|step| step.is_blocking() && !matches!(step, Step::Absent { .. })).collect();
+                if !blocking.is_empty() {
+                    let text: Vec<String> = blocking.iter().map(ToString::to_string).collect();
+                    return Err(TaskError { code: code::TOPIC_MISMATCH, message: text.join("; ") });
+                }
+                for step in &steps {
+                    if let Step::Absent { .. } = step {
+                        warn!(code = "topic_missing", "{step}");
+                    }
+                }
+                let missing = steps.iter().filter(|step| matches!(step, Step::Create(_))).count();
+                if missing > 0 && !kafka.create_topics {
+                    return Err(TaskError {
+                        code: code::TOPIC_MISSING,
+                        message: format!(
+                            "{missing} topics are missing and `kafka.create_topics` is false; run `tailwater topics apply`, or `topics plan` for the list"
+                        ),
+                    });
+                }
+                let made = topics::apply(kafka, &steps).map_err(|error| TaskError::new(error.code(), &error))?;
+                if made > 0 {
+                    info!(topics = made, prefix = shared.names.prefix(), "made what was missing");
+                }
+                if let Err(error) = remember_new(shared) {
+                    if !error.is_recoverable() {
+                        return Err(TaskError::new(error.code(), &error));
+                    }
+                    warn!(code = %error.code(), "since when the destinations exist is not written down yet: {error}");
+                    if shared.shutdown.wait(Duration::from_secs(1)) {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                readiness.ready();
+                return Ok(true);
+            }
+            Err(error) if error.is_recoverable() => {
+                if told.is_multiple_of(10) {
+                    warn!(code = %error.code(), "{}", TaskError::new(error.code(), &error).message);
+                }
+                told += 1;
+                readiness.not_ready(error.to_string());
+                if shared.shutdown.wait(Duration::from_secs(1)) {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(TaskError::new(error.code(), &error)),
+        }
+    }
+}
+
+/// Writes down since when new destinations exist, before any stage reads or writes.
+fn remember_new(shared: &Shared) -> Result<(), crate::kafka::Error> {
+    let new = existence::find_new(&shared.config)?;
+    existence::write(&shared.config.kafka, &new, crate::runtime::clock::now())?;
+    for notice in new.iter().filter_map(existence::New::notice) {
+        info!(code = code::BEFORE_START.as_str(), "{notice}");
+    }
+    Ok(())
+}
+
+fn spawn(shared: &Arc<Shared>, spawner: &crate::runtime::supervisor::Spawner, role: Role) {
+    match role {
+        Role::Source => {
+            if !shared.config.sources.values().any(|source| matches!(source.input, SourceInput::Delta(_))) {
+                warn!("the role `source` has nothing to do: no source of the configuration reads a table");
+            }
+            for source in shared.config.sources.values() {
+                if let SourceInput::Delta(delta) = &source.input {
+                    let (shared, source, delta) = (Arc::clone(shared), source.clone(), delta.clone());
+                    let name = format!("source.{}", source.name);
+                    spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
+                        keep(&shared, &name, || stages::source::run(&shared, &source, &delta))
+                    });
+                }
+            }
+        }
+        Role::Resolve => {
+            let shared = Arc::clone(shared);
+            spawner.thread("resolve", TaskKind::Stage, move |_| {
+                keep(&shared, "resolve", || stages::resolve::run(&shared))
+            });
+        }
+        Role::Route | Role::Send => {
+            for destination in shared.config.destinations.keys() {
+                let (shared, destination) = (Arc::clone(shared), destination.clone());
+                let stage = if role == Role::Route { "route" } else { "send" };
+                let name = format!("{stage}.{destination}");
+                spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
+                    keep(&shared, &name, || match role {
+                        Role::Route => stages::route::run(&shared, &destination),
+                        Role::Send | Role::Source | Role::Resolve => stages::send::run(&shared, &destination),
+                    })
+                });
+            }
+        }
+    }
+}
+
+/// Runs a stage; what passes by itself (a broker that is away, a transaction that was aborted or has timed out) makes it start again
+/// from its last commit, everything else ends the process.
+fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
+    let mut wait = RESTART_WAIT_MIN;
+    let mut fences = Vec::new();
+    loop {
+        let started = std::time::Instant::now();
+        let Err(error) = run() else { return Ok(()) };
+        let problem = TaskError::new(error.code(), &error);
+        if !error.is_recoverable() {
+            return Err(problem);
+        }
+        if started.elapsed() > RESTART_WAIT_MAX * 3 {
+            wait = RESTART_WAIT_MIN;
+        }
+        if error.code() == code::KAFKA_FENCED {
+            // Whose id is taken away again and again shares it with somebody who is alive: two copies of one state folder.
+            fences.retain(|at: &std::time::Instant| at.elapsed() < FENCES_WITHIN);
+            fences.push(std::time::Instant::now());
+            if fences.len() > FENCES_MAX {
+                return Err(problem);
+            }
+        }
+        warn!(stage = name, code = %problem.code, wait_ms = wait.as_millis(), "starts again from its last commit: {}", problem.message);
+        shared.telemetry.metrics().transaction_aborted(name);
+        if shared.shutdown.wait(wait) {
+            return Ok(());
+        }
+        wait = (wait * 2).min(RESTART_WAIT_MAX);
+    }
+}
+
+fn pool(config: &Config) -> Result<Pool, tailwater_sandbox::Error> {
+    let defaults = tailwater_sandbox::Options::default();
+    Pool::start(tailwater_sandbox::Options {
+        threads: NonZero::new(config.sandbox.threads).unwrap_or(defaults.threads),
+        heap_bytes_max: config.sandbox.heap_bytes_max,
+        batch_timeout: config.sandbox.batch_timeout,
+        row_timeout: config.sandbox.row_timeout,
+        ..defaults
+    })
+}
+
+/// Sets up the connector of each destination; destinations of one account share its limits. Speaks to nobody yet.
+///
+/// # Errors
+/// An account or a destination that its connector does not accept.
+pub fn connectors(
+    config: &Config,
+) -> Result<BTreeMap<String, Arc<dyn tailwater_connectors::Destination>>, tailwater_connectors::Error> {
+    let mut accounts: BTreeMap<&str, Arc<klaviyo::Account>> = BTreeMap::new();
+    for (name, account) in &config.accounts {
+        match account {
+            Account::Klaviyo(account) => {
+                let account = klaviyo::Account::new(&klaviyo::AccountConfig {
+                    api_key: account.api_key.clone(),
+                    base_url: account.base_url.clone(),
+                    rate_share: account.rate_share,
+                })?;
+                accounts.insert(name, Arc::new(account));
+            }
+        }
+    }
+    let mut connectors: BTreeMap<String, Arc<dyn tailwater_connectors::Destination>> = BTreeMap::new();
+    for (name, destination) in &config.destinations {
+        match destination.kind {
+            DestinationKind::Klaviyo => {
+                // The configuration has been validated: its account exists.
+                let Some(account) = accounts.get(destination.account.as_str()) else { continue };
+                let connector = klaviyo::Klaviyo::new(
+                    Arc::clone(account),
+                    klaviyo::Config {
+                        create: destination.create,
+                        key: destination.key.clone(),
+                        identifiers: destination.identifiers.clone(),
+                        nulls: match destination.nulls {
+                            Nulls::Omit => tailwater_connectors::Nulls::Omit,
+                            Nulls::Clear => tailwater_connectors::Nulls::Clear,
+                        },
+                        non_finite: match destination.non_finite {
+                            NonFinite::Omit => tailwater_connectors::NonFinite::Omit,
+                            NonFinite::Reject => tailwater_connectors::NonFinite::Reject,
+                            NonFinite::Clear => tailwater_connectors::NonFinite::Clear,
+                        },
+                        on_conflict: match destination.on_conflict {
+                            OnConflict::Reject => klaviyo::OnConflict::Reject,
+                            OnConflict::KeyOnly => klaviyo::OnConflict::KeyOnly,
+                        },
+                        bulk_from: klaviyo::BULK_FROM,
+                    },
+                )?;
+                connectors.insert(name.clone(), Arc::new(connector));
+            }
+        }
+    }
+    Ok(connectors)
+}

@@ -1,0 +1,22 @@
+//! System tests: the real binary, a real Kafka, real Delta tables. One binary, because each one links a world of dependencies and
+//! needs a broker; one module for each part of the story.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, in its helpers too")]
+
+mod audit;
+mod bad_input;
+mod commands;
+mod deleted;
+mod delta;
+mod embedded;
+mod failpoints;
+mod flow;
+mod harness;
+mod identifiers;
+mod ingest;
+mod roles;
+mod routes;
+mod state;
+mod stops;
+mod trouble;
+mod winback;
