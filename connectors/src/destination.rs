@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use tailwater_core::delivery::{Delivery, Ticket};
-use tailwater_core::operation::Operation;
-use tailwater_core::{Code, Timestamp};
+use tailwater_core::operation::{Operation, OperationKind};
+use tailwater_core::{Code, Timestamp, code};
 
 use crate::outcomes::Outcomes;
 
@@ -21,6 +21,30 @@ pub struct Spec {
     /// The vendor's fields that can identify a person, the default key first: `email`, `phone_number`, `external_id`.
     pub identifier_fields: &'static [&'static str],
     pub limits: Limits,
+    /// What it can do. An output that asks for anything else is refused: see [`Spec::supported`].
+    pub operations: &'static [OperationSpec],
+}
+
+/// How a destination performs one kind of operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperationSpec {
+    pub kind: OperationKind,
+    pub idempotent: Idempotent,
+    /// Deliveries of this kind that one request may carry; 1 where there is no bulk call.
+    pub batch_max: usize,
+    /// What somebody who uses it has to know, in one sentence; empty where there is nothing to say.
+    pub note: &'static str,
+}
+
+/// What a repeat of a delivered operation does at the vendor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idempotent {
+    /// It says the same again.
+    Yes,
+    /// The vendor recognizes the delivery's id and ignores the repeat or overwrites the first one.
+    ById,
+    /// It happens twice.
+    No,
 }
 
 /// How a destination wants its deliveries.
@@ -122,9 +146,39 @@ pub trait Destination: Send + Sync {
 
     /// Tells which part of the account's rate limit belongs to this process, between 0 and 1: the share of lanes that it owns.
     fn set_share(&self, share: f64);
+}
 
-    /// Ends connections. Called once, after the last `deliver` has returned.
-    async fn close(&self, deadline: Duration);
+// === impl Spec ===
+
+impl Spec {
+    /// How the destination performs a kind of operation.
+    ///
+    /// # Errors
+    /// It cannot: `unsupported_operation`, with the list of what it can.
+    pub fn supported(&self, kind: OperationKind) -> Result<&'static OperationSpec, ClassifyError> {
+        self.operations.iter().find(|operation| operation.kind == kind).ok_or_else(|| {
+            let message = format!("{} cannot `{kind}`; it can {}", self.kind, self.operation_names());
+            ClassifyError { code: code::UNSUPPORTED_OPERATION, message }
+        })
+    }
+
+    /// The names of the operations, for a message: `` `upsert_profile`, `track_event` ``.
+    pub fn operation_names(&self) -> String {
+        let names: Vec<_> = self.operations.iter().map(|operation| format!("`{}`", operation.kind)).collect();
+        names.join(", ")
+    }
+}
+
+// === impl Idempotent ===
+
+impl Idempotent {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::ById => "by id",
+            Self::No => "no",
+        }
+    }
 }
 
 // === impl Context ===

@@ -19,7 +19,7 @@ use super::parts::{Refusal, judge, rejection, send_parts};
 use super::requests::{self, BULK_POINTER, Endpoint, LIST_POINTER, LIST_PROFILES_MAX};
 use super::session::{Answer, Session};
 use super::work::Work;
-use super::{Klaviyo, OnConflict, lookup};
+use super::{Klaviyo, OnConflict, lookup, payload};
 use crate::http::limit::GATE_WAIT_MAX;
 use crate::outcomes::Outcomes;
 
@@ -92,7 +92,7 @@ async fn send_singles(work: Work<'_>, mut members: Vec<usize>) -> Vec<usize> {
             |(index, delivery)| async move {
                 let single = upsert_one(work, index, delivery).await;
                 if let Single::Done(upserted) = &single
-                    && delivery.operation.lists.is_empty()
+                    && !payload::has_lists(delivery.operation.body.get())
                 {
                     work.delivered(index, upserted.remark.as_deref());
                 }
@@ -122,11 +122,11 @@ async fn upsert_one(work: Work<'_>, index: usize, delivery: &Delivery) -> Single
         work.not_sent(index);
         return Single::Ended;
     }
-    let body = delivery.operation.body.get();
-    let answer = match work.session.send(&requests::upsert(body), &work.subjects(&[index])).await {
+    let body = payload::profile(delivery.operation.body.get());
+    let answer = match work.session.send(&requests::upsert(&body), &work.subjects(&[index])).await {
         Ok(answer) => answer,
         Err(halt) => {
-            if halt.scope == Scope::Endpoint && !halt.failed && grouping::for_job(body).is_some() {
+            if halt.scope == Scope::Endpoint && !halt.failed && grouping::for_job(body.as_ref()).is_some() {
                 return Single::NoRoom;
             }
             work.halted(Endpoint::ProfileImport, &[index], &halt);
@@ -182,7 +182,7 @@ pub(super) async fn conflict(work: Work<'_>, index: usize, errors: &[VendorError
 /// Adds people to their lists; a person is delivered when all of them are joined. What was joined at an earlier attempt is not repeated.
 pub(super) async fn join_lists(work: Work<'_>, people: Vec<(usize, Upserted)>) {
     let mut ids: BTreeMap<usize, &str> = BTreeMap::new();
-    let mut by_list: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut by_list: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (index, upserted) in &people {
         let Some(delivery) = work.delivery(*index) else { continue };
         let Some(profile) = &upserted.profile else {
@@ -193,15 +193,16 @@ pub(super) async fn join_lists(work: Work<'_>, people: Vec<(usize, Upserted)>) {
         };
         ids.insert(*index, profile);
         let joined = work.klaviyo.attempts.get(delivery.key).joined;
-        for list in delivery.operation.lists.iter().filter(|list| !joined.contains(*list)) {
+        for list in payload::lists(delivery.operation.body.get()).into_iter().filter(|list| !joined.contains(list)) {
             by_list.entry(list).or_default().push(*index);
         }
     }
     for (list, members) in by_list {
         // Whoever failed to join one list has an outcome, and nothing more is sent for them.
         let open: Vec<usize> = members.into_iter().filter(|&index| work.is_open(index)).collect();
-        let make =
-            |members: &[usize]| requests::add_to_list(list, members.iter().filter_map(|index| ids.get(index).copied()));
+        let make = |members: &[usize]| {
+            requests::add_to_list(&list, members.iter().filter_map(|index| ids.get(index).copied()))
+        };
         let parts = grouping::cut(&open, LIST_PROFILES_MAX, &|index| work.part_max(index));
         let judge = |answer: &Answer, members: &[usize]| {
             if answer.status == 404 && !answer.errors().iter().any(|error| error.index_below(LIST_POINTER).is_some()) {
@@ -215,7 +216,7 @@ pub(super) async fn join_lists(work: Work<'_>, people: Vec<(usize, Upserted)>) {
         };
         let joined = |members: &[usize], _: &Answer| {
             for delivery in members.iter().filter_map(|&index| work.delivery(index)) {
-                work.klaviyo.attempts.update(delivery.key, |attempt| attempt.joined.insert(list.to_owned()));
+                work.klaviyo.attempts.update(delivery.key, |attempt| attempt.joined.insert(list.clone()));
             }
         };
         send_parts(work, parts, &make, &judge, &joined).await;
@@ -287,7 +288,7 @@ fn upserted(work: Work<'_>, index: usize, answer: &Answer, remark: Option<String
     let profile = answer.read::<Identity>().map(|answer| answer.data.id);
     let remarks: Vec<String> = remark.into_iter().chain(answer.remark()).collect();
     let upserted = Upserted { profile, remark: (!remarks.is_empty()).then(|| remarks.join("; ")) };
-    let with_lists = work.delivery(index).filter(|delivery| !delivery.operation.lists.is_empty());
+    let with_lists = work.delivery(index).filter(|delivery| payload::has_lists(delivery.operation.body.get()));
     if let Some(delivery) = with_lists.filter(|_| upserted.profile.is_some()) {
         work.klaviyo.attempts.update(delivery.key, |attempt| {
             attempt.upserted = Some(upserted.clone());

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tailwater_core::delivery::Delivery;
 use tailwater_core::operation::OperationKind;
 
+use super::payload;
 use super::requests::{BULK_BYTES_MAX, BULK_PROFILES_MAX, body, bulk_frame_bytes};
 
 /// A batch, sorted into what is sent together. Indexes are positions in the batch, ascending everywhere.
@@ -35,13 +36,16 @@ pub(super) struct Grouping<'a> {
 pub(super) fn group(batch: &[Delivery], wanted: &[usize], how: &Grouping<'_>) -> Groups {
     let mut groups = Groups::default();
     let mut alone = Vec::new();
-    let mut sets: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
+    let mut sets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for &index in wanted {
         let Some(delivery) = batch.get(index) else { continue };
-        match delivery.operation.kind {
-            OperationKind::TrackEvent => groups.events.push(index),
-            _ if (how.alone)(index) || for_job(delivery.operation.body.get()).is_none() => alone.push(index),
-            _ => sets.entry(&delivery.operation.lists).or_default().push(index),
+        let body = delivery.operation.body.get();
+        if delivery.operation.kind == OperationKind::TrackEvent {
+            groups.events.push(index);
+        } else if (how.alone)(index) || for_job(payload::profile(body)).is_none() {
+            alone.push(index);
+        } else {
+            sets.entry(payload::lists_text(body)).or_default().push(index);
         }
     }
     let mut sets: Vec<_> = sets.into_iter().collect();
@@ -50,7 +54,7 @@ pub(super) fn group(batch: &[Delivery], wanted: &[usize], how: &Grouping<'_>) ->
         if !how.prefer_jobs && groups.bulk.is_empty() && groups.singles.len() + members.len() < how.bulk_from {
             groups.singles.extend(members);
         } else {
-            groups.bulk.push((lists.to_vec(), members));
+            groups.bulk.push((payload::ids(lists), members));
         }
     }
     groups.singles.extend(alone);
@@ -60,13 +64,13 @@ pub(super) fn group(batch: &[Delivery], wanted: &[usize], how: &Grouping<'_>) ->
 
 /// Deliveries by their exact list set.
 pub(super) fn by_lists(batch: &[Delivery], members: &[usize]) -> Vec<(Vec<String>, Vec<usize>)> {
-    let mut sets: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
+    let mut sets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for &index in members {
         if let Some(delivery) = batch.get(index) {
-            sets.entry(&delivery.operation.lists).or_default().push(index);
+            sets.entry(payload::lists_text(delivery.operation.body.get())).or_default().push(index);
         }
     }
-    sets.into_iter().map(|(lists, members)| (lists.to_vec(), members)).collect()
+    sets.into_iter().map(|(lists, members)| (payload::ids(lists), members)).collect()
 }
 
 /// Cuts the members of a job into parts that the vendor takes. `part_max` is the most that a part with this member may have.
@@ -115,11 +119,12 @@ pub(super) fn job_bodies<'a>(batch: &'a [Delivery], members: &[usize]) -> impl I
 /// A job ignores nulls, while a single upsert clears what they stand for: whether a field is cleared must not depend on how many people
 /// came together. A property that is cleared is named under `meta.patch_properties.unset` in a job, which says the same. For other fields
 /// there is no such word.
-pub(super) fn for_job(body: &str) -> Option<Cow<'_, str>> {
+pub(super) fn for_job<'a>(body: impl Into<Cow<'a, str>>) -> Option<Cow<'a, str>> {
+    let body = body.into();
     if !body.contains("null") {
-        return Some(Cow::Borrowed(body));
+        return Some(body);
     }
-    let mut profile: Value = serde_json::from_str(body).ok()?;
+    let mut profile: Value = serde_json::from_str(&body).ok()?;
     let mut cleared = Vec::new();
     if let Some(properties) = profile.pointer_mut("/attributes/properties").and_then(Value::as_object_mut) {
         properties.retain(|name, value| {
@@ -133,7 +138,7 @@ pub(super) fn for_job(body: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     if cleared.is_empty() {
-        return Some(Cow::Borrowed(body));
+        return Some(body);
     }
     let profile_fields = profile.as_object_mut()?;
     let meta = profile_fields.entry("meta").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
@@ -222,7 +227,7 @@ mod tests {
                 body["meta"]["patch_properties"]["append"] = json!({(appended.as_str()): 1});
             }
             let text = body.to_string();
-            if let Some(in_job) = for_job(&text) {
+            if let Some(in_job) = for_job(text.as_str()) {
                 let in_job: Value = serde_json::from_str(&in_job).unwrap();
                 prop_assert!(!holds_null(&in_job));
                 let before: Map<String, Value> = before.into_iter().collect();

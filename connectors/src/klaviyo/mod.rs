@@ -27,6 +27,7 @@ mod jobs;
 mod lookup;
 mod mapping;
 mod parts;
+mod payload;
 mod plan;
 mod requests;
 mod schema;
@@ -40,11 +41,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Ticket};
-use tailwater_core::operation::Operation;
+use tailwater_core::operation::{Operation, OperationKind};
 
 pub use account::{Account, AccountConfig, BASE_URL, RATE_SHARE};
 
-use crate::destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};
+use crate::destination::{
+    ClassifyError, ClassifyInput, Context, Destination, Idempotent, Limits, OperationSpec, Planned, ProbeError, Spec,
+};
 use crate::error::{Error, Problem};
 use crate::http::Seat;
 use crate::outcomes::Outcomes;
@@ -74,6 +77,20 @@ static SPEC: Spec = Spec {
         // Requests wait for the account's limits anyway; a second call fills the gaps while the first one waits for answers.
         calls_max: 4,
     },
+    operations: &[
+        OperationSpec {
+            kind: OperationKind::UpsertProfile,
+            idempotent: Idempotent::Yes,
+            batch_max: requests::BULK_PROFILES_MAX,
+            note: "the lists that the person joins travel with the profile",
+        },
+        OperationSpec {
+            kind: OperationKind::TrackEvent,
+            idempotent: Idempotent::ById,
+            batch_max: 1,
+            note: "the vendor ignores a repeat of a `unique_id`, which is the delivery's key unless the transform gives one",
+        },
+    ],
 };
 
 /// What the configuration says about a destination.
@@ -247,10 +264,6 @@ impl Destination for Klaviyo {
 
     fn set_share(&self, share: f64) {
         self.seat.set_share(share);
-    }
-
-    async fn close(&self, _deadline: Duration) {
-        // Nothing is in flight after the last `deliver`, and connections close when the account is dropped.
     }
 }
 

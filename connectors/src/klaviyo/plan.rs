@@ -7,7 +7,7 @@ use tailwater_core::delivery::Delivery;
 
 use super::grouping::{self, Grouping};
 use super::requests::{self, LIST_PROFILES_MAX, Request, body};
-use super::{Klaviyo, lookup};
+use super::{Klaviyo, lookup, payload};
 use crate::destination::Planned;
 
 /// Stands for the id that the vendor's answer to an upsert gives.
@@ -30,16 +30,17 @@ impl Klaviyo {
             }),
         );
         planned
-            .extend(groups.singles.iter().map(|&index| self.show(requests::upsert(body(batch, index)), vec![index])));
-        let mut joins: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+            .extend(groups.singles.iter().map(|&index| self.show(requests::upsert(&body(batch, index)), vec![index])));
+        let mut joins: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for &index in &groups.singles {
-            for list in batch.get(index).map(|delivery| delivery.operation.lists.as_slice()).unwrap_or_default() {
+            let lists = batch.get(index).map(|delivery| payload::lists(delivery.operation.body.get()));
+            for list in lists.unwrap_or_default() {
                 joins.entry(list).or_default().push(index);
             }
         }
         for (list, members) in joins {
             for members in members.chunks(LIST_PROFILES_MAX) {
-                let request = requests::add_to_list(list, members.iter().map(|_| ID_TO_COME));
+                let request = requests::add_to_list(&list, members.iter().map(|_| ID_TO_COME));
                 planned.push(self.show(request, members.to_vec()));
             }
         }

@@ -3,6 +3,7 @@
 //! Bodies are put together as text, because an operation's body is checked JSON already: 5,000 profiles are copied once and
 //! parsed never.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use tailwater_core::delivery::Delivery;
 use tailwater_core::operation::{Operation, OperationKind};
 
 pub(super) use super::endpoint::Endpoint;
+use super::payload;
 use crate::http::Method;
 
 /// The largest body of a bulk import, in bytes. The vendor takes 5 MB without saying whether that is 5,000,000 or 5,242,880
@@ -121,11 +123,10 @@ impl Identified {
             attributes: Attributes,
         }
         let text = operation.body.get();
-        let found = match operation.kind {
-            OperationKind::TrackEvent => {
-                serde_json::from_str::<Event>(text).map(|event| event.attributes.profile.data.attributes)
-            }
-            _ => serde_json::from_str::<Profile>(text).map(|profile| profile.attributes),
+        let found = if operation.kind == OperationKind::TrackEvent {
+            serde_json::from_str::<Event>(text).map(|event| event.attributes.profile.data.attributes)
+        } else {
+            serde_json::from_str::<Profile>(text).map(|profile| profile.attributes)
         };
         found.unwrap_or_default()
     }
@@ -252,9 +253,9 @@ pub(super) fn probe(endpoint: Endpoint) -> Request {
     }
 }
 
-/// The body of a delivery of the batch.
-pub(super) fn body(batch: &[Delivery], index: usize) -> &str {
-    batch.get(index).map_or("", |delivery| delivery.operation.body.get())
+/// The profile of a delivery of the batch.
+pub(super) fn body(batch: &[Delivery], index: usize) -> Cow<'_, str> {
+    batch.get(index).map_or(Cow::Borrowed(""), |delivery| payload::profile(delivery.operation.body.get()))
 }
 
 /// The body without all identifiers but the wanted one, and the names of the others. `None` when it lacks the wanted one or has no other.
@@ -269,7 +270,7 @@ pub(super) fn with_one_identifier(operation: &Operation, wanted: Field) -> Optio
     if others.is_empty() {
         return None;
     }
-    let mut profile: Value = serde_json::from_str(operation.body.get()).ok()?;
+    let mut profile: Value = serde_json::from_str(&payload::profile(operation.body.get())).ok()?;
     let attributes = profile.get_mut("attributes")?.as_object_mut()?;
     attributes.retain(|name, _| Field::find(name).is_none_or(|field| field == wanted));
     serde_json::to_string(&profile).ok().map(|body| (body, others))

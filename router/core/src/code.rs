@@ -120,6 +120,7 @@ codes! {
     NO_KEY = "no_key", "the profile lacks the destination's key";
     HOLD_EXPIRED = "hold_expired", "the profile still lacks the destination's key after the time limit";
     FOREIGN_IDENTIFIER = "foreign_identifier", "a transform's output names an identifier of somebody else";
+    UNSUPPORTED_OPERATION = "unsupported_operation", "the destination cannot perform the operation";
     OUTPUT_INVALID = "output_invalid", "a transform's output does not fit the vendor's schema";
 
     // Delivery

@@ -8,6 +8,8 @@ use crate::code::Code;
 use crate::ids::{DeliveryKey, EventId, ProfileId};
 use crate::limits::REASON_BYTES_MAX;
 use crate::operation::Operation;
+use crate::position::OwnedPosition;
+use crate::time::Timestamp;
 
 /// One operation on its way.
 #[derive(Debug, Clone)]
@@ -17,6 +19,10 @@ pub struct Delivery {
     /// The ordering key: at most one delivery of a profile is in flight.
     pub profile: ProfileId,
     pub event: EventId,
+    /// When the event happened, as its source says.
+    pub time: Timestamp,
+    /// Where the event stands in its source.
+    pub position: Option<OwnedPosition>,
     /// The identifiers in use for the profile when the event was routed: (type, value).
     pub identifiers: Vec<(String, String)>,
     /// A backfill or a replay: it must trigger no campaign.

@@ -29,5 +29,5 @@ mod wire;
 pub use clock::Clock;
 pub use code::Code;
 pub use ids::{DeliveryKey, EventId, ProfileId, SchemaId};
-pub use position::{ChangeKind, Coordinates, SourcePosition};
+pub use position::{ChangeKind, Coordinates, OwnedPosition, SourcePosition};
 pub use time::Timestamp;

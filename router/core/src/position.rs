@@ -17,6 +17,13 @@ impl fmt::Display for Coordinates<'_> {
     }
 }
 
+/// The position of an event in its source, for those who keep it longer than the record that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum OwnedPosition {
+    Table { generation: u32, version: u64, ordinal: u64 },
+    Log { topic: String, partition: i32, offset: i64 },
+}
+
 /// What happened to the row that the event was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -63,6 +70,30 @@ impl SourcePosition<'_> {
             }
             (Self::Table { .. }, SourcePosition::Log(_))
             | (Self::Log(_), SourcePosition::Table { .. } | SourcePosition::Log(_)) => None,
+        }
+    }
+}
+
+impl From<SourcePosition<'_>> for OwnedPosition {
+    fn from(position: SourcePosition<'_>) -> Self {
+        match position {
+            SourcePosition::Table { generation, version, ordinal } => Self::Table { generation, version, ordinal },
+            SourcePosition::Log(at) => {
+                Self::Log { topic: at.topic.to_owned(), partition: at.partition, offset: at.offset }
+            }
+        }
+    }
+}
+
+impl OwnedPosition {
+    pub fn as_ref(&self) -> SourcePosition<'_> {
+        match self {
+            Self::Table { generation, version, ordinal } => {
+                SourcePosition::Table { generation: *generation, version: *version, ordinal: *ordinal }
+            }
+            Self::Log { topic, partition, offset } => {
+                SourcePosition::Log(Coordinates { topic, partition: *partition, offset: *offset })
+            }
         }
     }
 }

@@ -182,10 +182,6 @@ impl Destination for DryRun {
     fn set_share(&self, share: f64) {
         self.0.set_share(share);
     }
-
-    async fn close(&self, deadline: Duration) {
-        self.0.close(deadline).await;
-    }
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ fn deliveries(klaviyo: &Klaviyo, number: usize, row: &Value, result: &RowResult)
             key: DeliveryKey::of(event, "klaviyo", "rows", operation.kind.as_str(), &operation.place),
             profile: ProfileId::of("guide", "email", &own[0].1, 0),
             event,
+            time: Timestamp::parse("2026-03-02T00:00:00Z").unwrap(),
+            position: None,
             identifiers: own.iter().map(|(kind, value)| ((*kind).to_owned(), value.clone())).collect(),
             backfill: false,
             attempt: 1,

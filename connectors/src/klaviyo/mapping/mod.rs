@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use tailwater_core::code;
 use tailwater_core::operation::{Operation, OperationKind};
 
+use super::payload;
 use super::requests::{EVENT_BYTES_MAX, Field, PROFILE_BYTES_MAX};
 use super::schema::{
     EXTERNAL_ID_CHARS_MAX, LIST_ID_BYTES_MAX, LISTS_MAX, LOCATION, PROFILE, REFUSED_PROPERTIES, Shape,
@@ -56,24 +57,27 @@ pub(super) fn classify_any(rules: Rules<'_>, input: &ClassifyInput<'_>) -> Resul
         .ok_or_else(|| invalid("the output", "has no `data`; expected `{data: {type: 'profile', attributes: {…}}}`"))?;
     refuse_rest(&root, "", &["data"])?;
     let mut data = object(data, "data", "an object with `type` and `attributes`")?;
-    let kind = take_kind(&mut data)?;
+    let shape = take_type(&mut data)?;
     let mut checked = Checker { rules, input };
-    let (mut body, lists) = match kind {
-        OperationKind::TrackEvent => (checked.event(data)?, Vec::new()),
-        _ => checked.profile(data)?,
+    let (mut body, lists, kind, bytes_max) = match shape {
+        DataType::Event => (checked.event(data)?, Vec::new(), OperationKind::TrackEvent, EVENT_BYTES_MAX),
+        DataType::Profile => {
+            let (body, lists) = checked.profile(data)?;
+            (body, lists, OperationKind::UpsertProfile, PROFILE_BYTES_MAX)
+        }
     };
     clear_non_finite(rules.non_finite, input.non_finite, kind, &mut body)?;
     let text = serde_json::to_string(&body)
         .map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
-    let bytes_max = if kind == OperationKind::TrackEvent { EVENT_BYTES_MAX } else { PROFILE_BYTES_MAX };
     if text.len() > bytes_max {
         let message = format!("data: {} bytes, the limit is {bytes_max}; send fewer or shorter properties", text.len());
         return Err(ClassifyError { code: code::PAYLOAD_TOO_LARGE, message });
     }
-    let body = RawValue::from_string(text)
+    let body = RawValue::from_string(payload::write(text, &lists))
         .map_err(|error| invalid("data", &format!("cannot be written as JSON ({error})")))?;
     let place = input.ordinal.to_string();
-    Ok(Operation { kind, route: input.route.to_owned(), place, body, lists, non_finite: input.non_finite.to_vec() })
+    let (route, non_finite) = (input.route.to_owned(), input.non_finite.to_vec());
+    Ok(Operation { kind, route, place, target: None, body, non_finite })
 }
 
 struct Checker<'a> {
@@ -277,11 +281,18 @@ fn clear_non_finite(
     Ok(())
 }
 
-fn take_kind(data: &mut Map<String, Value>) -> Result<OperationKind, ClassifyError> {
+/// What `data.type` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DataType {
+    Profile,
+    Event,
+}
+
+fn take_type(data: &mut Map<String, Value>) -> Result<DataType, ClassifyError> {
     match data.remove("type") {
         Some(Value::String(kind)) => match kind.as_str() {
-            "profile" => Ok(OperationKind::UpsertProfile),
-            "event" => Ok(OperationKind::TrackEvent),
+            "profile" => Ok(DataType::Profile),
+            "event" => Ok(DataType::Event),
             other if other.contains("subscription") || other.contains("suppression") => Err(invalid(
                 "data.type",
                 &format!("is `{other}`: a sync subscribes nobody and lifts no suppression; send `profile` or `event`"),

@@ -61,8 +61,8 @@ pub(in crate::klaviyo) fn classify(rules: Rules<'_>, input: &ClassifyInput<'_>) 
         kind: OperationKind::UpsertProfile,
         route: input.route.to_owned(),
         place: input.ordinal.to_string(),
+        target: None,
         body: to_raw_value(&Body { kind: "profile", attributes }).ok()?,
-        lists: Vec::new(),
         non_finite: Vec::new(),
     })
 }

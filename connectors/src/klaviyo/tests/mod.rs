@@ -136,6 +136,8 @@ pub(super) fn delivery(klaviyo: &Klaviyo, number: usize, output: &Value) -> Deli
         key: DeliveryKey::of(event, "klaviyo", "ltv", operation.kind.as_str(), &operation.place),
         profile: ProfileId::of("acme", "email", &email(number), 0),
         event,
+        time: tailwater_core::Timestamp::default(),
+        position: None,
         identifiers,
         backfill: false,
         attempt: 1,

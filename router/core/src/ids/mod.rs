@@ -147,10 +147,26 @@ impl DeliveryKey {
     /// `place` is the ordinal of the output, or the author's own `_key`. Never an internal Kafka offset, a transform's
     /// version or a partition count: a delivery keeps its key when any of those change.
     pub fn of(event: EventId, destination: &str, route: &str, kind: &str, place: &str) -> Self {
-        Self(hash(
-            "tw.delivery",
-            &[event.as_bytes(), destination.as_bytes(), route.as_bytes(), kind.as_bytes(), place.as_bytes()],
-        ))
+        Self::with_target(event, destination, route, kind, place, None)
+    }
+
+    /// `target` tells operations of one output apart that have the same kind: two lists to join.
+    pub fn with_target(
+        event: EventId,
+        destination: &str,
+        route: &str,
+        kind: &str,
+        place: &str,
+        target: Option<&str>,
+    ) -> Self {
+        let parts = [event.as_bytes(), destination.as_bytes(), route.as_bytes(), kind.as_bytes(), place.as_bytes()];
+        match target {
+            None => Self(hash("tw.delivery", &parts)),
+            Some(target) => {
+                let [event, destination, route, kind, place] = parts;
+                Self(hash("tw.delivery.target", &[event, destination, route, kind, place, target.as_bytes()]))
+            }
+        }
     }
 }
 
@@ -260,6 +276,16 @@ mod tests {
     fn parts_cannot_run_into_one_another() {
         assert_ne!(EventId::of_fact("ab", "c", "d"), EventId::of_fact("a", "bc", "d"));
         assert_ne!(ProfileId::of("ab", "c", "d", 0), ProfileId::of("a", "bc", "d", 0));
+    }
+
+    #[test]
+    fn operations_of_one_output_are_told_apart_by_their_target() {
+        let event = EventId::of_fact("w", "s", "1");
+        let key = |place, target| DeliveryKey::with_target(event, "d", "r", "add_to_list", place, target);
+        assert_eq!(key("0", None), DeliveryKey::of(event, "d", "r", "add_to_list", "0"));
+        assert_ne!(key("0", None), key("0", Some("A")));
+        assert_ne!(key("0", Some("A")), key("0", Some("B")));
+        assert_ne!(key("0A", None), key("0", Some("A")));
     }
 
     #[test]

@@ -394,9 +394,7 @@ fn passed(record: &Record, envelope: &Envelope<'_>) -> Passed {
 }
 
 fn describe(operation: &tailwater_core::operation::Operation) -> String {
-    let lists =
-        if operation.lists.is_empty() { String::new() } else { format!(" with lists {}", operation.lists.join(", ")) };
-    format!("{} by route {}{lists}", operation.kind.as_str(), operation.route)
+    format!("{} by route {}", operation.describe(), operation.route)
 }
 
 /// Keeps the newest events.

@@ -27,7 +27,7 @@ pub struct Attempt {
     #[serde(default)]
     pub ticket: Option<String>,
     #[serde(default)]
-    pub lists: Vec<String>,
+    pub target: Option<String>,
 }
 
 /// Why a route stands still, as it notes in its state.

@@ -36,10 +36,8 @@ pub fn steps(at: &At) -> Vec<Step> {
         steps.push(Step { at: None, text: format!("routed to {at}{replay}: {}", operations.join("; ")) });
     }
     for attempt in &at.attempts {
-        let mut text = format!("attempt {} of {}: {}", attempt.attempt, attempt.kind, attempt.outcome);
-        if !attempt.lists.is_empty() {
-            text.push_str(&format!(", lists {}", attempt.lists.join(", ")));
-        }
+        let target = attempt.target.as_ref().map_or(String::new(), |target| format!(" {target}"));
+        let mut text = format!("attempt {} of {}{target}: {}", attempt.attempt, attempt.kind, attempt.outcome);
         if let Some(ticket) = &attempt.ticket {
             text.push_str(&format!(", job {ticket}"));
         }
@@ -303,13 +301,13 @@ mod tests {
             at: "2026-03-01T00:00:00.000Z".into(),
             destination: "klaviyo".into(),
             event: String::new(),
-            kind: "upsert_profile".into(),
+            kind: "add_to_list".into(),
             attempt: 2,
             outcome: outcome.into(),
             code: code.map(str::to_owned),
             message: Some("slow down".into()),
             ticket: Some("job-1".into()),
-            lists: vec!["WINBCK".into()],
+            target: Some("WINBCK".into()),
         }
     }
 

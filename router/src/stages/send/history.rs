@@ -27,8 +27,9 @@ struct History<'a> {
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ticket: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    lists: &'a [String],
+    /// What the operation is about besides the person: the id of a list, an object or a catalog item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
     /// Numbers that are not finite and were left out.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     non_finite: &'a [String],
@@ -74,7 +75,7 @@ pub fn encode(at: Timestamp, destination: &str, record: &Record, delivery: &Deli
         message: reason.map(|reason| reason.message.as_str()),
         status: reason.and_then(|reason| reason.status),
         ticket,
-        lists: &delivery.operation.lists,
+        target: delivery.operation.target.as_deref(),
         non_finite: &delivery.operation.non_finite,
         backfill: delivery.backfill,
     };

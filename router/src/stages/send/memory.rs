@@ -1,7 +1,7 @@
 //! What send remembers: what was delivered last, and which deliveries run in a job of the vendor.
 //!
 //! ```text
-//! 'l' profile hash8     the last delivery of one (route, kind, source, row, place) of the person
+//! 'l' profile hash8     the last delivery of one state or fact of the person: see `last_key`
 //! 'j' delivery key      the job that the delivery runs in, and its place among the job's members
 //! 'd' merge             the fence of this merge was passed; nine bytes for each merge of two people, kept for good
 //! ```
@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::ids::ContentHash;
+use tailwater_core::operation::{OperationKind, State};
 use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code};
 
 use crate::failpoint;
@@ -30,6 +31,9 @@ pub(super) struct Last {
     table: Option<(u32, u64, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<(String, i32, i64)>,
+    /// Whose position it is, where several sources speak of one state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
 }
 
 impl Last {
@@ -79,14 +83,18 @@ pub fn needless(
         let repeated = is_another_row(&last, subject) && last.content != content(delivery);
         return Ok(Some(if repeated { code::KEY_REPEATED } else { code::DUPLICATE }));
     }
-    if !delivery.operation.kind.is_state() {
+    let kind = delivery.operation.kind;
+    if !kind.is_state() {
         return Ok(None);
     }
-    if let (Some(known), Some(position)) = (last.position(), &subject.position)
+    if last.source.as_deref().is_none_or(|source| source == subject.source)
+        && let (Some(known), Some(position)) = (last.position(), &subject.position)
         && position.compare(&known).is_some_and(std::cmp::Ordering::is_lt)
     {
         return Ok(Some(code::SUPERSEDED));
     }
+    // A list that the person is on already is not joined again, whatever is asked of updates.
+    let skip_unchanged = skip_unchanged || kind.state() == Some(State::Membership);
     if skip_unchanged && last.content == content(delivery) {
         return Ok(Some(code::UNCHANGED));
     }
@@ -117,18 +125,26 @@ pub fn remember(store: &mut impl Map, subject: &Subject<'_>, delivery: &Delivery
         Some(SourcePosition::Log(at)) => (None, Some((at.topic.to_owned(), at.partition, at.offset))),
         None => (None, None),
     };
-    let last = Last { key: delivery.key, content: content(delivery), table, log };
+    let source = is_switch(delivery.operation.kind).then(|| subject.source.to_owned());
+    let last = Last { key: delivery.key, content: content(delivery), table, log, source };
     // Strings and numbers into memory: serialising them has no way to fail.
     store.put(subject.lane, last_key(subject, delivery), Some(serde_json::to_vec(&last).unwrap_or_default()))
 }
 
 fn content(delivery: &Delivery) -> ContentHash {
-    let mut bytes = delivery.operation.body.get().as_bytes().to_vec();
-    for list in &delivery.operation.lists {
-        bytes.push(0);
-        bytes.extend_from_slice(list.as_bytes());
+    let body = delivery.operation.body.get().as_bytes();
+    if delivery.operation.kind == OperationKind::UpsertProfile {
+        return ContentHash::of(body);
     }
+    // An operation and the one that undoes it can have the same body.
+    let mut bytes = delivery.operation.kind.as_str().as_bytes().to_vec();
+    bytes.push(0);
+    bytes.extend_from_slice(body);
     ContentHash::of(&bytes)
+}
+
+fn is_switch(kind: OperationKind) -> bool {
+    kind.state().is_some_and(State::is_switch)
 }
 
 /// The last delivery of each subject of a profile, by the subject's hash in hex.
@@ -197,16 +213,24 @@ fn unhex(text: &str) -> impl Iterator<Item = u8> {
         .filter_map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
 }
 
+/// What a delivery is one version of. A switch (a list membership) is the person's: one for each target, whichever route, row or output
+/// speaks of it. Everything else has parts that only its own route, row and place know of, so each has its own.
 fn last_key(subject: &Subject<'_>, delivery: &Delivery) -> Vec<u8> {
     let operation = &delivery.operation;
+    let (kind, target) = (operation.kind, operation.target.as_deref().unwrap_or_default().as_bytes());
+    let state = kind.state().map_or(kind.as_str(), State::as_str).as_bytes();
+    let mut parts = vec![];
+    if is_switch(kind) {
+        parts.extend([state, target]);
+    } else {
+        let place = operation.place.as_bytes();
+        parts.extend([operation.route.as_bytes(), state, subject.source.as_bytes(), subject.row_key, place]);
+        if operation.target.is_some() {
+            parts.push(target);
+        }
+    }
     let mut name = Vec::new();
-    for part in [
-        operation.route.as_bytes(),
-        operation.kind.as_str().as_bytes(),
-        subject.source.as_bytes(),
-        subject.row_key,
-        operation.place.as_bytes(),
-    ] {
+    for part in parts {
         name.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
         name.extend_from_slice(part);
     }
@@ -274,7 +298,7 @@ pub fn lane_of(profile: ProfileId, lanes: u32) -> i32 {
 #[cfg(test)]
 mod tests {
     use serde_json::value::RawValue;
-    use tailwater_core::operation::{Operation, OperationKind};
+    use tailwater_core::operation::Operation;
     use tailwater_core::{Coordinates, EventId};
 
     use super::*;
@@ -286,6 +310,8 @@ mod tests {
             key: DeliveryKey::of(event, "klaviyo", "ltv", kind.as_str(), place),
             profile: ProfileId::of("w", "email", "a@b.c", 0),
             event,
+            time: tailwater_core::Timestamp::default(),
+            position: None,
             identifiers: vec![],
             backfill: false,
             attempt: 1,
@@ -294,7 +320,7 @@ mod tests {
                 route: "ltv".into(),
                 place: place.into(),
                 body: RawValue::from_string(body.into()).unwrap(),
-                lists: vec![],
+                target: None,
                 non_finite: vec![],
             },
         }
@@ -370,6 +396,35 @@ mod tests {
         let same = delivery("c", kind, "0", "{}");
         assert_eq!(needless(&store, &at(5), &same, true).unwrap(), Some(code::UNCHANGED));
         assert_eq!(needless(&store, &at(5), &same, false).unwrap(), None);
+    }
+
+    // Issue 12: membership of a list is a state of the person.
+    #[test]
+    fn an_add_that_equals_the_last_delivered_one_is_unchanged_and_a_remove_after_it_is_delivered() {
+        use OperationKind::{AddToList, RemoveFromList};
+        let (mut store, _folder) = Store::without_broker(&[0]);
+        let membership = |event: &str, kind, place: &str, target: &str| {
+            let mut delivery = delivery(event, kind, place, r#"{"email":"a@b.c"}"#);
+            delivery.operation.target = Some(target.to_owned());
+            delivery
+        };
+        let check = |store: &Store, subject: &Subject<'_>, delivery: &Delivery| {
+            needless(store, subject, delivery, false).unwrap().map(Code::as_str)
+        };
+        remember(&mut store, &at(4), &membership("a", AddToList, "1", "A")).unwrap();
+        assert_eq!(check(&store, &at(5), &membership("b", AddToList, "1", "A")), Some("unchanged"));
+        // Another place, another row, another route: the list and the person are the same.
+        let row = Subject { row_key: b"c2", ..at(6) };
+        assert_eq!(check(&store, &row, &membership("c", AddToList, "0", "A")), Some("unchanged"));
+        assert_eq!(check(&store, &at(5), &membership("b", AddToList, "1", "B")), None, "another list");
+        assert_eq!(check(&store, &at(5), &membership("d", RemoveFromList, "0", "A")), None);
+        remember(&mut store, &at(5), &membership("d", RemoveFromList, "0", "A")).unwrap();
+        assert_eq!(check(&store, &at(6), &membership("e", RemoveFromList, "0", "A")), Some("unchanged"));
+        assert_eq!(check(&store, &at(6), &membership("f", AddToList, "1", "A")), None);
+        assert_eq!(check(&store, &at(4), &membership("a", AddToList, "1", "A")), Some("superseded"));
+        // Positions of two sources say nothing about each other.
+        let elsewhere = Subject { source: "orders", ..at(1) };
+        assert_eq!(check(&store, &elsewhere, &membership("g", AddToList, "0", "A")), None);
     }
 
     #[test]

@@ -12,7 +12,8 @@ const TOKENS: &[&str] = &[
     r#"{"operations":["#,
     r#"{"kind":"upsert_profile","route":"ltv","place":"0","body":"#,
     r#"{"kind":"track_event","route":"ltv","place":"k","body":"#,
-    r#","lists":["#,
+    r#"{"kind":"add_to_list","route":"ltv","place":"0","target":"WINBCK","body":"#,
+    r#","target":"#,
     r#","non_finite":["a.b"]"#,
     r#"{"data":{"type":"profile"}}"#,
     "1.0e400",
@@ -62,8 +63,8 @@ fn outbound() {
         for (operation, again) in first.operations.iter().zip(&second.operations) {
             assert_eq!(operation.body.get(), again.body.get(), "not a byte of a body changes");
             assert_eq!((operation.kind, &operation.route), (again.kind, &again.route));
-            assert_eq!((&operation.place, &operation.lists), (&again.place, &again.lists));
-            names.insert((operation.kind, operation.route.clone(), operation.place.clone()));
+            assert_eq!((&operation.place, &operation.target), (&again.place, &again.target));
+            names.insert((operation.kind, operation.route.clone(), operation.place.clone(), operation.target.clone()));
         }
         while let Some(delivery) = first.delivery("klaviyo") {
             keys.insert(delivery.key);
@@ -71,7 +72,11 @@ fn outbound() {
             first.current += 1;
         }
         assert_eq!(first.current, second.operations.len());
-        assert_eq!(keys.len(), names.len(), "deliveries that differ in kind, route or place have keys of their own");
+        assert_eq!(
+            keys.len(),
+            names.len(),
+            "deliveries that differ in kind, route, place or target have keys of their own"
+        );
         let objects = first
             .operations
             .iter()

@@ -129,9 +129,18 @@ impl Open {
         let operation = self.operations.get(self.current)?;
         let envelope = self.envelope();
         Some(Delivery {
-            key: DeliveryKey::of(self.event, destination, &operation.route, operation.kind.as_str(), &operation.place),
+            key: DeliveryKey::with_target(
+                self.event,
+                destination,
+                &operation.route,
+                operation.kind.as_str(),
+                &operation.place,
+                operation.target.as_deref(),
+            ),
             profile: self.profile,
             event: self.event,
+            time: envelope.time,
+            position: envelope.position.map(Into::into),
             identifiers: envelope
                 .identifiers
                 .iter()
