@@ -7,4 +7,8 @@
 //! A simulator must never know Tailwater: it sees HTTP requests and nothing else, otherwise it would agree with our mistakes.
 //! It must never be lenient either: where a vendor's behaviour is not documented it takes the stricter reading and says so.
 
+mod command;
+pub mod engine;
 pub mod klaviyo;
+
+pub use command::{Arguments, Command, Common, KINDS, Kind};

@@ -411,37 +411,7 @@ pub struct Selection {
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
     #[command(subcommand)]
-    pub command: SimulateCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SimulateCommand {
-    Klaviyo(SimulateKlaviyoArgs),
-}
-
-/// Answer as Klaviyo does: its statuses, limits and bulk jobs. Nobody gets a message.
-///
-/// Point a destination at it with `base_url: http://127.0.0.1:8711`, and look at what arrived under /_simulator/.
-#[derive(Debug, Args)]
-pub struct SimulateKlaviyoArgs {
-    /// Where it listens.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8711")]
-    pub listen: SocketAddr,
-    /// The only private key that it accepts.
-    #[arg(long, value_name = "KEY", default_value = tailwater_simulators::klaviyo::DEFAULT_API_KEY)]
-    pub api_key: String,
-    /// How long a bulk import job takes. Default: half a second and a little for each profile.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub job_seconds: Option<std::time::Duration>,
-    /// Leave the vendor's rate limits out.
-    #[arg(long)]
-    pub no_limits: bool,
-    /// A list that exists from the start; may be given several times.
-    #[arg(long = "list", value_name = "ID=NAME", value_parser = list)]
-    pub lists: Vec<(String, String)>,
-    /// A file to which every request is appended as a line of JSON.
-    #[arg(long, value_name = "FILE")]
-    pub persist: Option<PathBuf>,
+    pub command: tailwater_simulators::Command,
 }
 
 /// Print a script that completes commands and options.
@@ -504,13 +474,6 @@ fn error_code(text: &str) -> Result<tailwater_core::Code, String> {
         .ok_or_else(|| "there is no such error code; `tailwater dlq list` shows them".to_owned())
 }
 
-fn list(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((id, name)) if !id.is_empty() && !name.is_empty() => Ok((id.to_owned(), name.to_owned())),
-        _ => Err("expected ID=NAME, such as WINBCK=Winback".to_owned()),
-    }
-}
-
 fn grace(text: &str) -> Result<std::time::Duration, String> {
     let period = crate::config::Period::parse(text).map(|period| period.0);
     let allowed = std::time::Duration::from_secs(1)..=std::time::Duration::from_secs(3_600);
@@ -561,15 +524,12 @@ mod tests {
         );
         let Command::Audit(audit) = read("tailwater audit --since 2h --follow --json") else { panic!() };
         assert_eq!(audit.since, Some(Since::Ago(std::time::Duration::from_secs(7_200))));
-        let Command::Simulate(SimulateArgs { command: SimulateCommand::Klaviyo(klaviyo) }) = read(
-            "tailwater simulate klaviyo --listen 127.0.0.1:0 --list A=One --list B=Two --no-limits --job-seconds 0.5",
-        ) else {
+        let Command::Simulate(SimulateArgs { command }) =
+            read("tailwater simulate klaviyo --listen 127.0.0.1:0 --list A=One --no-limits --job-seconds 0.5")
+        else {
             panic!()
         };
-        assert_eq!(
-            (klaviyo.lists.len(), klaviyo.no_limits, klaviyo.job_seconds.map(|time| time.as_millis())),
-            (2, true, Some(500))
-        );
+        assert_eq!(command.kind(), "klaviyo");
         let Command::Dlq(DlqArgs { command: DlqCommand::Replay(replay) }) =
             read("tailwater dlq replay destination.klaviyo/3/42")
         else {

@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use serde_json::{Value, json};
 
-use super::Memory;
-use super::answer::{Answer, Problem};
+use crate::engine::clock::stamp;
+use crate::engine::{Answer, Body, Effects, Memory, Prescriptions};
+
+use super::answer::{self, Problem};
 use super::change::{self, Change, Form};
-use super::clock::stamp;
 use super::endpoints::Endpoint;
 use super::events::Event;
 use super::filter;
 use super::jobs::{Job, JobDuration, Jobs, Order, WAITING_PROFILES_MAX};
-use super::observe::Effects;
 use super::page::{Page, parameter};
 use super::people::{People, Profile, Refusal, Upserted};
-use super::prescribe::Prescriptions;
 
 /// A single resource in a request.
 pub(super) const SINGLE_BYTES_MAX: usize = 100_000;
@@ -109,7 +108,9 @@ impl Account {
             for (place, (payload, change)) in work.into_iter().enumerate() {
                 let failed = prescriptions.import_error(&payload, now_us);
                 let result = match failed {
-                    Some(problem) => Err(problem),
+                    Some(error) => {
+                        Err(Problem::new(400, error.code, "Invalid input.", error.detail, "/data/attributes"))
+                    }
                     None => {
                         self.people.upsert(&change, now_us).map_err(|refusal| refusal.to_problem("/data/attributes"))
                     }
@@ -202,7 +203,7 @@ impl Account {
         if parameter(call.query, "include").is_some_and(|include| include.split(',').any(|part| part == "lists")) {
             let lists = self.lists.iter().filter(|(_, list)| list.members.contains(call.id));
             let included: Vec<Value> = lists.map(|(id, list)| list.to_json(id, call.base)).collect();
-            if let super::answer::Body::Json(body) = &mut answer.body {
+            if let Body::Json(body) = &mut answer.body {
                 body["included"] = Value::Array(included);
             }
         }
@@ -211,7 +212,7 @@ impl Account {
 
     fn profile_answer(&self, status: u16, id: &str, call: &Call<'_>) -> Result<Answer, Answer> {
         let profile = self.people.get(id).ok_or_else(|| refused(&Refusal::UnknownId(id.to_owned())))?;
-        Ok(Answer::json(status, document(profile.to_json(call.base), call)))
+        Ok(answer::json(status, document(profile.to_json(call.base), call)))
     }
 
     fn list_profiles(&self, call: &Call<'_>) -> Result<Answer, Answer> {
@@ -273,16 +274,16 @@ impl Account {
         }
         let lists = self.lists_of(data, &mut problems);
         if !problems.is_empty() {
-            return Err(Answer::problems(&problems));
+            return Err(answer::problems(&problems));
         }
         if self.jobs.waiting_profiles() + profiles.len() > WAITING_PROFILES_MAX {
-            return Err(Answer::full("profiles in unfinished jobs", WAITING_PROFILES_MAX));
+            return Err(answer::full("profiles in unfinished jobs", WAITING_PROFILES_MAX));
         }
         let cancel = prescriptions.cancel_job(now_us);
         let order = Order { request: call.request, profiles, lists, cancel, duration: call.job_duration };
         let id = self.jobs.submit(order, now_us);
         let job = self.job(&id)?;
-        Ok(Answer::json(202, document(job.to_json(call.base, now_us), call)))
+        Ok(answer::json(202, document(job.to_json(call.base, now_us), call)))
     }
 
     fn lists_of(&self, data: &Value, problems: &mut Vec<Problem>) -> Vec<String> {
@@ -311,7 +312,7 @@ impl Account {
     }
 
     fn get_job(&self, call: &Call<'_>, now_us: i64) -> Result<Answer, Answer> {
-        Ok(Answer::json(200, document(self.job(call.id)?.to_json(call.base, now_us), call)))
+        Ok(answer::json(200, document(self.job(call.id)?.to_json(call.base, now_us), call)))
     }
 
     fn list_jobs(&self, call: &Call<'_>, now_us: i64) -> Result<Answer, Answer> {
@@ -356,10 +357,10 @@ impl Account {
         };
         let id: String = uuid::Uuid::new_v4().simple().to_string().to_uppercase().chars().take(6).collect();
         if !self.add_list(&id, name, now_us) {
-            return Err(Answer::full("lists", LISTS_MAX));
+            return Err(answer::full("lists", LISTS_MAX));
         }
         let list = self.list(&id)?;
-        Ok(Answer::json(201, document(list.to_json(&id, call.base), call)))
+        Ok(answer::json(201, document(list.to_json(&id, call.base), call)))
     }
 
     fn list(&self, id: &str) -> Result<&List, Answer> {
@@ -374,7 +375,7 @@ impl Account {
         {
             resource["attributes"]["profile_count"] = json!(list.members.len());
         }
-        Ok(Answer::json(200, document(resource, call)))
+        Ok(answer::json(200, document(resource, call)))
     }
 
     fn members(&self, call: &Call<'_>, whole: bool) -> Result<Answer, Answer> {
@@ -423,7 +424,7 @@ impl Account {
             }
         }
         if !problems.is_empty() {
-            return Err(Answer::problems(&problems));
+            return Err(answer::problems(&problems));
         }
         if let Some(list) = self.lists.get_mut(call.id) {
             for id in ids {
@@ -479,7 +480,7 @@ fn accounts(call: &Call<'_>) -> Answer {
         },
         "links": {"self": format!("{}/api/accounts/SiMuL8/", call.base)},
     });
-    Answer::json(
+    answer::json(
         200,
         json!({"data": [account], "links": {"self": format!("{}{}", call.base, call.path), "next": null, "prev": null}}),
     )
@@ -520,7 +521,7 @@ pub(super) fn resource<'a>(body: &'a Value, kind: &str) -> Result<&'a Value, Ans
 fn single_profile(call: &Call<'_>, form: Form) -> Result<Change, Answer> {
     let body = document_of(call, SINGLE_BYTES_MAX)?;
     let data = resource(&body, "profile")?;
-    change::parse(data, "/data", form).map_err(|problems| Answer::problems(&problems))
+    change::parse(data, "/data", form).map_err(|problems| answer::problems(&problems))
 }
 
 fn meets(profile: &Profile, condition: &filter::Condition) -> bool {

@@ -4,26 +4,13 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
+use crate::engine::Answer;
+
 /// The media type of every body.
 pub(super) const MEDIA_TYPE: &str = "application/vnd.api+json";
 
 /// Problems that one answer lists; more are cut off.
 const PROBLEMS_MAX: usize = 100;
-
-/// An answer before it becomes HTTP.
-#[derive(Debug, Clone)]
-pub(super) struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Body,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Body {
-    Empty,
-    Json(Value),
-    Text(String),
-}
 
 /// One element of `errors`.
 #[derive(Debug, Clone)]
@@ -43,60 +30,48 @@ pub(super) enum Source {
     Parameter(&'static str),
 }
 
-// === impl Answer ===
+/// A success with the vendor's media type.
+pub(super) fn json(status: u16, body: Value) -> Answer {
+    Answer::json(status, MEDIA_TYPE, body)
+}
 
-impl Answer {
-    pub fn json(status: u16, body: Value) -> Self {
-        Self { status, headers: vec![("content-type".into(), MEDIA_TYPE.into())], body: Body::Json(body) }
-    }
+/// All problems under the status of the first.
+pub(super) fn problems(problems: &[Problem]) -> Answer {
+    let status = problems.first().map_or(400, |problem| problem.status);
+    let errors: Vec<Value> = problems.iter().take(PROBLEMS_MAX).map(Problem::to_json).collect();
+    json(status, json!({ "errors": errors }))
+}
 
-    pub fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Body::Empty }
-    }
+/// The documented 429: `retry-after` in whole seconds and none of the `ratelimit-*` headers.
+pub(super) fn throttled(seconds: u64) -> Answer {
+    let unit = if seconds == 1 { "second" } else { "seconds" };
+    let mut problem = Problem::new(
+        429,
+        "throttled",
+        "Request was throttled.",
+        format!("Request was throttled. Expected available in {seconds} {unit}."),
+        "/data",
+    );
+    problem.links =
+        json!({"type": "https://developers.klaviyo.com/en/docs/rate_limits_and_error_handling#rate-limits"});
+    problems(&[problem]).with_header("retry-after", seconds.to_string())
+}
 
-    /// All problems under the status of the first.
-    pub fn problems(problems: &[Problem]) -> Self {
-        let status = problems.first().map_or(400, |problem| problem.status);
-        let errors: Vec<Value> = problems.iter().take(PROBLEMS_MAX).map(Problem::to_json).collect();
-        Self::json(status, json!({ "errors": errors }))
-    }
-
-    pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.headers.push((name.to_owned(), value.into()));
-        self
-    }
-
-    /// The documented 429: `retry-after` in whole seconds and none of the `ratelimit-*` headers.
-    pub fn throttled(seconds: u64) -> Self {
-        let unit = if seconds == 1 { "second" } else { "seconds" };
-        let mut problem = Problem::new(
-            429,
-            "throttled",
-            "Request was throttled.",
-            format!("Request was throttled. Expected available in {seconds} {unit}."),
-            "/data",
-        );
-        problem.links =
-            json!({"type": "https://developers.klaviyo.com/en/docs/rate_limits_and_error_handling#rate-limits"});
-        Self::problems(&[problem]).with_header("retry-after", seconds.to_string())
-    }
-
-    /// The simulator's own end of its capacity; no vendor's answer.
-    pub fn full(what: &str, max: usize) -> Self {
-        Problem::new(
-            503,
-            "simulator_full",
-            "The simulator is full.",
-            format!("The simulator keeps at most {max} {what}; reset it."),
-            "/data",
-        )
-        .into()
-    }
+/// The limit of the simulator's own capacity; not an answer of the vendor.
+pub(super) fn full(what: &str, max: usize) -> Answer {
+    Problem::new(
+        503,
+        "simulator_full",
+        "The simulator is full.",
+        format!("The simulator keeps at most {max} {what}; reset it."),
+        "/data",
+    )
+    .into()
 }
 
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
-        Self::problems(&[problem])
+        problems(&[problem])
     }
 }
 

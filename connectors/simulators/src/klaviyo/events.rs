@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use crate::engine::Answer;
+use crate::engine::clock::SECOND_US;
+
 use super::account::{Account, BULK_BYTES_MAX, Call, document_of, refused, resource};
-use super::answer::{Answer, Problem};
+use super::answer::{self, Problem};
 use super::change::{self, Change, Form};
-use super::clock::SECOND_US;
 
 /// As documented.
 const EVENT_PROPERTIES_MAX: usize = 400;
@@ -69,7 +71,7 @@ impl Account {
             }
         };
         if !problems.is_empty() {
-            return Err(Answer::problems(&problems));
+            return Err(answer::problems(&problems));
         }
         let profile = self.people.of_event(&change, now_us).map_err(|refusal| refused(&refusal))?;
         let unique = attributes

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::engine::clock::{SECOND_US, stamp_seconds};
+
 use super::change::Change;
-use super::clock::{SECOND_US, stamp_seconds};
 
 /// Profiles that may wait in unfinished jobs at once.
 pub(super) const WAITING_PROFILES_MAX: usize = 1_000_000;

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::engine::Answer;
+
 use super::account::Call;
-use super::answer::{Answer, Problem};
+use super::answer::{self, Problem};
 
 /// One page of a collection; the cursor is the last key of the page before.
 pub(super) struct Page<'a> {
@@ -58,7 +60,7 @@ impl<'a> Page<'a> {
             format!("{}{}{separator}{query}", self.call.base, self.call.path)
         };
         let next = next.map(|cursor| address(Some(cursor)));
-        Answer::json(200, json!({"data": data, "links": {"self": address(None), "next": next, "prev": null}}))
+        answer::json(200, json!({"data": data, "links": {"self": address(None), "next": next, "prev": null}}))
     }
 }
 

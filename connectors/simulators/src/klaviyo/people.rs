@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
+use crate::engine::clock::stamp;
+
 use super::answer::Problem;
 use super::change::{Change, IDENTIFIERS};
-use super::clock::stamp;
 
 /// Profiles that the simulator keeps.
 pub(super) const PROFILES_MAX: usize = 1_000_000;

@@ -1,12 +1,9 @@
 //! `tailwater simulate`: a vendor on this machine.
 
-use std::time::Duration;
-
 use tailwater_core::code;
-use tailwater_simulators::klaviyo::{self, JobDuration};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::args::{SimulateArgs, SimulateCommand, SimulateKlaviyoArgs};
+use crate::cli::args::SimulateArgs;
 use crate::cli::{Error, Exit, output, runtime};
 
 /// Runs until SIGTERM or SIGINT.
@@ -14,23 +11,6 @@ use crate::cli::{Error, Exit, output, runtime};
 /// # Errors
 /// The simulator cannot be started, or its server fails.
 pub fn execute(args: &SimulateArgs) -> Result<Exit, Error> {
-    match &args.command {
-        SimulateCommand::Klaviyo(args) => klaviyo(args),
-    }
-}
-
-fn klaviyo(args: &SimulateKlaviyoArgs) -> Result<Exit, Error> {
-    let mut options = klaviyo::Options {
-        listen: args.listen,
-        api_key: args.api_key.clone(),
-        limits: !args.no_limits,
-        lists: args.lists.clone(),
-        persist: args.persist.clone(),
-        ..klaviyo::Options::default()
-    };
-    if let Some(base) = args.job_seconds {
-        options.job_duration = JobDuration { base, per_profile: Duration::ZERO };
-    }
     let runtime = runtime()?;
     runtime.block_on(async {
         // Listened to before the simulator announces itself: whoever waits for that line may send a signal right after it.
@@ -48,7 +28,7 @@ fn klaviyo(args: &SimulateKlaviyoArgs) -> Result<Exit, Error> {
                 tracing::warn!("{error}");
             }
         };
-        klaviyo::run_cli(options, announce, stop).await.map_err(|error| Error::failed(error.code(), &error))
+        args.command.run(announce, stop).await.map_err(|error| Error::failed(error.code(), &error))
     })?;
     Ok(Exit::Success)
 }

@@ -10,18 +10,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::{Answer, Problem};
-use super::endpoints::{Endpoint, Route};
 use super::prescribe::Disconnect;
 
 /// Which requests are told: those that carry people or events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
-    /// `POST /api/profile-import`: one item.
+    /// One person, such as Klaviyo's `POST /api/profile-import`.
     Profile,
-    /// `POST /api/profile-bulk-import-jobs`: an item per profile, in the order of the body.
+    /// People in bulk, an item each, in the order of the body, such as `POST /api/profile-bulk-import-jobs`.
     Job,
-    /// `POST /api/events`: one item.
+    /// One event, such as `POST /api/events`.
     Event,
 }
 
@@ -87,35 +85,6 @@ pub(super) struct Leaving {
     observer: Arc<dyn Observer>,
     request: u64,
     ending: Ending,
-}
-
-// === impl Carrier ===
-
-impl Carrier {
-    pub(super) fn of(method: &str, path: &str) -> Option<Self> {
-        match Endpoint::find(method, path) {
-            Route::To { endpoint: Endpoint::ImportProfile, .. } => Some(Self::Profile),
-            Route::To { endpoint: Endpoint::CreateImportJob, .. } => Some(Self::Job),
-            Route::To { endpoint: Endpoint::CreateEvent, .. } => Some(Self::Event),
-            Route::To { .. } | Route::WrongMethod | Route::Unknown => None,
-        }
-    }
-
-    /// Where the item at a place of the body stands.
-    fn pointer(self, place: usize) -> String {
-        match self {
-            Self::Profile => "/data/attributes/email".to_owned(),
-            Self::Job => format!("/data/attributes/profiles/data/{place}/attributes/email"),
-            Self::Event => "/data/attributes/profile/data/attributes/email".to_owned(),
-        }
-    }
-
-    /// The documented 400, with a problem for each of the items.
-    pub(super) fn refuse(self, places: &[usize]) -> Answer {
-        let problems: Vec<Problem> =
-            places.iter().map(|place| Problem::invalid("Invalid email address", self.pointer(*place))).collect();
-        Answer::problems(&problems)
-    }
 }
 
 // === impl Leaving ===

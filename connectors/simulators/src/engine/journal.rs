@@ -24,7 +24,8 @@ pub struct Received {
     pub path: String,
     /// Decoded, in the order of the address.
     pub query: Vec<(String, String)>,
-    pub revision: Option<String>,
+    /// The headers that the vendor looks at, credentials excepted.
+    pub headers: Vec<(String, String)>,
     /// JSON if it is JSON, otherwise text.
     pub body: Value,
     pub body_bytes: usize,
@@ -32,6 +33,9 @@ pub struct Received {
     pub status: u16,
     /// A prescription decided about the answer.
     pub prescribed: bool,
+    /// What the vendor accepted and dropped without saying so, where the simulator knows it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
     #[serde(skip)]
     pub(super) endpoint: &'static str,
 }
@@ -54,6 +58,9 @@ pub struct Stats {
     pub profiles: u64,
     pub events: u64,
     pub events_repeated: u64,
+    pub objects: u64,
+    /// Items that were accepted and dropped without a word.
+    pub dropped_silently: u64,
 }
 
 #[derive(Debug)]
@@ -109,6 +116,7 @@ impl Journal {
         } else if received.status == 429 {
             self.stats.throttled += 1;
         }
+        self.stats.dropped_silently += received.dropped.len() as u64;
         self.write(&received);
         self.body_bytes += received.body_bytes;
         self.received.push_back(received);

@@ -6,28 +6,25 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{ConnectInfo, Request as HttpRequest, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::account::{BULK_BYTES_MAX, too_large};
 use super::answer::{Answer, Body};
 use super::connection::Switch;
 use super::control;
 use super::observe::Leaving;
-use super::state::{Reply, Request, Shared};
-
-/// Bytes of a body that are read at all: enough to tell a client that it has sent too much.
-const READ_BYTES_MAX: usize = 2 * BULK_BYTES_MAX;
+use super::state::{Reply, Shared};
+use super::vendor::{Request, Vendor};
 
 /// The longest wait for the body of a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new().merge(control::router()).fallback(vendor).with_state(shared)
+pub(super) fn router<V: Vendor>(shared: Arc<Shared<V>>) -> Router {
+    Router::new().merge(control::router()).fallback(vendor::<V>).with_state(shared)
 }
 
-async fn vendor(
-    State(shared): State<Arc<Shared>>,
+async fn vendor<V: Vendor>(
+    State(shared): State<Arc<Shared<V>>>,
     ConnectInfo(switch): ConnectInfo<Switch>,
     request: HttpRequest,
 ) -> Response {
@@ -39,20 +36,19 @@ async fn vendor(
         switch.throw();
         return StatusCode::NO_CONTENT.into_response();
     }
-    let body = match read(body).await {
+    let body = match read::<V>(body).await {
         Ok(body) => body,
         Err(answer) => return to_http(answer),
     };
-    let text = |name: header::HeaderName| header_text(&parts.headers, &name);
+    let host = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or("localhost");
     let request = Request {
+        number: 0,
         method: parts.method.as_str().to_owned(),
         path,
         query,
-        authorization: text(header::AUTHORIZATION),
-        revision: header_text(&parts.headers, &header::HeaderName::from_static("revision")),
-        content_type: text(header::CONTENT_TYPE),
+        base: format!("http://{host}"),
+        headers: parts.headers,
         body: body.into(),
-        base: format!("http://{}", text(header::HOST).unwrap_or_else(|| "localhost".into())),
     };
     match shared.reply(request) {
         Reply::Answer { answer, delay_ms, leaving } => {
@@ -78,19 +74,15 @@ fn hang_up(switch: &Switch, leaving: Option<Leaving>) -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn read(body: HttpBody) -> Result<Bytes, Answer> {
-    match tokio::time::timeout(READ_TIMEOUT, axum::body::to_bytes(body, READ_BYTES_MAX)).await {
+async fn read<V: Vendor>(body: HttpBody) -> Result<Bytes, Answer> {
+    match tokio::time::timeout(READ_TIMEOUT, axum::body::to_bytes(body, V::READ_BYTES_MAX)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => {
             tracing::warn!(%error, "the body of a request could not be read");
-            Err(too_large(BULK_BYTES_MAX))
+            Err(V::too_large())
         }
         Err(_) => Err(Answer::empty(408)),
     }
-}
-
-fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {
-    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 fn to_http(answer: Answer) -> Response {

@@ -1,7 +1,6 @@
 //! The control plane: not the vendor's, for tests and for people who want to see what arrived. It needs no key and is never limited.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
@@ -11,39 +10,50 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::jobs::JobDuration;
 use super::prescribe::Prescription;
 use super::state::Shared;
+use super::vendor::Vendor;
 
 /// Elements that one answer lists.
 const PAGE_MAX: usize = 10_000;
 const PAGE_DEFAULT: usize = 1_000;
 const BODY_BYTES_MAX: usize = 1_000_000;
 
-type App = State<Arc<Shared>>;
+type App<V> = State<Arc<Shared<V>>>;
 
-pub(super) fn router() -> Router<Arc<Shared>> {
+pub(super) fn router<V: Vendor>() -> Router<Arc<Shared<V>>> {
     Router::new()
-        .route("/_simulator", get(overview))
-        .route("/_simulator/", get(overview))
-        .route("/_simulator/requests", get(requests))
-        .route("/_simulator/profiles", get(profiles))
-        .route("/_simulator/profile", get(profile))
-        .route("/_simulator/lists", get(lists).post(add_list))
-        .route("/_simulator/lists/{id}", get(list))
-        .route("/_simulator/events", get(events))
-        .route("/_simulator/stats", get(stats))
-        .route("/_simulator/prescribe", post(prescribe))
-        .route("/_simulator/prescriptions", get(prescriptions).delete(clear_prescriptions))
-        .route("/_simulator/settings", post(settings))
-        .route("/_simulator/reset", post(reset))
+        .route("/_simulator", get(overview::<V>))
+        .route("/_simulator/", get(overview::<V>))
+        .route("/_simulator/requests", get(requests::<V>))
+        .route("/_simulator/profiles", get(profiles::<V>))
+        .route("/_simulator/profile", get(profile::<V>))
+        .route("/_simulator/lists", get(lists::<V>).post(add_list::<V>))
+        .route("/_simulator/lists/{id}", get(list::<V>))
+        .route("/_simulator/objects", get(objects::<V>))
+        .route("/_simulator/events", get(events::<V>))
+        .route("/_simulator/stats", get(stats::<V>))
+        .route("/_simulator/prescribe", post(prescribe::<V>))
+        .route("/_simulator/prescriptions", get(prescriptions::<V>).delete(clear_prescriptions::<V>))
+        .route("/_simulator/settings", post(settings::<V>))
+        .route("/_simulator/reset", post(reset::<V>))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
-async fn overview(State(shared): App) -> Response {
-    let see = ["requests", "profiles", "profile?email=", "lists", "lists/{id}", "events", "stats", "prescriptions"]
-        .map(|name| format!("/_simulator/{name}"));
-    Json(json!({"simulator": "klaviyo", "stats": shared.stats(), "lists": shared.lists(), "see": see})).into_response()
+async fn overview<V: Vendor>(State(shared): App<V>) -> Response {
+    let see = [
+        "requests",
+        "profiles",
+        "profile?email=",
+        "lists",
+        "lists/{id}",
+        "objects",
+        "events",
+        "stats",
+        "prescriptions",
+    ]
+    .map(|name| format!("/_simulator/{name}"));
+    Json(json!({"simulator": V::KIND, "stats": shared.stats(), "lists": shared.lists(), "see": see})).into_response()
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,7 +70,7 @@ struct RequestsQuery {
     limit: Option<usize>,
 }
 
-async fn requests(State(shared): App, Query(query): Query<RequestsQuery>) -> Response {
+async fn requests<V: Vendor>(State(shared): App<V>, Query(query): Query<RequestsQuery>) -> Response {
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
     let found = shared.received(
         |received| {
@@ -84,22 +94,27 @@ struct ProfilesQuery {
     limit: Option<usize>,
 }
 
-async fn profiles(State(shared): App, Query(query): Query<ProfilesQuery>) -> Response {
+async fn profiles<V: Vendor>(State(shared): App<V>, Query(query): Query<ProfilesQuery>) -> Response {
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
     let found = shared.profiles(query.after.as_deref().unwrap_or_default(), limit);
     let next = if found.len() == limit { found.last().map(|profile| profile["id"].clone()) } else { None };
     Json(json!({"profiles": found, "next_after": next})).into_response()
 }
 
-async fn profile(State(shared): App, Query(query): Query<Vec<(String, String)>>) -> Response {
+async fn profile<V: Vendor>(State(shared): App<V>, Query(query): Query<Vec<(String, String)>>) -> Response {
     let found = query.first().and_then(|(field, value)| shared.profile(field, value));
     found.map_or_else(
-        || problem(StatusCode::NOT_FOUND, "no such profile; ask with ?email=, ?phone_number=, ?external_id= or ?id="),
+        || {
+            problem(
+                StatusCode::NOT_FOUND,
+                "no such profile; ask with an identifier of the vendor, such as ?email=, or ?id=",
+            )
+        },
         |profile| Json(profile).into_response(),
     )
 }
 
-async fn lists(State(shared): App) -> Response {
+async fn lists<V: Vendor>(State(shared): App<V>) -> Response {
     Json(json!({"lists": shared.lists()})).into_response()
 }
 
@@ -110,7 +125,7 @@ struct NewList {
     name: String,
 }
 
-async fn add_list(State(shared): App, Json(list): Json<NewList>) -> Response {
+async fn add_list<V: Vendor>(State(shared): App<V>, Json(list): Json<NewList>) -> Response {
     if shared.add_list(&list.id, &list.name) {
         StatusCode::CREATED.into_response()
     } else {
@@ -118,72 +133,55 @@ async fn add_list(State(shared): App, Json(list): Json<NewList>) -> Response {
     }
 }
 
-async fn list(State(shared): App, Path(id): Path<String>) -> Response {
+async fn list<V: Vendor>(State(shared): App<V>, Path(id): Path<String>) -> Response {
     shared.list(&id).map_or_else(|| problem(StatusCode::NOT_FOUND, "no such list"), |list| Json(list).into_response())
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EventsQuery {
+struct SkipQuery {
     skip: Option<usize>,
     limit: Option<usize>,
 }
 
-async fn events(State(shared): App, Query(query): Query<EventsQuery>) -> Response {
+async fn events<V: Vendor>(State(shared): App<V>, Query(query): Query<SkipQuery>) -> Response {
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
     Json(json!({"events": shared.events(query.skip.unwrap_or(0), limit)})).into_response()
 }
 
-async fn stats(State(shared): App) -> Response {
+async fn objects<V: Vendor>(State(shared): App<V>, Query(query): Query<SkipQuery>) -> Response {
+    let limit = query.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
+    Json(json!({"objects": shared.objects(query.skip.unwrap_or(0), limit)})).into_response()
+}
+
+async fn stats<V: Vendor>(State(shared): App<V>) -> Response {
     Json(shared.stats()).into_response()
 }
 
-async fn prescribe(State(shared): App, Json(prescription): Json<Prescription>) -> Response {
+async fn prescribe<V: Vendor>(State(shared): App<V>, Json(prescription): Json<Prescription>) -> Response {
     match shared.prescribe(prescription) {
         Ok(()) => StatusCode::CREATED.into_response(),
         Err(text) => problem(StatusCode::BAD_REQUEST, &text),
     }
 }
 
-async fn prescriptions(State(shared): App) -> Response {
+async fn prescriptions<V: Vendor>(State(shared): App<V>) -> Response {
     Json(json!({"prescriptions": shared.prescriptions()})).into_response()
 }
 
-async fn clear_prescriptions(State(shared): App) -> StatusCode {
+async fn clear_prescriptions<V: Vendor>(State(shared): App<V>) -> StatusCode {
     shared.clear_prescriptions();
     StatusCode::NO_CONTENT
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    api_key: Option<String>,
-    scopes: Option<Vec<String>>,
-    limits: Option<bool>,
-    job_base_ms: Option<u64>,
-    job_per_profile_us: Option<u64>,
+async fn settings<V: Vendor>(State(shared): App<V>, Json(settings): Json<Value>) -> Response {
+    match shared.settings(settings) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(text) => problem(StatusCode::BAD_REQUEST, &text),
+    }
 }
 
-async fn settings(State(shared): App, Json(settings): Json<Settings>) -> StatusCode {
-    shared.change(|options| {
-        if let Some(key) = settings.api_key {
-            options.api_key = key;
-        }
-        if let Some(scopes) = settings.scopes {
-            options.scopes = Some(scopes);
-        }
-        if let Some(limits) = settings.limits {
-            options.limits = limits;
-        }
-        options.job_duration = JobDuration {
-            base: settings.job_base_ms.map_or(options.job_duration.base, Duration::from_millis),
-            per_profile: settings.job_per_profile_us.map_or(options.job_duration.per_profile, Duration::from_micros),
-        };
-    });
-    StatusCode::NO_CONTENT
-}
-
-async fn reset(State(shared): App) -> StatusCode {
+async fn reset<V: Vendor>(State(shared): App<V>) -> StatusCode {
     shared.reset();
     StatusCode::NO_CONTENT
 }

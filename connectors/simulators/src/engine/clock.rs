@@ -4,12 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970, never going back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     started_us: i64,
     start: tokio::time::Instant,
 }
 
-pub(super) const SECOND_US: i64 = 1_000_000;
+pub(crate) const SECOND_US: i64 = 1_000_000;
 
 impl Clock {
     pub fn new() -> Self {
@@ -22,13 +22,13 @@ impl Clock {
     }
 }
 
-/// The vendor's notation with microseconds: `2026-09-04T13:39:37.131026+00:00`.
-pub(super) fn stamp(us: i64) -> String {
+/// With microseconds: `2026-09-04T13:39:37.131026+00:00`.
+pub(crate) fn stamp(us: i64) -> String {
     format(us, "%Y-%m-%dT%H:%M:%S%.6f+00:00")
 }
 
-/// The vendor's notation to the second, as in bulk jobs.
-pub(super) fn stamp_seconds(us: i64) -> String {
+/// To the second.
+pub(crate) fn stamp_seconds(us: i64) -> String {
     format(us, "%Y-%m-%dT%H:%M:%S+00:00")
 }
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_are_written_as_the_vendor_writes_them() {
+    fn stamps_are_iso_8601() {
         assert_eq!(stamp(1_788_529_177_131_026), "2026-09-04T13:39:37.131026+00:00");
         assert_eq!(stamp_seconds(1_788_529_177_131_026), "2026-09-04T13:39:37+00:00");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answer::{Answer, Body, MEDIA_TYPE, Problem};
+use super::answer::{Answer, Body};
 use super::clock::SECOND_US;
 
 /// Prescriptions that may be open at once.
@@ -109,7 +109,7 @@ pub enum Disconnect {
 
 /// The open prescriptions, in the order in which they were given.
 #[derive(Debug, Default)]
-pub(super) struct Prescriptions {
+pub struct Prescriptions {
     open: Vec<Open>,
 }
 
@@ -277,7 +277,7 @@ fn holds(value: &Value, text: &str) -> bool {
 
 impl Prescriptions {
     /// Adds one; false if there are too many.
-    pub fn add(&mut self, prescription: Prescription, now_us: i64) -> bool {
+    pub(super) fn add(&mut self, prescription: Prescription, now_us: i64) -> bool {
         self.open.retain(|open| !open.over(now_us));
         if self.open.len() >= PRESCRIPTIONS_MAX {
             return false;
@@ -289,18 +289,18 @@ impl Prescriptions {
         true
     }
 
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.open.clear();
     }
 
     /// What is still open.
-    pub fn list(&self) -> Vec<Prescription> {
+    pub(super) fn list(&self) -> Vec<Prescription> {
         self.open.iter().map(|open| open.prescription.clone()).collect()
     }
 
     /// The effect for a request, used up by one. Before the body is read only a disconnect of that kind takes effect, afterwards all
     /// others.
-    pub fn take(&mut self, seen: &Seen<'_>) -> Option<Effect> {
+    pub(super) fn take(&mut self, seen: &Seen<'_>) -> Option<Effect> {
         let reading = seen.body.is_none();
         self.take_first(seen.now_us, |prescription| {
             let before = prescription.effect == Effect::Disconnect(Disconnect::BeforeReading);
@@ -311,15 +311,13 @@ impl Prescriptions {
     }
 
     /// The error that a profile of a bulk job gets.
-    pub fn import_error(&mut self, payload: &Value, now_us: i64) -> Option<Problem> {
+    pub fn import_error(&mut self, payload: &Value, now_us: i64) -> Option<PrescribedImportError> {
         let effect = self.take_first(now_us, |prescription| {
             matches!(prescription.effect, Effect::ImportError(_))
                 && prescription.identifier.as_ref().is_some_and(|identifier| holds(payload, identifier))
         });
         match effect {
-            Some(Effect::ImportError(error)) => {
-                Some(Problem::new(400, error.code, "Invalid input.", error.detail, "/data/attributes"))
-            }
+            Some(Effect::ImportError(error)) => Some(error),
             _ => None,
         }
     }
@@ -354,7 +352,7 @@ impl Open {
 }
 
 impl PrescribedAnswer {
-    pub(super) fn to_answer(&self) -> Answer {
+    pub(super) fn to_answer(&self, media_type: &str) -> Answer {
         let body = match &self.body {
             Value::Null => Body::Empty,
             Value::String(text) => Body::Text(text.clone()),
@@ -363,9 +361,9 @@ impl PrescribedAnswer {
         let mut headers = self.headers.clone();
         let typed = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         if matches!(body, Body::Json(_)) && !typed {
-            headers.push(("content-type".into(), MEDIA_TYPE.into()));
+            headers.push(("content-type".into(), media_type.into()));
         }
-        Answer { status: self.status, headers, body }
+        Answer::new(self.status, headers, body)
     }
 }
 
