@@ -46,7 +46,7 @@ fn value(entry: usize) -> Vec<u8> {
 }
 
 fn open(folder: &Path) -> Cache {
-    Cache::open(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    Cache::open(folder, tailwater::runtime::clock::now).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
 }
 
 fn folder() -> TempDir {

@@ -13,16 +13,18 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 
 use async_trait::async_trait;
-use tailwater_connectors::{ClassifyError, ClassifyInput, Context, Destination, Outcomes, Planned, ProbeError, Spec};
+use tailwater_connectors::{
+    self as connectors, ClassifyError, ClassifyInput, Destination, Outcomes, Planned, ProbeError, Spec,
+};
 use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::operation::Operation;
 use tailwater_core::{Code, code};
 
-use super::Shared;
 use crate::config::Config;
 use crate::config::model::SourceInput;
 use crate::kafka::topics;
 use crate::operator::audit::{Audit, audit};
+use crate::runtime::Context;
 use crate::runtime::supervisor::{Spawner, TaskError, TaskKind};
 
 /// Looks of the audit that must agree before the run counts as complete, and the time between them.
@@ -42,7 +44,7 @@ pub fn isolate(config: &mut Config) {
 pub type Verdict = Arc<OnceLock<TaskError>>;
 
 /// Ends the run when nothing is left to do, or when what is left cannot be done.
-pub fn watch(shared: &Arc<Shared>, spawner: &Spawner, verdict: &Verdict) {
+pub fn watch(shared: &Arc<Context>, spawner: &Spawner, verdict: &Verdict) {
     let (shared, verdict) = (Arc::clone(shared), Arc::clone(verdict));
     spawner.thread("dry-run", TaskKind::Watcher, move |stop| {
         let mut last: Option<Audit> = None;
@@ -155,7 +157,7 @@ impl Destination for DryRun {
         self.0.plan(batch)
     }
 
-    async fn deliver(&self, batch: &[Delivery], outcomes: &Outcomes<'_>, _context: &Context<'_>) {
+    async fn deliver(&self, batch: &[Delivery], outcomes: &Outcomes<'_>, _context: &connectors::Context<'_>) {
         let mut text = String::new();
         for request in self.0.plan(batch) {
             text.push_str(&format!("{} {}\n", request.method, request.url));
@@ -171,7 +173,13 @@ impl Destination for DryRun {
         outcomes.set_rest(&Outcome::Delivered);
     }
 
-    async fn confirm(&self, _ticket: &Ticket, _members: &[Delivery], outcomes: &Outcomes<'_>, _context: &Context<'_>) {
+    async fn confirm(
+        &self,
+        _ticket: &Ticket,
+        _members: &[Delivery],
+        outcomes: &Outcomes<'_>,
+        _context: &connectors::Context<'_>,
+    ) {
         outcomes.set_rest(&Outcome::Delivered);
     }
 

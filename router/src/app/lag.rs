@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tracing::{debug, info, warn};
 
-use super::{Role, Shared};
+use super::Role;
 use crate::kafka::Error;
 use crate::kafka::progress::{Progress, Standing};
 use crate::kafka::topics;
+use crate::runtime::Context;
 use crate::runtime::supervisor::{Shutdown, Spawner, TaskError, TaskKind};
 
 /// How often the groups are looked at.
@@ -26,7 +27,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 /// How long a partition may stand still with records to read.
 const STILL_MAX: Duration = Duration::from_secs(60);
 
-pub fn spawn(shared: &Arc<Shared>, spawner: &Spawner, roles: &[Role]) {
+pub fn spawn(shared: &Arc<Context>, spawner: &Spawner, roles: &[Role]) {
     let shared = Arc::clone(shared);
     let roles = roles.to_vec();
     spawner.thread("lag", TaskKind::Watcher, move |stop| {
@@ -47,7 +48,7 @@ pub fn spawn(shared: &Arc<Shared>, spawner: &Spawner, roles: &[Role]) {
 }
 
 /// The groups that the stages of these roles belong to.
-fn groups(shared: &Shared, roles: &[Role]) -> Result<Vec<Group>, Error> {
+fn groups(shared: &Context, roles: &[Role]) -> Result<Vec<Group>, Error> {
     let (kafka, names) = (&shared.config.kafka, &shared.names);
     let mut groups = Vec::new();
     let mut add = |stage: &'static str, flow: &str, topics: &[String]| {
@@ -87,7 +88,7 @@ struct Group {
 }
 
 impl Group {
-    fn look(&mut self, shared: &Shared, stop: &Shutdown) -> Result<(), Error> {
+    fn look(&mut self, shared: &Context, stop: &Shutdown) -> Result<(), Error> {
         let standings = self.progress.look(ANSWER_MAX, &|| stop.is_requested())?;
         let lag: i64 = standings.iter().map(|standing| standing.end - standing.next).sum();
         shared.telemetry.metrics().lag.with_label_values(&[self.stage, &self.flow]).set(lag);
@@ -126,7 +127,7 @@ impl Group {
     }
 
     /// Whether it is known why nothing moves.
-    fn is_excused(&self, shared: &Shared) -> bool {
+    fn is_excused(&self, shared: &Context) -> bool {
         if self.flow.is_empty() {
             return false;
         }

@@ -1,7 +1,6 @@
 //! What can change while the process runs: the routes with their transforms, and the connectors with their credentials and limits.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -14,17 +13,29 @@ use tailwater_sandbox::Pool;
 use super::{StartError, dry_run};
 use crate::config::model::{Account, Config};
 use crate::failpoint;
-use crate::stages::Error;
 use crate::stages::route::Routes;
+use crate::stages::shared::destination::{Handle, Slot};
 
-/// The current version of every destination's routes.
+/// The current version of every destination: its handle, and its routes compiled for that handle.
 pub struct Live {
-    routes: BTreeMap<String, ArcSwap<Routes>>,
-    generation: AtomicU64,
+    slots: BTreeMap<String, Slots>,
     pool: Arc<Pool>,
     dry_run: bool,
+    current: Mutex<Current>,
+}
+
+/// Where the stages of one destination find its current version.
+#[derive(Clone)]
+pub struct Slots {
+    pub handle: Slot<Handle>,
+    pub routes: Slot<Routes>,
+}
+
+struct Current {
+    generation: u64,
     /// The connectors that are in use, and what they were made from.
-    connectors: Mutex<(Fingerprint, Connectors)>,
+    connectors: Connectors,
+    fingerprint: Fingerprint,
 }
 
 type Connectors = BTreeMap<String, Arc<dyn Destination>>;
@@ -39,26 +50,18 @@ impl Live {
     /// A transform, a condition or a connector that does not work.
     pub fn new(config: &Config, pool: Arc<Pool>, dry_run: bool) -> Result<Self, StartError> {
         let connectors = connectors(config, dry_run)?;
-        let routes = compile(config, &connectors, &pool, 1)?;
-        let routes = routes.into_iter().map(|(name, routes)| (name, ArcSwap::from(routes))).collect();
-        let connectors = Mutex::new((fingerprint(config), connectors));
-        Ok(Self { routes, generation: AtomicU64::new(1), pool, dry_run, connectors })
+        let slot = |(name, routes): (String, Arc<Routes>)| {
+            let handle = Arc::new(ArcSwap::from(Arc::clone(&routes.handle)));
+            (name, Slots { handle, routes: Arc::new(ArcSwap::from(routes)) })
+        };
+        let slots = compile(config, &connectors, &pool, 1)?.into_iter().map(slot).collect();
+        let current = Mutex::new(Current { generation: 1, connectors, fingerprint: fingerprint(config) });
+        Ok(Self { slots, pool, dry_run, current })
     }
 
-    /// The current routes of a destination.
-    ///
-    /// # Errors
-    /// There is no such destination: a mistake of ours.
-    pub fn routes(&self, destination: &str) -> Result<Arc<Routes>, Error> {
-        self.routes.get(destination).map(ArcSwap::load_full).ok_or_else(|| Error::Invalid {
-            code: code::TASK_FAILED,
-            message: format!("there is no destination {destination}"),
-        })
-    }
-
-    /// What each destination delivers to, for people.
-    pub fn targets(&self) -> Vec<(String, String)> {
-        self.routes.iter().map(|(name, routes)| (name.clone(), routes.load().connector.target())).collect()
+    /// Every destination, by its name.
+    pub fn destinations(&self) -> impl Iterator<Item = (&str, &Slots)> {
+        self.slots.iter().map(|(name, slots)| (name.as_str(), slots))
     }
 
     /// Swaps in a new version, as a whole or not at all. Connectors whose settings are the same are kept, because the account's rate
@@ -67,19 +70,20 @@ impl Live {
     /// # Errors
     /// Something in it does not compile; what runs stays as it is.
     pub fn replace(&self, config: &Config) -> Result<(), StartError> {
-        let generation = self.generation.load(Ordering::Relaxed) + 1;
-        let mut current = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = current.generation + 1;
         let fingerprint = fingerprint(config);
-        let used = if current.0 == fingerprint { current.1.clone() } else { connectors(config, self.dry_run)? };
-        let new = compile(config, &used, &self.pool, generation)?;
+        let same = current.fingerprint == fingerprint;
+        let connectors = if same { current.connectors.clone() } else { connectors(config, self.dry_run)? };
+        let new = compile(config, &connectors, &self.pool, generation)?;
         failpoint::hit("reload.loaded");
-        *current = (fingerprint, used);
+        *current = Current { generation, connectors, fingerprint };
         for (name, routes) in new {
-            if let Some(slot) = self.routes.get(&name) {
-                slot.store(routes);
+            if let Some(slots) = self.slots.get(&name) {
+                slots.handle.store(Arc::clone(&routes.handle));
+                slots.routes.store(routes);
             }
         }
-        self.generation.store(generation, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -128,8 +132,9 @@ fn compile(
     let mut all = BTreeMap::new();
     for (name, connector) in connectors {
         let Some(destination) = config.destinations.get(name) else { continue };
-        let routes = Routes::compile(config, destination, Arc::clone(connector), pool, generation)
-            .map_err(|error| StartError::new(error.code(), &error))?;
+        let handle = Handle { generation, config: destination.clone(), connector: Arc::clone(connector) };
+        let routes =
+            Routes::compile(config, Arc::new(handle), pool).map_err(|error| StartError::new(error.code(), &error))?;
         all.insert(name.clone(), Arc::new(routes));
     }
     Ok(all)

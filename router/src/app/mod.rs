@@ -19,12 +19,12 @@ use tailwater_sandbox::Pool;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-pub use self::live::Live;
-
+use self::live::Live;
 use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, OnConflict, SourceInput};
 use crate::embedded;
 use crate::kafka::topics::{self, Names, Step};
-use crate::runtime::supervisor::{Cause, ExitReason, Shutdown, Supervisor, TaskError, TaskKind};
+use crate::runtime::supervisor::{Cause, ExitReason, Spawner, Supervisor, TaskError, TaskKind};
+use crate::runtime::{Context, clock};
 use crate::stages::route::existence;
 use crate::stages::{self, Error};
 use crate::state::Cache;
@@ -38,19 +38,6 @@ const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often a stage's producer may be fenced within a time; a broker that is away does it once, and its restart perhaps once more.
 const FENCES_MAX: usize = 5;
 const FENCES_WITHIN: Duration = Duration::from_secs(600);
-
-/// What the parts of one process share.
-pub struct Shared {
-    pub config: Arc<Config>,
-    pub names: Names,
-    pub cache: Cache,
-    pub schemas: Schemas,
-    pub live: Live,
-    pub telemetry: Telemetry,
-    pub shutdown: Shutdown,
-    /// Where the calls to vendors run.
-    pub runtime: Handle,
-}
 
 /// The parts of the flow that a process can take on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,8 +119,8 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
         }
     });
     let pool = Arc::new(pool(&config).map_err(|error| StartError::new(error.code(), &error))?);
-    let live = Live::new(&config, Arc::clone(&pool), options.dry_run)?;
-    let cache = Cache::open(&config.state_dir).map_err(|error| StartError::new(error.code(), &error))?;
+    let live = Arc::new(Live::new(&config, Arc::clone(&pool), options.dry_run)?);
+    let cache = Cache::open(&config.state_dir, clock::now).map_err(|error| StartError::new(error.code(), &error))?;
     // After the lock on the state folder: its data lie in there.
     let broker = match &options.embedded {
         Some(broker) => Some(
@@ -143,17 +130,17 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
         None => None,
     };
     let names = Names::new(&config.kafka.prefix);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(Context {
         schemas: Schemas::new(&config.kafka, names.schemas()),
         names,
         cache,
-        live,
         telemetry,
         shutdown: supervisor.shutdown(),
         runtime,
         config,
     });
-    for (name, target) in shared.live.targets() {
+    for (name, slots) in live.destinations() {
+        let target = slots.handle.load().connector.target();
         info!(destination = %name, vendor = %target, dry_run = options.dry_run, "delivering");
     }
     shared.telemetry.status("workspace", serde_json::json!(shared.config.workspace));
@@ -170,9 +157,9 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
             return Ok(());
         }
         for role in &roles {
-            spawn(&waits, &spawner, *role);
+            spawn(&waits, &live, &spawner, *role);
         }
-        reload::spawn(&waits, &spawner);
+        reload::spawn(&waits, &live, &spawner);
         lag::spawn(&waits, &spawner, &roles);
         if dry {
             dry_run::watch(&waits, &spawner, &watched);
@@ -193,7 +180,7 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
 }
 
 /// Checks the topics and makes what is missing; waits for a broker. False when the process is asked to stop meanwhile.
-fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
+fn topics_ready(shared: &Arc<Context>) -> Result<bool, TaskError> {
     let readiness = shared.telemetry.readiness("topics");
     let kafka = &shared.config.kafka;
     let wanted = topics::wanted(&shared.config);
@@ -254,16 +241,16 @@ fn topics_ready(shared: &Arc<Shared>) -> Result<bool, TaskError> {
 }
 
 /// Writes down since when new destinations exist, before any stage reads or writes.
-fn remember_new(shared: &Shared) -> Result<(), crate::kafka::Error> {
+fn remember_new(shared: &Context) -> Result<(), crate::kafka::Error> {
     let new = existence::find_new(&shared.config)?;
-    existence::write(&shared.config.kafka, &new, crate::runtime::clock::now())?;
+    existence::write(&shared.config.kafka, &new, clock::now())?;
     for notice in new.iter().filter_map(existence::New::notice) {
         info!(code = code::BEFORE_START.as_str(), "{notice}");
     }
     Ok(())
 }
 
-fn spawn(shared: &Arc<Shared>, spawner: &crate::runtime::supervisor::Spawner, role: Role) {
+fn spawn(shared: &Arc<Context>, live: &Live, spawner: &Spawner, role: Role) {
     match role {
         Role::Source => {
             if !shared.config.sources.values().any(|source| matches!(source.input, SourceInput::Delta(_))) {
@@ -285,16 +272,21 @@ fn spawn(shared: &Arc<Shared>, spawner: &crate::runtime::supervisor::Spawner, ro
                 keep(&shared, "resolve", || stages::resolve::run(&shared))
             });
         }
-        Role::Route | Role::Send => {
-            for destination in shared.config.destinations.keys() {
-                let (shared, destination) = (Arc::clone(shared), destination.clone());
-                let stage = if role == Role::Route { "route" } else { "send" };
-                let name = format!("{stage}.{destination}");
+        Role::Route => {
+            for (destination, slots) in live.destinations() {
+                let (shared, slots) = (Arc::clone(shared), slots.clone());
+                let name = format!("route.{destination}");
                 spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
-                    keep(&shared, &name, || match role {
-                        Role::Route => stages::route::run(&shared, &destination),
-                        Role::Send | Role::Source | Role::Resolve => stages::send::run(&shared, &destination),
-                    })
+                    keep(&shared, &name, || stages::route::run(&shared, &slots.routes))
+                });
+            }
+        }
+        Role::Send => {
+            for (destination, slots) in live.destinations() {
+                let (shared, slots) = (Arc::clone(shared), slots.clone());
+                let name = format!("send.{destination}");
+                spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
+                    keep(&shared, &name, || stages::send::run(&shared, &slots.handle))
                 });
             }
         }
@@ -303,7 +295,7 @@ fn spawn(shared: &Arc<Shared>, spawner: &crate::runtime::supervisor::Spawner, ro
 
 /// Runs a stage; what passes by itself (a broker that is away, a transaction that was aborted or has timed out) makes it start again
 /// from its last commit, everything else ends the process.
-fn keep(shared: &Shared, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
+fn keep(shared: &Context, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
     let mut wait = RESTART_WAIT_MIN;
     let mut fences = Vec::new();
     loop {

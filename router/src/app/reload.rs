@@ -14,8 +14,9 @@ use sha2::{Digest as _, Sha256};
 use tailwater_core::code;
 use tracing::warn;
 
-use super::Shared;
+use super::live::Live;
 use crate::config::{self, Broker, Config, LoadOptions};
+use crate::runtime::Context;
 use crate::runtime::supervisor::{Spawner, TaskKind};
 use crate::telemetry::events::{ReloadRefused, Reloaded};
 
@@ -24,8 +25,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The content of the files, by their paths; a file that cannot be read has none.
 type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
-pub fn spawn(shared: &Arc<Shared>, spawner: &Spawner) {
-    let shared = Arc::clone(shared);
+pub fn spawn(shared: &Arc<Context>, live: &Arc<Live>, spawner: &Spawner) {
+    let (shared, live) = (Arc::clone(shared), Arc::clone(live));
     spawner.thread("reload", TaskKind::Watcher, move |stop| {
         let mut files = shared.config.files.clone();
         let mut seen = contents(&files);
@@ -35,7 +36,7 @@ pub fn spawn(shared: &Arc<Shared>, spawner: &Spawner) {
                 continue;
             }
             seen = now;
-            if let Some(new) = reload(&shared) {
+            if let Some(new) = reload(&shared, &live) {
                 files = new;
                 seen = contents(&files);
             }
@@ -52,7 +53,7 @@ fn contents(files: &[PathBuf]) -> Contents {
 }
 
 /// Loads and swaps; the files to watch from now on.
-fn reload(shared: &Shared) -> Option<Vec<PathBuf>> {
+fn reload(shared: &Context, live: &Live) -> Option<Vec<PathBuf>> {
     let file = shared.config.files.first()?;
     let what = file.display().to_string();
     let broker = if shared.config.kafka.embedded { Broker::Embedded } else { Broker::Given };
@@ -68,7 +69,7 @@ fn reload(shared: &Shared) -> Option<Vec<PathBuf>> {
     for change in needs_restart(&shared.config, &new) {
         warn!("{change} has changed; it takes effect when the process is started again");
     }
-    match shared.live.replace(&new) {
+    match live.replace(&new) {
         Ok(()) => shared.telemetry.emit(&Reloaded { what: &what }),
         Err(error) => {
             shared.telemetry.emit(&ReloadRefused { what: &what, code: error.code, message: &error.message });

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::Shared;
 use crate::kafka::read::Reader;
+use crate::runtime::Context;
 use crate::runtime::supervisor::{Spawner, TaskError, TaskKind};
 
 /// How often the brokers are asked.
@@ -21,7 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 /// How long no broker may answer before the process is not ready. Longer than a restart of a broker that others stand in for.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-pub fn spawn(shared: &Arc<Shared>, spawner: &Spawner) {
+pub fn spawn(shared: &Arc<Context>, spawner: &Spawner) {
     let shared = Arc::clone(shared);
     spawner.thread("kafka", TaskKind::Watcher, move |stop| {
         let readiness = shared.telemetry.readiness("kafka");

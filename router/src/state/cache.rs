@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use tailwater_core::Timestamp;
 
 use super::Error;
 
@@ -30,15 +31,17 @@ pub struct Cache {
     /// Held for as long as the process lives, so that two processes cannot share a folder.
     _lock: Arc<File>,
     path: PathBuf,
+    /// The wall clock: how old a cache is must mean the same after a restart.
+    clock: fn() -> Timestamp,
 }
 
 impl Cache {
-    /// Opens the folder, or makes it. The folder also holds this process's instance id: it is part of the transactional ids, so that a
+    /// Opens the folder, or makes it; `clock` tells how old what is in there is. The folder also holds this process's instance id: it is part of the transactional ids, so that a
     /// process that is started again ends at once what its predecessor left open.
     ///
     /// # Errors
     /// Another process uses the folder, or the disk refuses.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
+    pub fn open(folder: &Path, clock: fn() -> Timestamp) -> Result<Self, Error> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Open {
             path: folder.display().to_string(),
             source,
@@ -59,7 +62,7 @@ impl Cache {
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .open()
             .map_err(|error| failed(error.into()))?;
-        Ok(Self { database, instance: instance.into(), _lock: Arc::new(lock), path: folder.to_owned() })
+        Ok(Self { database, instance: instance.into(), _lock: Arc::new(lock), path: folder.to_owned(), clock })
     }
 
     pub fn instance(&self) -> &str {
@@ -68,6 +71,10 @@ impl Cache {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        (self.clock)().as_millis()
     }
 
     pub(super) const fn database(&self) -> &Database {

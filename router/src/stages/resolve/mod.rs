@@ -39,13 +39,13 @@ use self::shared::SharedValues;
 use self::times::InvalidTimes;
 use self::types::Types;
 use super::{Error, IDLE_WAIT};
-use crate::app::Shared;
 use crate::config::model::{Source, SourceInput};
 use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled};
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::read::Reader;
 use crate::kafka::{Consumer, Outgoing, Producer, Record, client, topics};
+use crate::runtime::Context;
 use crate::stages::shared::dead_letter::{self, Failure};
 use crate::stages::shared::ledger::Ledger;
 use crate::stages::shared::pace::Pace;
@@ -59,7 +59,7 @@ const METADATA_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Kafka or the local state fail in a way that a new attempt may or may not cure (see [`Error::is_recoverable`]).
-pub fn run(shared: &Arc<Shared>) -> Result<(), Error> {
+pub fn run(shared: &Arc<Context>) -> Result<(), Error> {
     let group = shared.names.group("resolve", None);
     let mut lease = Lease::join(&shared.config.kafka, &group, &shared.names.state_resolve())?;
     let heartbeat = shared.telemetry.heartbeat("resolve");
@@ -82,7 +82,7 @@ pub fn run(shared: &Arc<Shared>) -> Result<(), Error> {
 
 /// The time during which this process holds the lease.
 struct Session<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<Context>,
     consumer: Consumer,
     producer: Producer,
     pace: Pace,
@@ -130,7 +130,7 @@ impl<'r> Pending<'r> {
 }
 
 impl<'a> Session<'a> {
-    fn open(shared: &'a Arc<Shared>, group: &str, heartbeat: &crate::telemetry::Heartbeat) -> Result<Self, Error> {
+    fn open(shared: &'a Arc<Context>, group: &str, heartbeat: &crate::telemetry::Heartbeat) -> Result<Self, Error> {
         let kafka = &shared.config.kafka;
         let names = &shared.names;
         let id = names.transactional_id("resolve", None, shared.cache.instance());

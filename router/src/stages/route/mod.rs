@@ -39,12 +39,13 @@ use self::subscribed::Compiled;
 use self::transform::Results;
 use self::verdict::{Cut, Windows};
 use super::{Error, IDLE_WAIT};
-use crate::app::Shared;
 use crate::failpoint;
 use crate::kafka::consumer::{Event, Partition, Polled};
 use crate::kafka::{Consumer, Producer, Record, client};
+use crate::runtime::Context;
 use crate::runtime::clock::{now, steady, surely};
 use crate::stages::shared::age::Age;
+use crate::stages::shared::destination::Slot;
 use crate::stages::shared::held::fences::Fences;
 use crate::stages::shared::held::group::GroupLanes;
 use crate::stages::shared::held::{self, Waiting};
@@ -61,12 +62,13 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Kafka or the local state fail in a way that a new attempt may or may not cure (see [`Error::is_recoverable`]).
-pub fn run(shared: &Arc<Shared>, destination: &str) -> Result<(), Error> {
-    Session::open(shared, destination)?.follow()
+pub fn run(shared: &Arc<Context>, routes: &Slot<Routes>) -> Result<(), Error> {
+    let destination = routes.load().handle.config.name.clone();
+    Session::open(shared, &destination)?.follow(routes)
 }
 
 struct Session<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<Context>,
     destination: &'a str,
     consumer: Consumer,
     producer: Producer,
@@ -97,7 +99,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn open(shared: &'a Arc<Shared>, destination: &'a str) -> Result<Self, Error> {
+    fn open(shared: &'a Arc<Context>, destination: &'a str) -> Result<Self, Error> {
         let kafka = &shared.config.kafka;
         let names = &shared.names;
         let id = names.transactional_id("route", Some(destination), shared.cache.instance());
@@ -140,16 +142,16 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn follow(mut self) -> Result<(), Error> {
+    fn follow(mut self, slot: &Slot<Routes>) -> Result<(), Error> {
         let name = format!("route.{}", self.destination);
         let readiness = self.shared.telemetry.readiness(&name);
         let joined = Instant::now();
-        let mut routes = self.shared.live.routes(self.destination)?;
+        let mut routes = slot.load_full();
         while !self.shared.shutdown.is_requested() {
             self.heartbeat.tick();
             self.shared.telemetry.flush_lines();
-            let loaded = self.shared.live.routes(self.destination)?;
-            if loaded.generation != routes.generation {
+            let loaded = slot.load_full();
+            if loaded.handle.generation != routes.handle.generation {
                 routes = loaded;
                 self.results.clear();
                 self.windows = Windows::default();

@@ -9,8 +9,9 @@ use tailwater_core::{Code, SchemaId, code};
 use tailwater_sandbox::{Pool, RowSchema, Transform};
 
 use crate::config::When;
-use crate::config::model::{Config, Destination, Source};
+use crate::config::model::{Config, Source};
 use crate::kafka;
+use crate::stages::shared::destination::Handle;
 use crate::state::schemas::Schemas;
 
 /// Schemas that are kept ready. A source has one at a time, two while a change is in flight.
@@ -18,15 +19,12 @@ const SCHEMAS_MAX: usize = 256;
 
 /// The routes of one destination in one version of the configuration.
 pub struct Routes {
-    /// Counts the versions that this process has loaded.
-    pub generation: u64,
-    pub destination: Destination,
+    /// The destination that they are for. Its connector turns outputs into operations, and is pure as far as route uses it.
+    pub handle: Arc<Handle>,
     pub sources: BTreeMap<String, Source>,
     /// All identifier types, by their names.
     pub identifier_types: Vec<String>,
     pub routes: Vec<Route>,
-    /// Turns outputs into operations; pure as far as route uses it.
-    pub connector: Arc<dyn tailwater_connectors::Destination>,
     schemas: Mutex<BTreeMap<(String, SchemaId), Arc<SourceSchema>>>,
 }
 
@@ -73,13 +71,8 @@ impl Routes {
     ///
     /// # Errors
     /// A transform or a condition that does not compile.
-    pub fn compile(
-        config: &Config,
-        destination: &Destination,
-        connector: Arc<dyn tailwater_connectors::Destination>,
-        pool: &Pool,
-        generation: u64,
-    ) -> Result<Self, CompileError> {
+    pub fn compile(config: &Config, handle: Arc<Handle>, pool: &Pool) -> Result<Self, CompileError> {
+        let destination = &handle.config;
         let mut routes = Vec::with_capacity(destination.routes.len());
         for route in &destination.routes {
             let transform = pool.load(&route.transform.name, &route.transform.source).map_err(|source| {
@@ -93,12 +86,10 @@ impl Routes {
             routes.push(Route { name: route.name.clone(), from: route.from.clone(), when, transform });
         }
         Ok(Self {
-            generation,
-            destination: destination.clone(),
             sources: config.sources.clone(),
             identifier_types: config.identity.rules.type_names().map(str::to_owned).collect(),
             routes,
-            connector,
+            handle,
             schemas: Mutex::new(BTreeMap::new()),
         })
     }

@@ -72,19 +72,19 @@ pub struct Compiled<'a> {
 
 impl Subscriptions for Compiled<'_> {
     fn destination(&self) -> &str {
-        &self.routes.destination.name
+        &self.routes.handle.config.name
     }
 
     fn key(&self) -> &str {
-        &self.routes.destination.key
+        &self.routes.handle.config.key
     }
 
     fn on_missing_key(&self) -> OnMissingKey {
-        self.routes.destination.on_missing_key
+        self.routes.handle.config.on_missing_key
     }
 
     fn hold_for(&self) -> Duration {
-        self.routes.destination.hold_for
+        self.routes.handle.config.hold_for
     }
 
     fn age(&self, record: &Record, envelope: &Envelope<'_>) -> Age {
@@ -94,7 +94,7 @@ impl Subscriptions for Compiled<'_> {
             return Age::Live;
         }
         let is_history = self.begins.get(&record.partition).is_some_and(|begin| record.offset < *begin);
-        existence::age(self.routes.destination.start, &source.kind, envelope.time, is_history)
+        existence::age(self.routes.handle.config.start, &source.kind, envelope.time, is_history)
     }
 
     fn subscribed(&self, record: &Record, envelope: &Envelope<'_>) -> Result<Subscribed, Error> {

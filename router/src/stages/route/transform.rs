@@ -164,7 +164,7 @@ impl Results {
                     let failed = Failed { reason: reason.clone(), signature, stack: None };
                     self.cells.insert(cell(&work.record, route), Made::Failed(failed));
                 }
-                metrics.transformed(&routes.destination.name, 0, 0, works.len(), started.elapsed());
+                metrics.transformed(&routes.handle.config.name, 0, 0, works.len(), started.elapsed());
                 return Ok(());
             }
         };
@@ -177,11 +177,11 @@ impl Results {
             rows,
             headers: Headers {
                 source: compiled.from.clone(),
-                destination: routes.destination.name.clone(),
+                destination: routes.handle.config.name.clone(),
                 batch: prepared.first().map_or_else(String::new, |one| format!("{}-{}", one.cell.0, one.cell.1)),
             },
             now_ms: now.as_millis(),
-            non_finite: match routes.destination.non_finite {
+            non_finite: match routes.handle.config.non_finite {
                 NonFinite::Omit => tailwater_sandbox::NonFinite::Omit,
                 NonFinite::Reject => tailwater_sandbox::NonFinite::Reject,
                 NonFinite::Clear => tailwater_sandbox::NonFinite::Clear,
@@ -217,9 +217,9 @@ impl Results {
             }
             self.cells.insert(one.cell, made);
         }
-        metrics.transformed(&routes.destination.name, ok, skipped, failed, started.elapsed());
+        metrics.transformed(&routes.handle.config.name, ok, skipped, failed, started.elapsed());
         if report.threads_lost > 0 {
-            metrics.threads_lost(&routes.destination.name, report.threads_lost);
+            metrics.threads_lost(&routes.handle.config.name, report.threads_lost);
         }
         if report.exhausted {
             return Err(Error::Invalid {
@@ -261,7 +261,7 @@ fn classify(outputs: Vec<Output>, route: &Route, work: &Work, routes: &Routes) -
             time,
             non_finite: &output.non_finite,
         };
-        match routes.connector.classify(&input) {
+        match routes.handle.connector.classify(&input) {
             Ok(made) => operations.extend(made.into_iter().map(|mut operation| {
                 if let Some(key) = &output.key {
                     operation.place.clone_from(key);

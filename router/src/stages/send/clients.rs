@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::topic_partition_list::TopicPartitionList;
-use tailwater_connectors::{Context, Destination as Connector, Limits, Outcomes};
+use tailwater_connectors::{self as connectors, Limits, Outcomes};
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
 use tailwater_core::envelope::{Envelope, Merge, Role};
 use tailwater_core::gate::Capacity;
@@ -26,15 +26,16 @@ use tailwater_core::{Coordinates, ProfileId, Timestamp};
 use super::outside::{Answer, Outside, Settings};
 use super::stall::Stall;
 use super::{Setup, history, memory};
-use crate::app::Shared;
 use crate::config::model::{Config, Destination};
 use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::ownership::Ownership;
 use crate::kafka::{self, Consumer, Outgoing, Producer, Record, client};
+use crate::runtime::Context;
 use crate::runtime::clock::{now, steady};
 use crate::stages::Error;
 use crate::stages::shared::dead_letter::{self, Failure};
+use crate::stages::shared::destination::{Handle, Slot};
 use crate::stages::shared::held::fences::Lanes;
 use crate::stages::shared::held::group::GroupLanes;
 use crate::stages::shared::ledger::Ledger;
@@ -42,10 +43,10 @@ use crate::state::Store;
 use crate::telemetry::Heartbeat;
 
 pub(super) struct Clients<'a> {
-    pub shared: &'a Arc<Shared>,
-    name: &'a str,
-    connector: Arc<dyn Connector>,
-    generation: u64,
+    pub shared: &'a Arc<Context>,
+    /// Where a reload puts the next version of the destination.
+    slot: &'a Slot<Handle>,
+    destination: Arc<Handle>,
     consumer: Consumer,
     ownership: Arc<Ownership>,
     stall: Arc<Stall>,
@@ -61,7 +62,9 @@ pub(super) struct Clients<'a> {
 
 impl<'a> Clients<'a> {
     /// Joins the destination's group and takes over what an earlier process of the same id left open.
-    pub fn connect(shared: &'a Arc<Shared>, name: &'a str) -> Result<(Self, Setup), Error> {
+    pub fn connect(shared: &'a Arc<Context>, slot: &'a Slot<Handle>) -> Result<(Self, Setup), Error> {
+        let destination = slot.load_full();
+        let name = destination.config.name.as_str();
         let kafka = &shared.config.kafka;
         let names = &shared.names;
         let id = names.transactional_id("send", Some(name), shared.cache.instance());
@@ -69,7 +72,6 @@ impl<'a> Clients<'a> {
         let outputs =
             [names.deliveries(), names.ledger(), names.state_send(name), names.dlq_destination(name), topic.clone()];
         let consumer = Consumer::subscribe(kafka, &names.group("send", Some(name)), std::slice::from_ref(&topic))?;
-        let routes = shared.live.routes(name)?;
         let topic: Arc<str> = Arc::from(topic);
         let producer = Producer::connect(kafka, Some(&id), &outputs)?;
         let setup = Setup {
@@ -77,7 +79,7 @@ impl<'a> Clients<'a> {
             name: name.to_owned(),
             topic: Arc::clone(&topic),
             lanes: kafka.lanes,
-            settings: settings(&routes.destination),
+            settings: settings(&destination.config),
             commit_interval: client::commit_interval(kafka.latency),
             retention: kafka.retention,
             capacity: Capacity {
@@ -93,9 +95,7 @@ impl<'a> Clients<'a> {
         };
         let clients = Self {
             shared,
-            name,
-            connector: Arc::clone(&routes.connector),
-            generation: routes.generation,
+            slot,
             ownership: consumer.ownership(),
             stall: Arc::new(Stall::new()),
             consumer,
@@ -105,6 +105,7 @@ impl<'a> Clients<'a> {
             answers: answers(),
             topic,
             heartbeat: shared.telemetry.heartbeat(&format!("send.{name}")),
+            destination,
         };
         Ok((clients, setup))
     }
@@ -140,6 +141,10 @@ impl<'a> Clients<'a> {
         self.producer.commit(&list, &self.consumer)?;
         failpoint::hit("send.committed");
         Ok(self.store.committed(&self.producer)?)
+    }
+
+    fn name(&self) -> &str {
+        &self.destination.config.name
     }
 
     fn group(&self) -> GroupLanes<'_> {
@@ -185,13 +190,12 @@ impl Outside for Clients<'_> {
     }
 
     fn reload(&mut self) -> Result<Option<Settings>, Error> {
-        let routes = self.shared.live.routes(self.name)?;
-        if routes.generation == self.generation {
+        let loaded = self.slot.load_full();
+        if loaded.generation == self.destination.generation {
             return Ok(None);
         }
-        self.generation = routes.generation;
-        self.connector = Arc::clone(&routes.connector);
-        Ok(Some(settings(&routes.destination)))
+        self.destination = loaded;
+        Ok(Some(settings(&self.destination.config)))
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Polled, Error> {
@@ -226,7 +230,7 @@ impl Outside for Clients<'_> {
     fn share(&mut self) {
         let lanes = self.shared.config.kafka.lanes.max(1);
         let owned = u32::try_from(self.consumer.assignment().len()).unwrap_or(lanes);
-        self.connector.set_share(f64::from(owned) / f64::from(lanes));
+        self.destination.connector.set_share(f64::from(owned) / f64::from(lanes));
     }
 
     fn state(&self) -> &Store {
@@ -249,7 +253,7 @@ impl Outside for Clients<'_> {
     }
 
     fn end(&mut self, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
-        self.ledger.note(self.name, lane, place, round, end, reason);
+        self.ledger.note(&self.destination.config.name, lane, place, round, end, reason);
     }
 
     fn forget_ends(&mut self) {
@@ -257,8 +261,8 @@ impl Outside for Clients<'_> {
     }
 
     fn history(&mut self, record: &Record, delivery: &Delivery, outcome: &Outcome) -> Result<(), Error> {
-        self.shared.telemetry.metrics().attempted(self.name, history::word(outcome), 1);
-        let value = history::encode(now(), self.name, record, delivery, outcome);
+        self.shared.telemetry.metrics().attempted(self.name(), history::word(outcome), 1);
+        let value = history::encode(now(), self.name(), record, delivery, outcome);
         let topic = self.shared.names.deliveries();
         let key = delivery.profile.to_string();
         let lane = self.lane_of(delivery.profile);
@@ -266,16 +270,18 @@ impl Outside for Clients<'_> {
     }
 
     fn dead_letter(&mut self, record: &Record, reason: &Reason, attempts: u32) -> Result<(), Error> {
+        let destination = Arc::clone(&self.destination);
+        let name = destination.config.name.as_str();
         let failure = Failure {
             stage: "send",
-            connector: self.name,
-            destination: Some(self.name),
+            connector: name,
+            destination: Some(name),
             transform: None,
             attempts,
             reason,
             stack: None,
         };
-        let topic = self.shared.names.dlq_destination(self.name);
+        let topic = self.shared.names.dlq_destination(name);
         Ok(dead_letter::produce(&mut self.producer, &topic, record, &failure)?)
     }
 
@@ -316,32 +322,32 @@ impl Outside for Clients<'_> {
     }
 
     fn limits(&self) -> Limits {
-        self.connector.spec().limits
+        self.destination.connector.spec().limits
     }
 
     fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
-        let connector = Arc::clone(&self.connector);
+        let connector = Arc::clone(&self.destination.connector);
         let (ownership, stall) = (Arc::clone(&self.ownership), Arc::clone(&self.stall));
         let answers = self.answers.0.clone();
         self.run(call, async move {
             let still_owned = || !stall.is_on() && lanes.iter().all(|lane| ownership.owns(*lane));
             let outcomes = Outcomes::new(deliveries.len(), report(call, answers));
             failpoint::hit("send.asked");
-            connector.deliver(&deliveries, &outcomes, &Context { still_owned: &still_owned }).await;
+            connector.deliver(&deliveries, &outcomes, &connectors::Context { still_owned: &still_owned }).await;
             outcomes.finish();
             failpoint::hit("send.answered");
         });
     }
 
     fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
-        let connector = Arc::clone(&self.connector);
+        let connector = Arc::clone(&self.destination.connector);
         let (ownership, stall) = (Arc::clone(&self.ownership), Arc::clone(&self.stall));
         let answers = self.answers.0.clone();
         let ticket = ticket.clone();
         self.run(call, async move {
             let still_owned = || !stall.is_on() && lanes.iter().all(|lane| ownership.owns(*lane));
             let outcomes = Outcomes::new(members.len(), report(call, answers));
-            connector.confirm(&ticket, &members, &outcomes, &Context { still_owned: &still_owned }).await;
+            connector.confirm(&ticket, &members, &outcomes, &connectors::Context { still_owned: &still_owned }).await;
             if outcomes.open() > 0 {
                 // They stay in the job: to send them again could overtake it.
                 tracing::error!(ticket = %ticket.0, "the connector left members of a job without an outcome; the job is asked for again");
@@ -350,7 +356,7 @@ impl Outside for Clients<'_> {
     }
 
     fn probe(&mut self) {
-        let connector = Arc::clone(&self.connector);
+        let connector = Arc::clone(&self.destination.connector);
         let answers = self.answers.0.clone();
         self.shared.runtime.spawn(async move {
             let works = connector.probe().await.is_ok();

@@ -51,9 +51,10 @@ use self::parked::Parked;
 use self::pause::Pause;
 use self::rejections::Rejections;
 use super::{Error, IDLE_WAIT};
-use crate::app::Shared;
 use crate::kafka::Record;
+use crate::runtime::Context;
 use crate::stages::shared::age::Age;
+use crate::stages::shared::destination::{Handle, Slot};
 use crate::stages::shared::held::Waiting;
 use crate::stages::shared::held::fences::Fences;
 use crate::stages::shared::pace::Pace;
@@ -69,7 +70,7 @@ const UNASSIGNED_MAX: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// Kafka or the local state fail in a way that a new attempt may or may not cure (see [`Error::is_recoverable`]).
-pub fn run(shared: &Arc<Shared>, destination: &str) -> Result<(), Error> {
+pub fn run(shared: &Arc<Context>, destination: &Slot<Handle>) -> Result<(), Error> {
     let (clients, setup) = Clients::connect(shared, destination)?;
     let mut session = Session::new(clients, setup);
     let ended = follow(shared, &mut session);
@@ -79,7 +80,7 @@ pub fn run(shared: &Arc<Shared>, destination: &str) -> Result<(), Error> {
     ended
 }
 
-fn follow(shared: &Arc<Shared>, session: &mut Session<Clients<'_>>) -> Result<(), Error> {
+fn follow(shared: &Arc<Context>, session: &mut Session<Clients<'_>>) -> Result<(), Error> {
     let readiness = shared.telemetry.readiness(&format!("send.{}", session.setup.name));
     let joined = Instant::now();
     while !shared.shutdown.is_requested() {

@@ -5,6 +5,7 @@
 pub mod age;
 pub mod body;
 pub mod dead_letter;
+pub mod destination;
 pub mod held;
 pub mod ledger;
 pub mod pace;

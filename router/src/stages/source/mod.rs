@@ -24,11 +24,11 @@ use tailwater_delta::{CoalesceReport, Cursor, OnReplaced, Options, Progress, Rea
 use tracing::{error, info, warn};
 
 use super::{Error, IDLE_WAIT};
-use crate::app::Shared;
 use crate::config::model::{DeltaSource, Source, Start};
 use crate::failpoint;
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::{Outgoing, Producer};
+use crate::runtime::Context;
 use crate::runtime::clock::now;
 use crate::stages::shared::dead_letter;
 use crate::state::Store;
@@ -50,7 +50,7 @@ const WAITING_WARN: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Kafka or the local state fail in a way that a new attempt may or may not cure (see [`Error::is_recoverable`]).
-pub fn run(shared: &Arc<Shared>, source: &Source, delta: &DeltaSource) -> Result<(), Error> {
+pub fn run(shared: &Arc<Context>, source: &Source, delta: &DeltaSource) -> Result<(), Error> {
     let topic = shared.names.state_source(&source.name);
     let mut lease = Lease::join(&shared.config.kafka, &shared.names.group("source", Some(&source.name)), &topic)?;
     let heartbeat = shared.telemetry.heartbeat(&format!("source.{}", source.name));
@@ -69,7 +69,7 @@ pub fn run(shared: &Arc<Shared>, source: &Source, delta: &DeltaSource) -> Result
 
 /// The time during which this process holds the lease.
 struct Session<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<Context>,
     source: &'a Source,
     delta: &'a DeltaSource,
     producer: Producer,
@@ -100,7 +100,7 @@ struct Trouble {
 }
 
 impl<'a> Session<'a> {
-    fn open(shared: &'a Arc<Shared>, source: &'a Source, delta: &'a DeltaSource) -> Result<Self, Error> {
+    fn open(shared: &'a Arc<Context>, source: &'a Source, delta: &'a DeltaSource) -> Result<Self, Error> {
         let kafka = &shared.config.kafka;
         let id = shared.names.transactional_id("source", Some(&source.name), shared.cache.instance());
         let producer = Producer::connect(kafka, Some(&id), &[shared.names.ingest(&source.name)])?;

@@ -185,7 +185,7 @@ impl Store {
         let Found { number, keyspace, low, high, applied } = found;
         let started = Instant::now();
         let applied = applied
-            .filter(|applied| applied.is_usable(high, now_ms(), age_max))
+            .filter(|applied| applied.is_usable(high, self.cache.now_ms(), age_max))
             .filter(|_| !failpoint::bug("bug.state_not_restored"));
         if applied.is_none() && !keyspace.is_empty()? {
             keyspace.clear()?;
@@ -232,7 +232,7 @@ impl Store {
             if restored.is_multiple_of(RESTORE_BATCH) || failpoint::is_armed("restore.half") {
                 alive();
                 partition.applied = assembly.start().unwrap_or(record.offset + 1);
-                batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
+                batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes(self.cache.now_ms()));
                 std::mem::replace(&mut batch, self.cache.database().batch()).commit()?;
                 failpoint::hit("restore.half");
             }
@@ -240,7 +240,7 @@ impl Store {
         })?;
         partition.applied = assembly.start().unwrap_or(high);
         partition.unfinished = assembly.unfinished();
-        batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
+        batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes(self.cache.now_ms()));
         batch.commit()?;
         debug!(topic = %self.topic, partition = number, from, to = high, restored, ms = started.elapsed().as_millis(), "state restored");
         if started.elapsed().as_secs() >= 5 {
@@ -493,7 +493,7 @@ impl Store {
                     return Err(Error::Lost { topic: self.topic.to_string(), partition: *number, detail });
                 }
                 partition.applied = end;
-                batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes());
+                batch.insert(&partition.keyspace, APPLIED, partition.applied_bytes(self.cache.now_ms()));
             }
         }
         batch.durability(Some(PersistMode::Buffer)).commit()?;
@@ -529,7 +529,7 @@ impl Store {
             session_timeout: Duration::from_secs(10),
         };
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let cache = Cache::open(folder.path()).expect("an empty cache");
+        let cache = Cache::open(folder.path(), || tailwater_core::Timestamp::from_millis(0)).expect("an empty cache");
         let mut store = Self::new(&kafka, &cache, "t.state");
         for &number in partitions {
             let keyspace = cache.keyspace(&store.keyspace_name(number)).expect("an empty keyspace");
@@ -564,11 +564,11 @@ impl Store {
 }
 
 impl Partition {
-    fn applied_bytes(&self) -> Vec<u8> {
+    fn applied_bytes(&self, now_ms: i64) -> Vec<u8> {
         let applied = Applied {
             cluster: self.cluster.to_string(),
             offset: self.applied,
-            at: now_ms(),
+            at: now_ms,
             marker: self.marker.clone(),
         };
         // Strings and numbers into memory: serialising them has no way to fail.
@@ -603,10 +603,6 @@ impl Marker {
     fn is(&self, record: &Record) -> bool {
         record.key() == Some(MARKER) && record.value() == Some(self.name.as_bytes()) && record.offset == self.offset
     }
-}
-
-fn now_ms() -> i64 {
-    crate::runtime::clock::now().as_millis()
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ fn a_damaged_entry_is_an_error_and_not_an_absent_one() {
 #[test]
 fn the_caches_own_keys_are_nobodys_state() {
     let (mut store, _folder) = Store::without_broker(&[0]);
-    store.partitions[&0].keyspace.insert(APPLIED, store.partitions[&0].applied_bytes()).unwrap();
+    store.partitions[&0].keyspace.insert(APPLIED, store.partitions[&0].applied_bytes(store.cache.now_ms())).unwrap();
     store.put(0, b"a".to_vec(), Some(vec![])).unwrap();
     assert_eq!(keys(&store, b""), [b"a".to_vec()]);
 }
@@ -114,7 +114,7 @@ mod without_transactions {
             let (store, _) = Store::without_broker(&[]);
             let kafka = Kafka { brokers: cluster.bootstrap_servers(), transactions: false, ..store.kafka };
             let folder = tempfile::tempdir().unwrap();
-            let cache = Cache::open(folder.path()).unwrap();
+            let cache = Cache::open(folder.path(), crate::runtime::clock::now).unwrap();
             Self { cluster, kafka, cache, _folder: folder }
         }
 
@@ -129,7 +129,8 @@ mod without_transactions {
         /// A store with an empty disk that has followed the topic.
         fn restored(&self) -> (Store, tempfile::TempDir) {
             let folder = tempfile::tempdir().unwrap();
-            let mut store = Store::new(&self.kafka, &Cache::open(folder.path()).unwrap(), "t.state");
+            let mut store =
+                Store::new(&self.kafka, &Cache::open(folder.path(), crate::runtime::clock::now).unwrap(), "t.state");
             store.restore(&[0], &|| {}).unwrap();
             (store, folder)
         }
