@@ -32,11 +32,14 @@ pub const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub enum Method {
     Get,
     Post,
+    Put,
+    Patch,
+    Delete,
 }
 
-/// A request to the client's host.
+/// What is sent to the client's host.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Exchange {
     pub method: Method,
     /// Path and query, beginning with a slash, already encoded.
     pub path: String,
@@ -81,6 +84,9 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
         }
     }
 }
@@ -143,10 +149,13 @@ impl Client {
     ///
     /// # Errors
     /// There is no answer, and whether the vendor may have seen the request.
-    pub async fn send(&self, request: &Request) -> Result<Response, TransportError> {
+    pub async fn send(&self, request: &Exchange) -> Result<Response, TransportError> {
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
         };
         let mut builder = self.inner.request(method, self.url(&request.path));
         for (name, value) in &request.headers {
@@ -167,12 +176,12 @@ impl Client {
         Ok(Response { status, headers, body: body.freeze() })
     }
 
-    fn target(&self, request: &Request) -> String {
+    fn target(&self, request: &Exchange) -> String {
         let path = request.path.split('?').next().unwrap_or_default();
         format!("{} {}{path}", request.method.as_str(), self.host)
     }
 
-    fn transport(&self, request: &Request, error: reqwest::Error) -> TransportError {
+    fn transport(&self, request: &Exchange, error: reqwest::Error) -> TransportError {
         let target = self.target(request);
         let not_sent = error.is_connect() || error.is_builder();
         let cause = chain(&error.without_url());
@@ -268,7 +277,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let client = Client::new(&Url::parse(&format!("http://{address}")).unwrap()).unwrap();
-        let request = Request {
+        let request = Exchange {
             method: Method::Get,
             path: "/api/x?filter=ada@example.com".into(),
             headers: Vec::new(),

@@ -13,7 +13,7 @@
 //!
 //! Where only one endpoint fails while others answer, the endpoint is shut and the others go on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ const SUSPECTS_MAX: usize = 16;
 const AGE_MAX: Duration = Duration::from_secs(600);
 
 /// The failures of an account that nobody has contradicted yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Health(Mutex<State>);
 
 /// Whose trouble a failure is.
@@ -43,9 +43,10 @@ pub enum Trouble {
     Account,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    endpoints: Vec<Answered>,
+    /// By the endpoint's label.
+    endpoints: HashMap<&'static str, Answered>,
     suspects: Vec<Suspect>,
 }
 
@@ -58,7 +59,7 @@ struct Answered {
 /// A failed request that has nobody in common with the other suspects.
 #[derive(Debug)]
 struct Suspect {
-    endpoint: usize,
+    endpoint: &'static str,
     people: HashSet<u64>,
     since: Instant,
 }
@@ -66,30 +67,25 @@ struct Suspect {
 // === impl Health ===
 
 impl Health {
-    pub fn new(endpoints: usize) -> Self {
-        Self(Mutex::new(State { endpoints: vec![Answered::default(); endpoints], suspects: Vec::new() }))
-    }
-
     /// A request was answered by the vendor itself, well or not: the endpoint works.
-    pub fn answered(&self, endpoint: usize) {
+    pub fn answered(&self, endpoint: &'static str) {
         self.answered_at(endpoint, Instant::now());
     }
 
-    fn answered_at(&self, endpoint: usize, now: Instant) {
+    fn answered_at(&self, endpoint: &'static str, now: Instant) {
         let mut state = self.lock();
-        if let Some(answered) = state.endpoints.get_mut(endpoint) {
-            answered.count += 1;
-            answered.last = Some(now);
-        }
+        let answered = state.endpoints.entry(endpoint).or_default();
+        answered.count += 1;
+        answered.last = Some(now);
         state.suspects.retain(|suspect| suspect.endpoint != endpoint);
     }
 
     /// A request failed. `people` tells whom it is about, so that requests with somebody in common count once.
-    pub fn failed(&self, endpoint: usize, people: &[u64]) -> Trouble {
+    pub fn failed(&self, endpoint: &'static str, people: &[u64]) -> Trouble {
         self.failed_at(endpoint, people, Instant::now())
     }
 
-    fn failed_at(&self, endpoint: usize, people: &[u64], now: Instant) -> Trouble {
+    fn failed_at(&self, endpoint: &'static str, people: &[u64], now: Instant) -> Trouble {
         let mut state = self.lock();
         state.suspects.retain(|suspect| now.saturating_duration_since(suspect.since) < AGE_MAX);
         let people: HashSet<u64> = people.iter().copied().collect();
@@ -109,7 +105,7 @@ impl Health {
             return Trouble::Request;
         }
         let first = state.suspects.iter().map(|suspect| suspect.since).min().unwrap_or(now);
-        let alive = state.endpoints.iter().any(|answered| answered.last.is_some_and(|last| last >= first));
+        let alive = state.endpoints.values().any(|answered| answered.last.is_some_and(|last| last >= first));
         let here = state.suspects.iter().filter(|suspect| suspect.endpoint == endpoint).count();
         match (alive, here >= UNRELATED_MIN) {
             (true, true) => Trouble::Endpoint,
@@ -119,7 +115,7 @@ impl Health {
     }
 
     /// How many requests the endpoint has answered: who fails twice with an answer in between fails by itself.
-    pub fn answers(&self, endpoint: usize) -> u64 {
+    pub fn answers(&self, endpoint: &'static str) -> u64 {
         self.lock().endpoints.get(endpoint).map_or(0, |answered| answered.count)
     }
 
@@ -137,45 +133,45 @@ mod tests {
 
     #[test]
     fn parts_of_one_batch_are_one_failure_until_they_have_nobody_in_common() {
-        let health = Health::new(2);
-        assert_eq!(health.failed(0, &[1, 2, 3, 4, 5, 6]), Trouble::Request);
-        assert_eq!(health.failed(0, &[1, 2]), Trouble::Request);
-        assert_eq!(health.failed(0, &[1]), Trouble::Request);
-        assert_eq!(health.failed(0, &[3, 4]), Trouble::Request, "a second one");
-        assert_eq!(health.failed(0, &[5, 6]), Trouble::Account);
-        assert_eq!(health.failed(0, &[5]), Trouble::Request, "the same again says nothing new");
-        health.answered(0);
-        assert_eq!(health.failed(0, &[7]), Trouble::Request);
+        let health = Health::default();
+        assert_eq!(health.failed("a", &[1, 2, 3, 4, 5, 6]), Trouble::Request);
+        assert_eq!(health.failed("a", &[1, 2]), Trouble::Request);
+        assert_eq!(health.failed("a", &[1]), Trouble::Request);
+        assert_eq!(health.failed("a", &[3, 4]), Trouble::Request, "a second one");
+        assert_eq!(health.failed("a", &[5, 6]), Trouble::Account);
+        assert_eq!(health.failed("a", &[5]), Trouble::Request, "the same again says nothing new");
+        health.answered("a");
+        assert_eq!(health.failed("a", &[7]), Trouble::Request);
     }
 
     #[test]
     fn an_endpoint_that_fails_alone_is_not_the_account() {
-        let health = Health::new(2);
+        let health = Health::default();
         for person in 1..=2 {
-            assert_eq!(health.failed(0, &[person]), Trouble::Request);
+            assert_eq!(health.failed("a", &[person]), Trouble::Request);
         }
-        health.answered(1);
-        assert_eq!(health.failed(0, &[3]), Trouble::Endpoint);
-        assert_eq!(health.failed(1, &[4]), Trouble::Request, "the endpoint that answers is not the failing one");
+        health.answered("b");
+        assert_eq!(health.failed("a", &[3]), Trouble::Endpoint);
+        assert_eq!(health.failed("b", &[4]), Trouble::Request, "the endpoint that answers is not the failing one");
     }
 
     #[test]
     fn old_failures_are_forgotten() {
-        let health = Health::new(1);
+        let health = Health::default();
         let start = Instant::now();
         for person in 1..=2 {
-            assert_eq!(health.failed_at(0, &[person], start), Trouble::Request);
+            assert_eq!(health.failed_at("a", &[person], start), Trouble::Request);
         }
-        assert_eq!(health.failed_at(0, &[3], start + AGE_MAX), Trouble::Request);
+        assert_eq!(health.failed_at("a", &[3], start + AGE_MAX), Trouble::Request);
     }
 
     proptest! {
         // However many requests fail: as long as each of them holds one of two people, it is not everybody's trouble.
         #[test]
         fn two_bad_people_are_never_everybodys_trouble(
-            requests in prop::collection::vec((prop::collection::hash_set(2_u64..50, 0..20), any::<bool>(), 0_usize..3), 1..60),
+            requests in prop::collection::vec((prop::collection::hash_set(2_u64..50, 0..20), any::<bool>(), prop::sample::select(vec!["a", "b", "c"])), 1..60),
         ) {
-            let health = Health::new(3);
+            let health = Health::default();
             for (others, first, endpoint) in requests {
                 let mut people: Vec<u64> = others.into_iter().collect();
                 people.push(u64::from(first));

@@ -2,25 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret as _, SecretString};
-use tailwater_core::code;
+use secrecy::SecretString;
 
-use super::requests::{Endpoint, Request};
+use super::errors;
 use crate::error::{Error, Problem};
-use crate::http::client::{self, check_base_url, is_this_machine};
-use crate::http::{Client, Health, Limiter, Rate};
+use crate::http::account::{check_address, check_rate_share, check_secret};
+use crate::http::{self, Credential, Response, Setup, Vendor};
 
 /// The vendor's host; there is one for all regions.
 pub const BASE_URL: &str = "https://a.klaviyo.com";
-
-/// The part of the documented limits that is used unless the configuration says otherwise: the vendor's windows and ours
-/// never begin at the same moment, and other tools share the account.
-pub const RATE_SHARE: f64 = 0.9;
-
-/// The most that can be asked of a simulator: half a million events a second, more than any of them answers.
-const RATE_SHARE_MAX: f64 = crate::http::limit::PART_MAX;
 
 /// The revision of the API that every request asks for: <https://developers.klaviyo.com/en/docs/api_versioning_and_deprecation_policy>.
 /// It is the first with `backfill` on events.
@@ -41,38 +31,23 @@ pub struct AccountConfig {
 
 /// An account that can be spoken to.
 #[derive(Debug)]
-pub struct Account {
-    client: Client,
-    authorization: HeaderValue,
-    api_key: SecretString,
-    masked: String,
-    pub(super) limiter: Arc<Limiter>,
-    pub(super) health: Health,
-}
+pub struct Account(pub(super) Arc<http::Account>);
+
+/// How Klaviyo words its answers.
+#[derive(Debug)]
+struct Answers;
 
 // === impl AccountConfig ===
 
 impl AccountConfig {
     /// Everything that is wrong with it, without the network.
     pub fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if let Err(message) = check_base_url(&self.base_url) {
-            problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "base_url", message));
-        }
-        let most = if is_this_machine(&self.base_url) { RATE_SHARE_MAX } else { 1.0 };
-        if !(self.rate_share > 0.0 && self.rate_share <= most) {
-            let message = format!(
-                "{} is no part of a limit; expected a number above 0 and up to 1, such as {RATE_SHARE} (up to {RATE_SHARE_MAX} for a simulator, with a loopback address as `base_url`)",
-                self.rate_share
-            );
-            problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "rate_share", message));
-        }
-        let key = self.api_key.expose_secret();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message = "the key is empty or holds a blank or a line break; expected a private API key (`pk_…`) and nothing else";
-            problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "api_key", message));
-        }
-        problems
+        let problems = [
+            check_address(&self.base_url),
+            check_rate_share(&self.base_url, self.rate_share),
+            check_secret("api_key", &self.api_key, "a private API key (`pk_…`)"),
+        ];
+        problems.into_iter().flatten().collect()
     }
 }
 
@@ -84,89 +59,42 @@ impl Account {
     /// # Errors
     /// The configuration is wrong, or the platform gives no HTTP client.
     pub fn new(config: &AccountConfig) -> Result<Self, Error> {
-        Self::with_rates(config, &Endpoint::ALL.map(Endpoint::rate))
-    }
-
-    /// `rates` are in the order of [`Endpoint::ALL`].
-    pub(super) fn with_rates(config: &AccountConfig, rates: &[Rate]) -> Result<Self, Error> {
         let problems = config.check();
         if !problems.is_empty() {
             return Err(Error::Config(problems));
         }
-        let invalid =
-            |path: &str, message: String| Error::Config(vec![Problem::new(code::CONFIG_INVALID_VALUE, path, message)]);
-        let base = check_base_url(&config.base_url).map_err(|message| invalid("base_url", message))?;
-        let mut authorization = HeaderValue::from_str(&format!("Klaviyo-API-Key {}", config.api_key.expose_secret()))
-            .map_err(|_| invalid("api_key", "the key cannot stand in an HTTP header".to_owned()))?;
-        authorization.set_sensitive(true);
-        Ok(Self {
-            client: Client::new(&base)?,
-            authorization,
-            api_key: config.api_key.clone(),
-            masked: mask(config.api_key.expose_secret()),
-            limiter: Limiter::new(rates, config.rate_share),
-            health: Health::new(rates.len()),
-        })
-    }
-
-    /// For people: `pk_…4f2a at a.klaviyo.com`.
-    pub fn target(&self) -> String {
-        format!("{} at {}", self.masked, self.client.host())
-    }
-
-    pub(super) fn url(&self, path: &str) -> String {
-        self.client.url(path)
-    }
-
-    /// The headers of a request as they may be shown.
-    pub(super) fn shown_headers(&self, request: &Request) -> Vec<(String, String)> {
-        let mut headers = vec![
-            ("authorization".to_owned(), format!("Klaviyo-API-Key {}", self.masked)),
-            ("revision".to_owned(), REVISION.to_owned()),
-            ("accept".to_owned(), MEDIA_TYPE.to_owned()),
-        ];
-        if request.body.is_some() {
-            headers.push(("content-type".to_owned(), MEDIA_TYPE.to_owned()));
-        }
-        headers
-    }
-
-    /// Sends a request; limits are the caller's affair.
-    pub(super) async fn exchange(
-        &self,
-        request: &Request,
-    ) -> Result<crate::http::Response, crate::http::TransportError> {
-        let media = HeaderValue::from_static(MEDIA_TYPE);
-        let mut headers = vec![
-            (AUTHORIZATION, self.authorization.clone()),
-            (HeaderName::from_static("revision"), HeaderValue::from_static(REVISION)),
-            (ACCEPT, media.clone()),
-        ];
-        if request.body.is_some() {
-            headers.push((CONTENT_TYPE, media));
-        }
-        let body = request.body.as_ref().map(|body| Bytes::copy_from_slice(body.as_bytes()));
-        self.client.send(&client::Request { method: request.method, path: request.path.clone(), headers, body }).await
-    }
-
-    /// Takes the key out of a text of the vendor's, in case it repeats what it was sent.
-    pub(super) fn redact(&self, text: &str) -> String {
-        text.replace(self.api_key.expose_secret(), &self.masked)
+        let account = http::Account::new(Setup {
+            base_url: &config.base_url,
+            rate_share: config.rate_share,
+            credential: Credential::header("authorization", "Klaviyo-API-Key ", &config.api_key)?,
+            headers: &[("revision", REVISION)],
+            media_type: MEDIA_TYPE,
+            vendor: Box::new(Answers),
+        })?;
+        Ok(Self(Arc::new(account)))
     }
 }
 
-/// A key's beginning and end, if enough stays hidden between them.
-fn mask(key: &str) -> String {
-    /// A shorter key would be half told by its end.
-    const HIDDEN_FROM: usize = 16;
-    let prefix = if key.starts_with("pk_") { "pk_" } else { "" };
-    let end = key.len().checked_sub(4).filter(|_| key.len() >= HIDDEN_FROM).and_then(|from| key.get(from..));
-    format!("{prefix}…{}", end.unwrap_or_default())
+// === impl Answers ===
+
+impl Vendor for Answers {
+    fn valid_credentials(&self) -> &'static str {
+        "a valid private key"
+    }
+
+    fn words(&self, response: &Response) -> String {
+        errors::summary(&errors::read(&response.body))
+    }
+
+    fn remark(&self, response: &Response) -> Option<String> {
+        errors::partial_failure(response)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::RATE_SHARE;
 
     fn config() -> AccountConfig {
         AccountConfig {
@@ -174,13 +102,6 @@ mod tests {
             base_url: BASE_URL.to_owned(),
             rate_share: RATE_SHARE,
         }
-    }
-
-    #[test]
-    fn the_target_shows_enough_to_recognise_the_key_and_no_more() {
-        assert_eq!(Account::new(&config()).unwrap().target(), "pk_…4f2a at a.klaviyo.com");
-        assert_eq!(mask("pk_short"), "pk_…");
-        assert_eq!(mask("0123456789abcdef"), "…cdef");
     }
 
     #[test]

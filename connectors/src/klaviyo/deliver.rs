@@ -6,21 +6,18 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope, Ticket};
 
-use super::attempts::Upserted;
-use super::errors::{self, VendorError};
+use super::errors::{self, VendorError, judge};
 use super::grouping::{self, Grouping};
 use super::jobs::JobTicket;
-use super::parts::{Refusal, judge, rejection, send_parts};
-use super::requests::{self, BULK_POINTER, Endpoint, LIST_POINTER, LIST_PROFILES_MAX};
-use super::session::{Answer, Session};
-use super::work::Work;
-use super::{Klaviyo, OnConflict, lookup, payload};
+use super::requests::{self, BULK_POINTER, LIST_POINTER, LIST_PROFILES_MAX};
+use super::work::{Upserted, Work};
+use super::{Klaviyo, OnConflict, endpoint, lookup, payload};
 use crate::http::limit::GATE_WAIT_MAX;
+use crate::http::{Answer, Refusal, Session, at_once, cut, send_parts};
 use crate::outcomes::Outcomes;
 
 /// Single requests at the same time: at 100 ms an answer this reaches the vendor's 75 a second.
@@ -42,19 +39,16 @@ pub(super) enum Single {
 
 impl Klaviyo {
     pub(super) async fn deliver_batch(&self, batch: &[Delivery], session: &Session<'_>, outcomes: &Outcomes<'_>) {
-        for delivery in batch.iter().filter(|delivery| delivery.attempt <= 1) {
-            // A replay has the key of a delivery that ended long ago.
-            self.attempts.forget(delivery.key);
-        }
-        let work = Work { klaviyo: self, batch, session, outcomes };
+        let work = self.work(batch, session, outcomes);
+        work.begin();
         if !self.config.create {
             lookup::settle_unknown(work).await;
         }
         let wanted = work.all_open();
-        let prefer_jobs = self.account.limiter.gate_remaining(Endpoint::ProfileImport.index()) > GATE_WAIT_MAX;
+        let prefer_jobs = self.sender.account().limiter.gate_remaining(&endpoint::PROFILE_IMPORT) > GATE_WAIT_MAX;
         let alone = |index: usize| {
             let attempt = batch.get(index).map(|delivery| self.attempts.get(delivery.key)).unwrap_or_default();
-            attempt.upserted.is_some() || (attempt.part_max == Some(1) && !prefer_jobs)
+            attempt.own.upserted.is_some() || (attempt.part_max == Some(1) && !prefer_jobs)
         };
         let grouping = Grouping { bulk_from: self.config.bulk_from, prefer_jobs, alone: &alone };
         let groups = grouping::group(batch, &wanted, &grouping);
@@ -70,13 +64,8 @@ async fn send_events(work: Work<'_>, mut members: Vec<usize>) {
     work.suspects_last(&mut members);
     let sends = members.iter().filter_map(|&index| work.delivery(index).map(|delivery| (index, delivery))).map(
         |(index, delivery)| async move {
-            if !work.session.has_time() {
-                return work.not_sent(index);
-            }
-            match work.session.send(&requests::event(delivery), &work.subjects(&[index])).await {
-                Err(halt) => work.halted(Endpoint::Events, &[index], &halt),
-                Ok(answer) if answer.is_success() => work.delivered(index, answer.remark().as_deref()),
-                Ok(answer) => work.set(index, &Outcome::Rejected(rejection(&answer))),
+            if let Some(answer) = work.send_one(&requests::event(delivery), index).await {
+                work.delivered(index, answer.remark());
             }
         },
     );
@@ -115,7 +104,7 @@ async fn send_singles(work: Work<'_>, mut members: Vec<usize>) -> Vec<usize> {
 }
 
 async fn upsert_one(work: Work<'_>, index: usize, delivery: &Delivery) -> Single {
-    if let Some(upserted) = work.klaviyo.attempts.get(delivery.key).upserted {
+    if let Some(upserted) = work.klaviyo.attempts.get(delivery.key).own.upserted {
         return Single::Done(upserted);
     }
     if !work.session.has_time() {
@@ -123,18 +112,18 @@ async fn upsert_one(work: Work<'_>, index: usize, delivery: &Delivery) -> Single
         return Single::Ended;
     }
     let body = payload::profile(delivery.operation.body.get());
-    let answer = match work.session.send(&requests::upsert(&body), &work.subjects(&[index])).await {
+    let answer = match work.send(&requests::upsert(&body), &[index]).await {
         Ok(answer) => answer,
         Err(halt) => {
             if halt.scope == Scope::Endpoint && !halt.failed && grouping::for_job(body.as_ref()).is_some() {
                 return Single::NoRoom;
             }
-            work.halted(Endpoint::ProfileImport, &[index], &halt);
+            work.halted(&endpoint::PROFILE_IMPORT, &[index], &halt);
             return Single::Ended;
         }
     };
     if is_duplicate(&answer) {
-        return conflict(work, index, answer.errors()).await;
+        return conflict(work, index, &errors::of(&answer)).await;
     }
     upserted(work, index, &answer, None)
 }
@@ -158,13 +147,13 @@ pub(super) async fn conflict(work: Work<'_>, index: usize, errors: &[VendorError
             None => return Single::Ended,
         }
     }
-    match work.session.send(&requests::upsert(&body), &work.subjects(&[index])).await {
+    match work.send(&requests::upsert(&body), &[index]).await {
         Err(halt) => {
-            work.halted(Endpoint::ProfileImport, &[index], &halt);
+            work.halted(&endpoint::PROFILE_IMPORT, &[index], &halt);
             Single::Ended
         }
         Ok(answer) if is_duplicate(&answer) => {
-            work.set(index, &Outcome::Rejected(duplicate(answer.errors())));
+            work.set(index, &Outcome::Rejected(duplicate(&errors::of(&answer))));
             Single::Ended
         }
         Ok(answer) => {
@@ -192,7 +181,7 @@ pub(super) async fn join_lists(work: Work<'_>, people: Vec<(usize, Upserted)>) {
             continue;
         };
         ids.insert(*index, profile);
-        let joined = work.klaviyo.attempts.get(delivery.key).joined;
+        let joined = work.klaviyo.attempts.get(delivery.key).own.joined;
         for list in payload::lists(delivery.operation.body.get()).into_iter().filter(|list| !joined.contains(list)) {
             by_list.entry(list).or_default().push(*index);
         }
@@ -203,10 +192,12 @@ pub(super) async fn join_lists(work: Work<'_>, people: Vec<(usize, Upserted)>) {
         let make = |members: &[usize]| {
             requests::add_to_list(&list, members.iter().filter_map(|index| ids.get(index).copied()))
         };
-        let parts = grouping::cut(&open, LIST_PROFILES_MAX, &|index| work.part_max(index));
+        let parts = cut(&open, LIST_PROFILES_MAX, &|index| work.part_max(index));
         let judge = |answer: &Answer, members: &[usize]| {
-            if answer.status == 404 && !answer.errors().iter().any(|error| error.index_below(LIST_POINTER).is_some()) {
-                let words = errors::summary(answer.errors());
+            if answer.status() == 404
+                && !errors::of(answer).iter().any(|error| error.index_below(LIST_POINTER).is_some())
+            {
+                let words = answer.words();
                 let message = format!(
                     "the list `{list}` could not be joined, while the profile was updated: {words}; is its id right?"
                 );
@@ -216,10 +207,10 @@ pub(super) async fn join_lists(work: Work<'_>, people: Vec<(usize, Upserted)>) {
         };
         let joined = |members: &[usize], _: &Answer| {
             for delivery in members.iter().filter_map(|&index| work.delivery(index)) {
-                work.klaviyo.attempts.update(delivery.key, |attempt| attempt.joined.insert(list.clone()));
+                work.klaviyo.attempts.update(delivery.key, |attempt| attempt.own.joined.insert(list.clone()));
             }
         };
-        send_parts(work, parts, &make, &judge, &joined).await;
+        send_parts(work.shared, parts, &make, &judge, &joined).await;
     }
     for (index, upserted) in people {
         if work.is_open(index) {
@@ -237,32 +228,33 @@ async fn send_jobs(work: Work<'_>, groups: Vec<(Vec<String>, Vec<usize>)>) {
 async fn send_job(work: Work<'_>, lists: &[String], members: &[usize]) {
     let make = |members: &[usize]| requests::bulk_import(grouping::job_bodies(work.batch, members), lists);
     let judge = |answer: &Answer, members: &[usize]| {
-        let about_lists = answer.errors().iter().any(|error| error.source.pointer.starts_with("/data/relationships"));
-        if about_lists || (answer.status == 404 && !lists.is_empty()) {
-            let words = errors::summary(answer.errors());
+        let about_lists =
+            errors::of(answer).iter().any(|error| error.source.pointer.starts_with("/data/relationships"));
+        if about_lists || (answer.status() == 404 && !lists.is_empty()) {
+            let words = answer.words();
             let message = format!("the lists {} are refused: {words}; are their ids right?", lists.join(", "));
-            return Refusal::All(Reason::new(code::VENDOR_REJECTED, message).with_status(answer.status));
+            return Refusal::All(Reason::new(code::VENDOR_REJECTED, message).with_status(answer.status()));
         }
         judge(answer, members, BULK_POINTER)
     };
     let taken = |members: &[usize], answer: &Answer| match answer.read::<Identity>() {
         Some(job) => {
             tracing::debug!(job = %job.data.id, profiles = members.len(), "the vendor has taken a bulk import");
-            let ticket = Ticket::from(JobTicket::new(job.data.id, members.len(), answer.remark()));
+            let ticket = Ticket::from(JobTicket::new(job.data.id, members.len(), answer.remark().map(str::to_owned)));
             work.set_all(members, &Outcome::Accepted(ticket));
         }
         None => {
             let message = "the vendor took a bulk import but named no job to ask for";
-            let reason = Reason::new(code::VENDOR_UNAVAILABLE, message).with_status(answer.status);
+            let reason = Reason::new(code::VENDOR_UNAVAILABLE, message).with_status(answer.status());
             work.set_all(members, &Outcome::Retry { after: None, scope: Scope::Delivery, reason });
         }
     };
     let parts = grouping::bulk_parts(work.batch, lists, members, &|index| work.part_max(index));
-    send_parts(work, parts, &make, &judge, &taken).await;
+    send_parts(work.shared, parts, &make, &judge, &taken).await;
 }
 
 fn is_duplicate(answer: &Answer) -> bool {
-    answer.status == 409 && answer.errors().iter().any(VendorError::is_duplicate_profile)
+    answer.status() == 409 && errors::of(answer).iter().any(VendorError::is_duplicate_profile)
 }
 
 fn other_profile(errors: &[VendorError]) -> String {
@@ -282,16 +274,16 @@ pub(super) fn duplicate(errors: &[VendorError]) -> Reason {
 /// What the answer to an upsert means; a success is remembered until the person's lists are joined.
 fn upserted(work: Work<'_>, index: usize, answer: &Answer, remark: Option<String>) -> Single {
     if !answer.is_success() {
-        work.set(index, &Outcome::Rejected(rejection(answer)));
+        work.set(index, &Outcome::Rejected(answer.rejection()));
         return Single::Ended;
     }
     let profile = answer.read::<Identity>().map(|answer| answer.data.id);
-    let remarks: Vec<String> = remark.into_iter().chain(answer.remark()).collect();
+    let remarks: Vec<String> = remark.into_iter().chain(answer.remark().map(str::to_owned)).collect();
     let upserted = Upserted { profile, remark: (!remarks.is_empty()).then(|| remarks.join("; ")) };
     let with_lists = work.delivery(index).filter(|delivery| payload::has_lists(delivery.operation.body.get()));
     if let Some(delivery) = with_lists.filter(|_| upserted.profile.is_some()) {
         work.klaviyo.attempts.update(delivery.key, |attempt| {
-            attempt.upserted = Some(upserted.clone());
+            attempt.own.upserted = Some(upserted.clone());
             // The list call is another request, which nobody has failed together with.
             (attempt.part_max, attempt.failed) = (None, None);
         });
@@ -308,9 +300,4 @@ struct Identity {
 #[derive(Deserialize)]
 struct IdentityData {
     id: String,
-}
-
-/// Runs requests, a few at the same time.
-async fn at_once<T>(sends: Vec<impl Future<Output = T>>, width: usize) -> Vec<T> {
-    stream::iter(sends).buffer_unordered(width).collect().await
 }

@@ -1,81 +1,36 @@
-//! The endpoints in use, with what the vendor documents for each: its limits, its scopes, and what a 404 means there.
+//! The endpoints in use, with what the vendor documents for each in the specification of the revision in use: its limits
+//! (`x-klaviyo-ratelimit`, per account), its scopes (`x-klaviyo-scopes`), and what a 404 means there. Klaviyo counts each on its own.
 
-use crate::http::Rate;
+use crate::http::{Endpoint, Rate, Window};
 
-/// The endpoints in use. Klaviyo counts each on its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Endpoint {
-    ProfileImport,
-    BulkImport,
-    Job,
-    JobErrors,
-    ListProfiles,
-    Events,
-    Profiles,
-    Lists,
-}
+const M: Rate = Rate { windows: &[Window::per_second(10), Window::per_minute(150)] };
+const L: Rate = Rate { windows: &[Window::per_second(75), Window::per_minute(750)] };
+const XL: Rate = Rate { windows: &[Window::per_second(350), Window::per_minute(3_500)] };
 
-// === impl Endpoint ===
+pub(super) static PROFILE_IMPORT: Endpoint = Endpoint::new("POST /api/profile-import", L).scopes(&["profiles:write"]);
 
-impl Endpoint {
-    pub const ALL: [Self; 8] = [
-        Self::ProfileImport,
-        Self::BulkImport,
-        Self::Job,
-        Self::JobErrors,
-        Self::ListProfiles,
-        Self::Events,
-        Self::Profiles,
-        Self::Lists,
-    ];
+pub(super) static BULK_IMPORT: Endpoint =
+    Endpoint::new("POST /api/profile-bulk-import-jobs", M).scopes(&["lists:write", "profiles:write"]);
 
-    /// The place in [`Self::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
+pub(super) static JOB: Endpoint = Endpoint::new("GET /api/profile-bulk-import-jobs/{id}", M)
+    .scopes(&["lists:read", "profiles:read"])
+    .names_resource();
 
-    /// What the vendor documents for it, per account: `x-klaviyo-ratelimit` in the specification of the revision in use.
-    pub const fn rate(self) -> Rate {
-        match self {
-            Self::ProfileImport | Self::Profiles | Self::Lists => Rate { per_second: 75, per_minute: 750 },
-            Self::BulkImport | Self::Job | Self::JobErrors | Self::ListProfiles => {
-                Rate { per_second: 10, per_minute: 150 }
-            }
-            Self::Events => Rate { per_second: 350, per_minute: 3_500 },
-        }
-    }
+pub(super) static JOB_ERRORS: Endpoint = Endpoint::new("GET /api/profile-bulk-import-jobs/{id}/import-errors", M)
+    .scopes(&["profiles:read"])
+    .names_resource();
 
-    /// Method and path, for people.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::ProfileImport => "POST /api/profile-import",
-            Self::BulkImport => "POST /api/profile-bulk-import-jobs",
-            Self::Job => "GET /api/profile-bulk-import-jobs/{id}",
-            Self::JobErrors => "GET /api/profile-bulk-import-jobs/{id}/import-errors",
-            Self::ListProfiles => "POST /api/lists/{id}/relationships/profiles",
-            Self::Events => "POST /api/events",
-            Self::Profiles => "GET /api/profiles",
-            Self::Lists => "GET /api/lists",
-        }
-    }
+pub(super) static LIST_PROFILES: Endpoint = Endpoint::new("POST /api/lists/{id}/relationships/profiles", M)
+    .scopes(&["lists:write", "profiles:write"])
+    .names_resource();
 
-    /// The scopes that the vendor documents for it: `x-klaviyo-scopes` in the specification of the revision in use.
-    pub const fn scopes(self) -> &'static [&'static str] {
-        match self {
-            Self::ProfileImport => &["profiles:write"],
-            Self::BulkImport | Self::ListProfiles => &["lists:write", "profiles:write"],
-            Self::Job => &["lists:read", "profiles:read"],
-            Self::JobErrors | Self::Profiles => &["profiles:read"],
-            Self::Events => &["events:write"],
-            Self::Lists => &["lists:read"],
-        }
-    }
+pub(super) static EVENTS: Endpoint = Endpoint::new("POST /api/events", XL).scopes(&["events:write"]);
 
-    /// Whether the path names something that may not exist, so that a 404 speaks of that and not of the address.
-    pub const fn names_resource(self) -> bool {
-        match self {
-            Self::Job | Self::JobErrors | Self::ListProfiles => true,
-            Self::ProfileImport | Self::BulkImport | Self::Events | Self::Profiles | Self::Lists => false,
-        }
-    }
-}
+pub(super) static PROFILES: Endpoint = Endpoint::new("GET /api/profiles", L).scopes(&["profiles:read"]);
+
+pub(super) static LISTS: Endpoint = Endpoint::new("GET /api/lists", L).scopes(&["lists:read"]);
+
+/// All of them.
+#[cfg(test)]
+pub(super) const ALL: [&Endpoint; 8] =
+    [&PROFILE_IMPORT, &BULK_IMPORT, &JOB, &JOB_ERRORS, &LIST_PROFILES, &EVENTS, &PROFILES, &LISTS];

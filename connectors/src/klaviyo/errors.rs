@@ -1,14 +1,14 @@
-//! What Klaviyo's refusals say: the error envelope, the item that a pointer names, and whose trouble a status is.
+//! What Klaviyo's refusals say: the error envelope, and the item that a pointer names.
 //!
 //! The vendor's own words go into the reason, cut to length; its pointers are read but never trusted to be in range.
 
-use std::time::Duration;
-
 use serde::Deserialize;
-use tailwater_core::delivery::{Outcome, Reason, Scope};
-use tailwater_core::{Code, code};
 
-use super::requests::Endpoint;
+use crate::http::vendor::excerpt;
+use crate::http::{Answer, Refusal, Response, named};
+
+/// Names identifiers that were valid in shape but ignored, on an answer that is otherwise a success.
+const PARTIAL_FAILURE: &str = "x-klaviyo-partial-failure";
 
 /// The envelope around errors: `{"errors":[…]}`.
 #[derive(Debug, Deserialize)]
@@ -48,18 +48,6 @@ pub(super) struct Meta {
     pub duplicate_profile_id: String,
 }
 
-/// A request that ended without an answer about what was in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Halt {
-    pub after: Option<Duration>,
-    pub scope: Scope,
-    pub reason: Reason,
-    /// The request was sent and failed, and nothing shows that others fail as well: what is in it may be the reason.
-    pub failed: bool,
-    /// How many requests the endpoint had answered when this one was sent.
-    pub answers: u64,
-}
-
 /// The vendor writes `null`, an empty array (for an empty object) or another type now and then; none of that may hide the rest.
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -68,22 +56,6 @@ where
 {
     let value = serde_json::Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(value).unwrap_or_default())
-}
-
-// === impl Halt ===
-
-impl Halt {
-    pub fn new(code: Code, scope: Scope, message: impl Into<String>) -> Self {
-        Self { after: None, scope, reason: Reason::new(code, message), failed: false, answers: 0 }
-    }
-
-    pub fn outcome(&self) -> Outcome {
-        Outcome::Retry { after: self.after, scope: self.scope, reason: self.reason.clone() }
-    }
-
-    pub fn not_owned() -> Self {
-        Self::new(code::NOT_OWNED, Scope::Delivery, "the lane moved to another process before the request was sent")
-    }
 }
 
 // === impl VendorError ===
@@ -120,14 +92,10 @@ pub(super) fn pointer_index(pointer: &str, prefix: &str) -> Option<usize> {
 
 /// Reads the errors of an answer; a body that is none of the vendor's gives one error with its beginning.
 pub(super) fn read(body: &[u8]) -> Vec<VendorError> {
-    /// What is kept of a body that is not the vendor's envelope: enough to recognise a proxy's page.
-    const EXCERPT_CHARS_MAX: usize = 200;
     match serde_json::from_slice::<Envelope>(body) {
         Ok(envelope) if !envelope.errors.is_empty() => envelope.errors,
         Ok(_) | Err(_) => {
-            let excerpt: String = String::from_utf8_lossy(body).chars().take(EXCERPT_CHARS_MAX).collect();
-            let detail =
-                if excerpt.trim().is_empty() { "an empty answer".to_owned() } else { excerpt.trim().to_owned() };
+            let detail = excerpt(body);
             vec![VendorError { detail, ..VendorError::default() }]
         }
     }
@@ -142,49 +110,23 @@ pub(super) fn summary(errors: &[VendorError]) -> String {
     }
 }
 
-/// Whose trouble a status is, where it is nobody's delivery: credentials, rate, the vendor's own, or a request that this vendor
-/// cannot know. `None` leaves the answer to whoever sent the request. With the scope `Account` it is open whether others have the same
-/// trouble.
-pub(super) fn halt_of(status: u16, words: &str, endpoint: Endpoint) -> Option<Halt> {
-    let (code, scope, advice) = match status {
-        401 => (
-            code::UNAUTHORIZED,
-            Scope::Credentials,
-            "the API key is refused; put a valid private key in place".to_owned(),
-        ),
-        403 => (code::FORBIDDEN, Scope::Credentials, missing_scopes(endpoint)),
-        429 => (
-            code::RATE_LIMITED,
-            Scope::Endpoint,
-            format!("the account is asked to slow down at {}; other tools may share its limits", endpoint.label()),
-        ),
-        408 | 500..=599 => (
-            code::VENDOR_UNAVAILABLE,
-            Scope::Account,
-            format!("the vendor has trouble with {}; the request is repeated later", endpoint.label()),
-        ),
-        404 if !endpoint.names_resource() => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE.to_owned()),
-        // Refusals of what was sent; everything else that is no success says that nothing can be sent this way, and rejecting
-        // people for it would reject them all.
-        200..=299 | 400 | 404 | 409 | 413 | 414 | 422 | 431 => return None,
-        _ => (code::VENDOR_REJECTED, Scope::Credentials, WRONG_PLACE.to_owned()),
-    };
-    let mut halt = Halt::new(code, scope, format!("{advice}; {words}"));
-    halt.reason = halt.reason.with_status(status);
-    Some(halt)
+/// What the vendor has against a request; none on success.
+pub(super) fn of(answer: &Answer) -> Vec<VendorError> {
+    if answer.is_success() { Vec::new() } else { read(answer.body()) }
 }
 
-fn missing_scopes(endpoint: Endpoint) -> String {
-    let scopes: Vec<String> = endpoint.scopes().iter().map(|scope| format!("`{scope}`")).collect();
-    let noun = if scopes.len() == 1 { "scope" } else { "scopes" };
-    format!(
-        "the API key may not use {}, which needs the {noun} {}; give the key what is missing, or put another key in place",
-        endpoint.label(),
-        scopes.join(" and ")
-    )
+/// Whom a refusal means: the members that pointers name below `pointer`.
+pub(super) fn judge(answer: &Answer, members: &[usize], pointer: &str) -> Refusal {
+    let places = of(answer).into_iter().filter_map(|error| Some((error.index_below(pointer)?, error.describe())));
+    named(answer, members, places)
 }
 
-const WRONG_PLACE: &str = "the address does not speak this revision of the API; check base_url and update Tailwater";
+/// What the vendor ignored as invalid in a request that it took.
+pub(super) fn partial_failure(response: &Response) -> Option<String> {
+    let ignored = response.header(PARTIAL_FAILURE).filter(|ignored| !ignored.trim().is_empty())?;
+    let ignored: Vec<String> = ignored.split(',').map(|field| format!("`{}`", field.trim())).collect();
+    Some(format!("the vendor took the request and ignored {} as invalid", ignored.join(", ")))
+}
 
 #[cfg(test)]
 mod tests {
@@ -229,21 +171,5 @@ mod tests {
         for (pointer, index) in cases {
             assert_eq!(pointer_index(pointer, prefix), index, "{pointer}");
         }
-    }
-
-    #[test]
-    fn a_wrong_address_pauses_instead_of_rejecting_everything() {
-        assert_eq!(halt_of(404, "", Endpoint::Events).unwrap().scope, Scope::Credentials);
-        assert_eq!(halt_of(404, "", Endpoint::Job), None);
-        assert_eq!(halt_of(301, "", Endpoint::Job).unwrap().scope, Scope::Credentials);
-        assert_eq!(halt_of(400, "", Endpoint::Events), None);
-        assert_eq!(halt_of(503, "", Endpoint::Job).unwrap().scope, Scope::Account);
-        assert_eq!(halt_of(429, "", Endpoint::Job).unwrap().scope, Scope::Endpoint);
-    }
-
-    #[test]
-    fn a_missing_permission_names_the_scope() {
-        let halt = halt_of(403, "the vendor says `permission_denied`", Endpoint::Events).unwrap();
-        assert!(halt.reason.message.contains("POST /api/events, which needs the scope `events:write`"), "{halt:?}");
     }
 }

@@ -9,14 +9,16 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tailwater_fuzz::{Target, effect, generated};
 
-use super::errors::{self, halt_of, pointer_index};
+use super::endpoint;
+use super::errors::{self, pointer_index};
 use super::jobs::{ErrorPage, Job, cursor_of};
 use super::lookup::Page;
 use super::mapping::{Rules, classify};
 use super::payload;
-use super::requests::{BULK_POINTER, Endpoint, Identified};
+use super::requests::{BULK_POINTER, Identified};
 use super::tests::config;
 use crate::destination::ClassifyInput;
+use crate::http::Meaning;
 use crate::http::retry_after::{self, RETRY_AFTER_MAX};
 
 const ANSWERS: &[&str] = &[
@@ -68,9 +70,9 @@ fn answers() {
         let words = errors::summary(&read);
         assert!(words.starts_with("the vendor says"), "{words}");
         let status = u16::try_from(200 + input.len() % 400).expect("below 600");
-        let halt = halt_of(status, &words, if cut % 2 == 0 { Endpoint::Job } else { Endpoint::Events });
+        let meaning = Meaning::of_status(status, if cut % 2 == 0 { &endpoint::JOB } else { &endpoint::EVENTS });
         assert_eq!(
-            halt.is_none(),
+            meaning == Meaning::Request,
             matches!(status, 200..=299 | 400 | 409 | 413 | 414 | 422 | 431) || (status == 404 && cut % 2 == 0)
         );
         let index = read.iter().find_map(|error| pointer_index(&error.source.pointer, BULK_POINTER));

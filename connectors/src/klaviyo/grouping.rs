@@ -1,7 +1,6 @@
 //! What of a batch is sent together: events and some upserts one by one, the others as jobs, cut into parts that the vendor takes. Pure.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -10,6 +9,7 @@ use tailwater_core::operation::OperationKind;
 
 use super::payload;
 use super::requests::{BULK_BYTES_MAX, BULK_PROFILES_MAX, body, bulk_frame_bytes};
+use crate::http::{Size, cut_by_size};
 
 /// A batch, sorted into what is sent together. Indexes are positions in the batch, ascending everywhere.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -80,33 +80,8 @@ pub(super) fn bulk_parts(
     members: &[usize],
     part_max: &dyn Fn(usize) -> usize,
 ) -> Vec<Vec<usize>> {
-    let frame = bulk_frame_bytes(lists);
-    let mut parts = Vec::new();
-    for wanted in cut(members, BULK_PROFILES_MAX, part_max) {
-        let (mut part, mut bytes) = (Vec::new(), frame);
-        for index in wanted {
-            let more = for_job(body(batch, index)).map_or(0, |body| body.len()) + 1;
-            if !part.is_empty() && bytes + more > BULK_BYTES_MAX {
-                parts.push(std::mem::take(&mut part));
-                bytes = frame;
-            }
-            part.push(index);
-            bytes += more;
-        }
-        parts.push(part);
-    }
-    parts
-}
-
-/// Cuts members into parts. Those with a smaller `part_max` come last, and never together with those that may go in a larger part.
-pub(super) fn cut(members: &[usize], count_max: usize, part_max: &dyn Fn(usize) -> usize) -> Vec<Vec<usize>> {
-    let mut by_max: BTreeMap<Reverse<usize>, Vec<usize>> = BTreeMap::new();
-    for &index in members {
-        by_max.entry(Reverse(part_max(index).clamp(1, count_max))).or_default().push(index);
-    }
-    let chunks =
-        |(max, members): (Reverse<usize>, Vec<usize>)| members.chunks(max.0).map(<[usize]>::to_vec).collect::<Vec<_>>();
-    by_max.into_iter().flat_map(chunks).collect()
+    let size = Size { count_max: BULK_PROFILES_MAX, bytes_max: BULK_BYTES_MAX, frame_bytes: bulk_frame_bytes(lists) };
+    cut_by_size(members, size, part_max, &|index| for_job(body(batch, index)).map_or(0, |body| body.len()) + 1)
 }
 
 /// The bodies of these deliveries as they stand in a job.
@@ -235,21 +210,6 @@ mod tests {
                 prop_assert_eq!(&in_job["attributes"]["title"], &body["attributes"]["title"]);
             } else {
                 prop_assert!(holds_null(&body), "only a null sends somebody by themselves");
-            }
-        }
-
-        #[test]
-        fn a_cut_loses_nobody_and_keeps_every_maximum(
-            maxima in prop::collection::vec(prop_oneof![Just(usize::MAX), 0_usize..6], 0..60), count_max in 1_usize..20,
-        ) {
-            let members: Vec<usize> = (0..maxima.len()).collect();
-            let parts = cut(&members, count_max, &|index| maxima[index]);
-            let mut all: Vec<usize> = parts.iter().flatten().copied().collect();
-            all.sort_unstable();
-            prop_assert_eq!(all, members);
-            for part in parts {
-                let most = part.iter().map(|&index| maxima[index].max(1)).min().unwrap_or(0);
-                prop_assert!(part.len() <= most.min(count_max));
             }
         }
     }

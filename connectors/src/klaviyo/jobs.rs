@@ -13,12 +13,12 @@ use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope, Ticket};
 use url::Url;
 
-use super::Klaviyo;
 use super::deliver::{Single, conflict, join_lists};
-use super::errors::{self, Halt, VendorError, pointer_index};
-use super::requests::{self, BULK_POINTER, Endpoint, Field, Identified};
-use super::session::Session;
+use super::errors::{VendorError, pointer_index};
+use super::requests::{self, BULK_POINTER, Field, Identified};
 use super::work::Work;
+use super::{Klaviyo, endpoint};
+use crate::http::{Endpoint, Halt, Session};
 use crate::outcomes::Outcomes;
 
 /// Pages of errors that are read of one job: a page has 100, and a job no more errors than it has people.
@@ -106,7 +106,7 @@ impl Klaviyo {
         session: &Session<'_>,
         outcomes: &Outcomes<'_>,
     ) {
-        let work = Work { klaviyo: self, batch: members, session, outcomes };
+        let work = self.work(members, session, outcomes);
         let running = || outcomes.set_rest(&Outcome::Accepted(ticket.clone()));
         let again = |code, message: String| work.resend(&work.all_open(), code, message);
         let Ok(known) = serde_json::from_str::<JobTicket>(&ticket.0) else {
@@ -115,14 +115,14 @@ impl Klaviyo {
         };
         let answer = match session.send(&requests::job(&known.job), &[subject_of(&known.job)]).await {
             Ok(answer) => answer,
-            Err(halt) => return unknown_yet(work, &known, Endpoint::Job, &halt, ticket),
+            Err(halt) => return unknown_yet(work, &known, &endpoint::JOB, &halt, ticket),
         };
-        if answer.status == 404 {
+        if answer.status() == 404 {
             let message = format!("the vendor no longer knows the job {}, so its people are sent again", known.job);
             return again(code::VENDOR_UNAVAILABLE, message);
         }
         if !answer.is_success() {
-            let words = errors::summary(answer.errors());
+            let words = answer.words();
             let message = format!("the job {} cannot be asked for, so its people are sent again: {words}", known.job);
             return again(code::VENDOR_UNAVAILABLE, message);
         }
@@ -161,7 +161,7 @@ async fn settle(work: Work<'_>, known: &JobTicket, failed: u64, ticket: &Ticket)
     }
     let errors = match import_errors(known, work.session).await {
         Ok(errors) => errors,
-        Err(halt) => return unknown_yet(work, known, Endpoint::JobErrors, &halt, ticket),
+        Err(halt) => return unknown_yet(work, known, &endpoint::JOB_ERRORS, &halt, ticket),
     };
     let found = attribute(&errors, known, work.batch);
     let mut duplicates = BTreeMap::new();
@@ -198,20 +198,20 @@ async fn settle(work: Work<'_>, known: &JobTicket, failed: u64, ticket: &Ticket)
 
 /// The state of the job could not be learned: it may well run on, so its people are not sent again for that. Only wrong
 /// credentials are told, because a person has to act; and a question that fails again and again while others are answered is given up.
-fn unknown_yet(work: Work<'_>, known: &JobTicket, endpoint: Endpoint, halt: &Halt, ticket: &Ticket) {
+fn unknown_yet(work: Work<'_>, known: &JobTicket, endpoint: &'static Endpoint, halt: &Halt, ticket: &Ticket) {
     if halt.scope == Scope::Credentials {
         return work.outcomes.set_rest(&halt.outcome());
     }
     if let Some(first) = work.batch.first().filter(|_| halt.failed) {
-        let answers = work.klaviyo.account.health.answers(endpoint.index());
-        let questions = work.klaviyo.attempts.update(first.key, |attempt| {
-            let (since, count) = attempt.questions.unwrap_or((answers, 0));
+        let answers = work.answers(endpoint);
+        let questions = work.attempts.update(first.key, |attempt| {
+            let (since, count) = attempt.own.questions.unwrap_or((answers, 0));
             let count = if answers > since { count + 1 } else { count };
-            attempt.questions = Some((since, count));
+            attempt.own.questions = Some((since, count));
             count
         });
         if questions >= QUESTIONS_MAX {
-            work.klaviyo.attempts.update(first.key, |attempt| attempt.questions = None);
+            work.attempts.update(first.key, |attempt| attempt.own.questions = None);
             let message = format!(
                 "the vendor fails to tell about the job {}, while it answers others, so its people are sent again: {}",
                 known.job, halt.reason.message
@@ -248,7 +248,7 @@ async fn import_errors(known: &JobTicket, session: &Session<'_>) -> Result<Vec<E
         let answer =
             session.send(&requests::import_errors(&known.job, cursor.as_deref()), &[subject_of(&known.job)]).await?;
         if !answer.is_success() {
-            tracing::warn!(job = %known.job, status = answer.status, "the errors of a job cannot be read: {}", errors::summary(answer.errors()));
+            tracing::warn!(job = %known.job, status = answer.status(), "the errors of a job cannot be read: {}", answer.words());
             return Ok(all);
         }
         let Some(page) = answer.read::<ErrorPage>() else {

@@ -5,19 +5,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Scope};
 
-use super::errors::{self, Halt};
-use super::parts::REPAIRS_MAX;
-use super::requests::{self, Endpoint, Field, Identified, LOOKUP_BYTES_MAX, LOOKUP_VALUES_MAX, Request, encoded};
+use super::endpoint;
+use super::requests::{self, Field, Identified, LOOKUP_BYTES_MAX, LOOKUP_VALUES_MAX};
 use super::work::Work;
+use crate::http::{Halt, REPAIRS_MAX, Recent, Request, encoded};
 
-type Identifier = (Field, String);
+pub(super) type Identifier = (Field, String);
 
 /// Identifiers per generation; two generations of addresses take some ten megabytes.
 const KNOWN_MAX: usize = 50_000;
@@ -25,15 +24,11 @@ const KNOWN_MAX: usize = 50_000;
 /// How long a generation lasts: a person who is deleted at the vendor is created again for at most twice this long.
 const GENERATION_AGE_MAX: Duration = Duration::from_secs(300);
 
-/// The people who were found lately, in two generations: when the younger one is full or old, it becomes the older one.
-#[derive(Debug)]
-pub(super) struct Known(Mutex<Generations>);
+/// The people who were found lately.
+pub(super) type Known = Recent<Identifier>;
 
-#[derive(Debug)]
-struct Generations {
-    young: HashSet<Identifier>,
-    old: HashSet<Identifier>,
-    since: Instant,
+pub(super) fn known() -> Known {
+    Recent::new(KNOWN_MAX, GENERATION_AGE_MAX)
 }
 
 #[derive(Deserialize)]
@@ -44,37 +39,6 @@ pub(super) struct Page {
 #[derive(Deserialize)]
 struct Profile {
     attributes: Identified,
-}
-
-// === impl Known ===
-
-impl Known {
-    pub fn new() -> Self {
-        Self(Mutex::new(Generations { young: HashSet::new(), old: HashSet::new(), since: Instant::now() }))
-    }
-
-    fn contains(&self, identifier: &Identifier) -> bool {
-        let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.turn();
-        generations.young.contains(identifier) || generations.old.contains(identifier)
-    }
-
-    fn insert(&self, identifiers: impl IntoIterator<Item = Identifier>) {
-        let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for identifier in identifiers {
-            generations.turn();
-            generations.young.insert(identifier);
-        }
-    }
-}
-
-impl Generations {
-    fn turn(&mut self) {
-        if self.young.len() >= KNOWN_MAX || self.since.elapsed() >= GENERATION_AGE_MAX {
-            self.old = std::mem::take(&mut self.young);
-            self.since = Instant::now();
-        }
-    }
 }
 
 /// Gives everyone an outcome who is unknown, or whose being known could not be learned.
@@ -112,7 +76,7 @@ pub(super) async fn settle_unknown(work: Work<'_>) {
                     known.insert(identifiers);
                 }
                 Err(Trouble::Halt(halt)) if halt.scope == Scope::Endpoint => {
-                    work.halted(Endpoint::Profiles, &members, &halt);
+                    work.halted(&endpoint::PROFILES, &members, &halt);
                 }
                 Err(Trouble::Halt(halt)) => return work.set_all(&open, &halt.outcome()),
                 Err(Trouble::Refused(reason)) if values.len() == 1 => {
@@ -156,7 +120,7 @@ pub(super) async fn is_known(work: Work<'_>, index: usize, field: Field) -> Opti
     match look_up(work, &requests::look_up(field, std::slice::from_ref(&wanted.1)), &[index]).await {
         Ok(identifiers) => Some(identifiers.contains(&wanted)),
         Err(Trouble::Halt(halt)) => {
-            work.halted(Endpoint::Profiles, &[index], &halt);
+            work.halted(&endpoint::PROFILES, &[index], &halt);
             None
         }
         Err(Trouble::Refused(reason)) => {
@@ -196,12 +160,12 @@ enum Trouble {
 }
 
 async fn look_up(work: Work<'_>, request: &Request, members: &[usize]) -> Result<Vec<Identifier>, Trouble> {
-    let answer = work.session.send(request, &work.subjects(members)).await.map_err(Trouble::Halt)?;
+    let answer = work.send(request, members).await.map_err(Trouble::Halt)?;
     let told =
         |what: &str| format!("could not ask the vendor whether the person exists, which `create: false` needs: {what}");
     if !answer.is_success() {
-        let reason = Reason::new(code::VENDOR_REJECTED, told(&errors::summary(answer.errors())));
-        return Err(Trouble::Refused(reason.with_status(answer.status)));
+        let reason = Reason::new(code::VENDOR_REJECTED, told(answer.words()));
+        return Err(Trouble::Refused(reason.with_status(answer.status())));
     }
     let Some(page) = answer.read::<Page>() else {
         let message = told("the answer is not of the shape that the vendor documents");
@@ -254,15 +218,5 @@ mod tests {
             assert!(part.len() <= LOOKUP_VALUES_MAX);
             assert!(requests::look_up(Field::Email, part).path.len() < 8_000);
         }
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let known = Known::new();
-        known.insert((0..KNOWN_MAX * 3).map(|number| (Field::ExternalId, number.to_string())));
-        let generations = known.0.lock().unwrap();
-        assert!(generations.young.len() + generations.old.len() <= 2 * KNOWN_MAX);
-        assert!(generations.old.contains(&(Field::ExternalId, KNOWN_MAX.to_string())));
-        assert!(!generations.old.contains(&(Field::ExternalId, (KNOWN_MAX - 1).to_string())));
     }
 }

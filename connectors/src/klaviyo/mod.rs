@@ -12,13 +12,12 @@
 //! ```
 //!
 //! What one endpoint keeps waiting does not keep the others, and what one person's data does to a request is not their neighbors' fault
-//! (`parts`, `work`). What has succeeded is not repeated (`attempts`).
+//! (`http::parts`). What has succeeded is not repeated (`work`).
 //!
 //! It never subscribes, never lifts a suppression, never sends an identifier that is not the profile's, and with
 //! `create: false` never creates anybody: unknown people end as skipped.
 
 mod account;
-mod attempts;
 mod deliver;
 mod endpoint;
 mod errors;
@@ -26,16 +25,14 @@ mod grouping;
 mod jobs;
 mod lookup;
 mod mapping;
-mod parts;
 mod payload;
 mod plan;
 mod requests;
 mod schema;
-mod session;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,29 +40,25 @@ use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::operation::{Operation, OperationKind};
 
-pub use account::{Account, AccountConfig, BASE_URL, RATE_SHARE};
+pub use account::{Account, AccountConfig, BASE_URL};
+
+pub use crate::http::RATE_SHARE;
 
 use crate::destination::{
     ClassifyError, ClassifyInput, Context, Destination, Idempotent, Limits, OperationSpec, Planned, ProbeError, Spec,
 };
 use crate::error::{Error, Problem};
-use crate::http::Seat;
+use crate::http::{self, Attempts, Sender, Session};
 use crate::outcomes::Outcomes;
-use crate::output::{NonFinite, Nulls, nearest};
-use attempts::Attempts;
-use endpoint::Endpoint;
+use crate::output::{NonFinite, Nulls, nearest, or_wrong_vendor};
 use lookup::Known;
 use mapping::Rules;
 use requests::{Field, PROFILE_BYTES_MAX};
-use session::Session;
+use work::{Steps, Work};
 
 /// From this many upserts on, a batch goes as bulk imports unless the configuration says otherwise. Fewer are done one by one before a
 /// job would have been asked for twice.
 pub const BULK_FROM: usize = 20;
-
-/// How long one call starts single requests. What is left is sent with a later one, so that deliveries which need another endpoint get
-/// their turn: 5,000 single upserts take seven minutes. Much longer than a batch takes to gather, so that little is lost by it.
-const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 
 static SPEC: Spec = Spec {
     kind: "klaviyo",
@@ -123,16 +116,11 @@ pub enum OnConflict {
 /// A destination at an account.
 #[derive(Debug)]
 pub struct Klaviyo {
-    account: Arc<Account>,
-    seat: Seat,
+    sender: Sender,
     config: Config,
     key_field: Field,
     known: Known,
-    attempts: Attempts,
-    /// The endpoints that the key was refused at, until it is not.
-    denied: Mutex<BTreeSet<Endpoint>>,
-    /// [`CALL_TIME_MAX`], but in tests.
-    call_time_max: Duration,
+    attempts: Attempts<Steps>,
 }
 
 // === impl Config ===
@@ -189,19 +177,13 @@ impl Klaviyo {
         let (true, Some(key_field)) = (problems.is_empty(), config.key_field()) else {
             return Err(Error::Config(problems));
         };
-        let seat = account.limiter.sit();
-        let (known, attempts, denied) = (Known::new(), Attempts::default(), Mutex::default());
-        Ok(Self { account, seat, config, key_field, known, attempts, denied, call_time_max: CALL_TIME_MAX })
+        let sender = Sender::new(Arc::clone(&account.0));
+        Ok(Self { sender, config, key_field, known: lookup::known(), attempts: Attempts::default() })
     }
 
-    /// The key was refused at the endpoint: a probe has to ask there.
-    fn denied(&self, endpoint: Endpoint) {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint);
-    }
-
-    /// The key was not refused at the endpoint.
-    fn allowed(&self, endpoint: Endpoint) {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).remove(&endpoint);
+    fn work<'a>(&'a self, batch: &'a [Delivery], session: &'a Session<'a>, outcomes: &'a Outcomes<'a>) -> Work<'a> {
+        let shared = http::Work { session, attempts: &self.attempts, batch, outcomes };
+        Work { klaviyo: self, shared }
     }
 }
 
@@ -212,7 +194,7 @@ impl Destination for Klaviyo {
     }
 
     fn target(&self) -> String {
-        format!("{} {}", SPEC.kind, self.account.target())
+        format!("{} {}", SPEC.kind, self.sender.account().target())
     }
 
     fn classify(&self, input: &ClassifyInput<'_>) -> Result<Vec<Operation>, ClassifyError> {
@@ -221,7 +203,8 @@ impl Destination for Klaviyo {
             nulls: self.config.nulls,
             non_finite: self.config.non_finite,
         };
-        Ok(vec![mapping::classify(rules, input)?])
+        let operation = mapping::classify(rules, input);
+        Ok(vec![operation.map_err(|error| or_wrong_vendor(SPEC.kind, input.output, error))?])
     }
 
     fn plan(&self, batch: &[Delivery]) -> Vec<Planned> {
@@ -229,41 +212,20 @@ impl Destination for Klaviyo {
     }
 
     async fn deliver(&self, batch: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>) {
-        self.deliver_batch(batch, &Session::new(self, context), outcomes).await;
+        self.deliver_batch(batch, &self.sender.session(context), outcomes).await;
     }
 
     async fn confirm(&self, ticket: &Ticket, members: &[Delivery], outcomes: &Outcomes<'_>, context: &Context<'_>) {
-        self.confirm_job(ticket, members, &Session::new(self, context), outcomes).await;
+        self.confirm_job(ticket, members, &self.sender.session(context), outcomes).await;
     }
 
     /// Asks where the key was refused, for the scopes that were missing there; where it was refused nowhere, for the lists.
     async fn probe(&self) -> Result<(), ProbeError> {
-        let context = Context { still_owned: &|| true };
-        let target = self.target();
-        let denied: Vec<Endpoint> =
-            self.denied.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        let asked = if denied.is_empty() { vec![Endpoint::Lists] } else { denied };
-        for endpoint in asked {
-            let session = Session::new(self, &context);
-            match session.send(&requests::probe(endpoint), &[]).await {
-                // The key passed; that a probe without content is refused after that is meant.
-                Ok(answer) if answer.is_success() || (400..500).contains(&answer.status) => self.allowed(endpoint),
-                Ok(answer) => {
-                    let words = errors::summary(answer.errors());
-                    let message = format!("{target}: {words} (status {})", answer.status);
-                    return Err(ProbeError { code: code::VENDOR_REJECTED, message });
-                }
-                Err(halt) => {
-                    let message = format!("{target}: {}", halt.reason.message);
-                    return Err(ProbeError { code: halt.reason.code, message });
-                }
-            }
-        }
-        Ok(())
+        self.sender.probe(&self.target(), &endpoint::LISTS, requests::probe).await
     }
 
     fn set_share(&self, share: f64) {
-        self.seat.set_share(share);
+        self.sender.set_share(share);
     }
 }
 

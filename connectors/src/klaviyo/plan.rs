@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use tailwater_core::delivery::Delivery;
 
 use super::grouping::{self, Grouping};
-use super::requests::{self, LIST_PROFILES_MAX, Request, body};
+use super::requests::{self, LIST_PROFILES_MAX, body};
 use super::{Klaviyo, lookup, payload};
 use crate::destination::Planned;
+use crate::http::Request;
 
 /// Stands for the id that the vendor's answer to an upsert gives.
 const ID_TO_COME: &str = "<the id that profile-import answers>";
@@ -54,12 +55,6 @@ impl Klaviyo {
     }
 
     fn show(&self, request: Request, deliveries: Vec<usize>) -> Planned {
-        Planned {
-            method: request.method.as_str(),
-            url: self.account.url(&request.path),
-            headers: self.account.shown_headers(&request),
-            body: request.body.unwrap_or_default(),
-            deliveries,
-        }
+        self.sender.account().plan(&request, deliveries)
     }
 }

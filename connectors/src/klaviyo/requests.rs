@@ -11,9 +11,8 @@ use serde_json::Value;
 use tailwater_core::delivery::Delivery;
 use tailwater_core::operation::{Operation, OperationKind};
 
-pub(super) use super::endpoint::Endpoint;
-use super::payload;
-use crate::http::Method;
+use super::{endpoint, payload};
+use crate::http::{Endpoint, Request, encoded};
 
 /// The largest body of a bulk import, in bytes. The vendor takes 5 MB without saying whether that is 5,000,000 or 5,242,880
 /// bytes; a margin below the smaller one costs nothing.
@@ -42,16 +41,6 @@ pub(super) const BULK_POINTER: &str = "/data/attributes/profiles/data";
 
 /// Where the pointers of a list's errors lead to.
 pub(super) const LIST_POINTER: &str = "/data";
-
-/// A request before its credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Request {
-    pub endpoint: Endpoint,
-    pub method: Method,
-    /// Path and query.
-    pub path: String,
-    pub body: Option<String>,
-}
 
 /// A vendor's field that identifies a person, and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,7 +140,7 @@ impl Identified {
 pub(super) fn upsert(body: &str) -> Request {
     let body = format!(r#"{{"data":{body}}}"#);
     // Nothing but the id is read of the answer; without this the vendor repeats the whole profile.
-    post(Endpoint::ProfileImport, "/api/profile-import?fields%5Bprofile%5D=email".to_owned(), body)
+    Request::post(&endpoint::PROFILE_IMPORT, "/api/profile-import?fields%5Bprofile%5D=email".to_owned(), body)
 }
 
 /// Create or update many people, and add everyone among them to the lists.
@@ -166,7 +155,7 @@ pub(super) fn bulk_import(bodies: impl Iterator<Item = impl AsRef<str>>, lists: 
         body.push_str("]}}");
     }
     body.push_str("}}");
-    post(Endpoint::BulkImport, "/api/profile-bulk-import-jobs".to_owned(), body)
+    Request::post(&endpoint::BULK_IMPORT, "/api/profile-bulk-import-jobs".to_owned(), body)
 }
 
 /// The bytes that a bulk import has besides its profiles.
@@ -180,14 +169,14 @@ pub(super) fn add_to_list<'a>(list: &str, profiles: impl Iterator<Item = &'a str
     let items: Vec<_> = profiles.map(|id| format!(r#"{{"type":"profile","id":{}}}"#, quoted(id))).collect();
     join(&mut body, items.iter().map(String::as_str));
     body.push_str("]}");
-    post(Endpoint::ListProfiles, format!("/api/lists/{}/relationships/profiles", encoded(list)), body)
+    Request::post(&endpoint::LIST_PROFILES, format!("/api/lists/{}/relationships/profiles", encoded(list)), body)
 }
 
 /// Record an event. Its `unique_id` is the delivery's key unless the author gave one: the vendor ignores a repeat of it. A
 /// backfill triggers no flow.
 pub(super) fn event(delivery: &Delivery) -> Request {
     let body = with_event_facts(delivery).unwrap_or_else(|| delivery.operation.body.get().to_owned());
-    post(Endpoint::Events, "/api/events".to_owned(), format!(r#"{{"data":{body}}}"#))
+    Request::post(&endpoint::EVENTS, "/api/events".to_owned(), format!(r#"{{"data":{body}}}"#))
 }
 
 fn with_event_facts(delivery: &Delivery) -> Option<String> {
@@ -202,8 +191,8 @@ fn with_event_facts(delivery: &Delivery) -> Option<String> {
 
 pub(super) fn job(id: &str) -> Request {
     let fields = "status,total_count,completed_count,failed_count";
-    get(
-        Endpoint::Job,
+    Request::get(
+        &endpoint::JOB,
         format!(
             "/api/profile-bulk-import-jobs/{}?fields%5Bprofile-bulk-import-job%5D={}",
             encoded(id),
@@ -217,7 +206,7 @@ pub(super) fn import_errors(job: &str, cursor: Option<&str>) -> Request {
     if let Some(cursor) = cursor {
         let _infallible = write!(path, "&page%5Bcursor%5D={}", encoded(cursor));
     }
-    get(Endpoint::JobErrors, path)
+    Request::get(&endpoint::JOB_ERRORS, path)
 }
 
 /// Ask which of these people exist.
@@ -229,27 +218,28 @@ pub(super) fn look_up(field: Field, values: &[String]) -> Request {
         encoded(&filter),
         encoded("email,phone_number,external_id")
     );
-    get(Endpoint::Profiles, path)
+    Request::get(&endpoint::PROFILES, path)
 }
 
 /// A question that needs the same scopes as the endpoint, and changes nothing. Where the endpoint only writes, the body lacks what the
 /// specification requires (`attributes`, without which there is neither a person nor an event), so that a key with the scopes gets a 400.
-pub(super) fn probe(endpoint: Endpoint) -> Request {
-    let incomplete = |endpoint: Endpoint, path: &str, kind: &str| {
-        post(endpoint, path.to_owned(), format!(r#"{{"data":{{"type":"{kind}"}}}}"#))
+pub(super) fn probe(endpoint: &'static Endpoint) -> Request {
+    let incomplete = |endpoint: &'static Endpoint, path: &str, kind: &str| {
+        Request::post(endpoint, path, format!(r#"{{"data":{{"type":"{kind}"}}}}"#))
     };
-    match endpoint {
-        Endpoint::ProfileImport => incomplete(endpoint, "/api/profile-import", "profile"),
-        Endpoint::Events => incomplete(endpoint, "/api/events", "event"),
+    if *endpoint == endpoint::PROFILE_IMPORT {
+        incomplete(endpoint, "/api/profile-import", "profile")
+    } else if *endpoint == endpoint::EVENTS {
+        incomplete(endpoint, "/api/events", "event")
+    } else if *endpoint == endpoint::BULK_IMPORT || *endpoint == endpoint::LIST_PROFILES {
         // A list's path needs a list; the import of profiles into lists needs the same scopes.
-        Endpoint::BulkImport | Endpoint::ListProfiles => {
-            incomplete(Endpoint::BulkImport, "/api/profile-bulk-import-jobs", "profile-bulk-import-job")
-        }
-        Endpoint::Job => get(endpoint, "/api/profile-bulk-import-jobs?page%5Bsize%5D=1".to_owned()),
-        Endpoint::JobErrors | Endpoint::Profiles => {
-            get(Endpoint::Profiles, "/api/profiles?fields%5Bprofile%5D=email&page%5Bsize%5D=1".to_owned())
-        }
-        Endpoint::Lists => get(endpoint, "/api/lists?fields%5Blist%5D=name&page%5Bsize%5D=1".to_owned()),
+        incomplete(&endpoint::BULK_IMPORT, "/api/profile-bulk-import-jobs", "profile-bulk-import-job")
+    } else if *endpoint == endpoint::JOB {
+        Request::get(endpoint, "/api/profile-bulk-import-jobs?page%5Bsize%5D=1")
+    } else if *endpoint == endpoint::JOB_ERRORS || *endpoint == endpoint::PROFILES {
+        Request::get(&endpoint::PROFILES, "/api/profiles?fields%5Bprofile%5D=email&page%5Bsize%5D=1")
+    } else {
+        Request::get(&endpoint::LISTS, "/api/lists?fields%5Blist%5D=name&page%5Bsize%5D=1")
     }
 }
 
@@ -276,14 +266,6 @@ pub(super) fn with_one_identifier(operation: &Operation, wanted: Field) -> Optio
     serde_json::to_string(&profile).ok().map(|body| (body, others))
 }
 
-fn post(endpoint: Endpoint, path: String, body: String) -> Request {
-    Request { endpoint, method: Method::Post, path, body: Some(body) }
-}
-
-fn get(endpoint: Endpoint, path: String) -> Request {
-    Request { endpoint, method: Method::Get, path, body: None }
-}
-
 fn join(text: &mut String, items: impl Iterator<Item = impl AsRef<str>>) {
     for (index, item) in items.enumerate() {
         if index > 0 {
@@ -296,17 +278,4 @@ fn join(text: &mut String, items: impl Iterator<Item = impl AsRef<str>>) {
 /// A JSON string.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-/// Percent-encodes a path segment or a query value: everything but the unreserved characters of RFC 3986.
-pub(super) fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            let _infallible = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }

@@ -120,6 +120,8 @@ codes! {
     NO_KEY = "no_key", "the profile lacks the destination's key";
     HOLD_EXPIRED = "hold_expired", "the profile still lacks the destination's key after the time limit";
     FOREIGN_IDENTIFIER = "foreign_identifier", "a transform's output names an identifier of somebody else";
+    WRONG_VENDOR = "wrong_vendor", "a transform's output is a body for another vendor";
+    OPERATION_NOT_ALLOWED = "operation_not_allowed", "the route does not allow a destructive operation";
     UNSUPPORTED_OPERATION = "unsupported_operation", "the destination cannot perform the operation";
     OUTPUT_INVALID = "output_invalid", "a transform's output does not fit the vendor's schema";
 

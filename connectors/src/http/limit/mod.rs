@@ -1,37 +1,34 @@
 //! How fast an account may be spoken to.
 //!
-//! A vendor counts requests per account and endpoint in fixed windows, of a second and of a minute. Two limiters in series keep
-//! below both, at a configured part of what is documented. Three things make this hold in practice:
+//! A vendor counts requests per account and limit key (mostly an endpoint, sometimes several together) in windows of a second, a minute, a
+//! day. The limiter keeps below all of them ([`window`]), at a configured part of what is documented. Three things make this hold in
+//! practice:
 //!
-//! - *Small bursts.* A limiter that starts anew has a full burst; it is a twentieth of a window, so that a restart cannot go
+//! - *Small bursts.* A limiter that starts anew has a full burst; it is a fiftieth of a window, so that a restart cannot go
 //!   beyond it. One that is rebuilt because a rate changed starts empty.
-//! - *Shares.* Processes share an account by the lanes that they own; the destinations of one account in one process hold a
+//! - *Shares.* Processes share an account by the partitions that they own; the destinations of one account in one process hold a
 //!   [`Seat`] each, and the account's share is the mean of theirs, so that all processes together make one.
-//! - *Answers.* A 429 shuts the gate of its endpoint for as long as the vendor asks, and lowers the endpoint's rate; success raises it
-//!   again, step by step. The vendor counts each endpoint by itself, so the other endpoints go on: one that is overrun must not keep
+//! - *Answers.* A 429 shuts the gate of its limit for as long as the vendor asks, and lowers the rate; success raises it
+//!   again, step by step. The vendor counts each limit by itself, so other endpoints go on: one that is overrun must not keep
 //!   back what needs another. The account's own gate is shut only for trouble that all endpoints share.
+//!
+//! Endpoints with the same limit key share its windows and its gate. What is kept of a key is made when it is first asked for.
 //!
 //! Nothing in here sends. Time comes from one clock that tests replace.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+mod window;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use tokio::sync::Semaphore;
 
+use super::endpoint::Endpoint;
 use super::retry_after::RETRY_AFTER_MAX;
-
-/// What a vendor documents for one endpoint: requests per second and per minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    pub per_second: u32,
-    pub per_minute: u32,
-}
+use window::Schedule;
+pub use window::{Rate, Window};
 
 /// A gate is shut for longer than a request should wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +51,9 @@ pub enum Gate {
 /// The limits of one account, shared by everything in this process that speaks to it.
 #[derive(Debug)]
 pub struct Limiter {
-    endpoints: Vec<Endpoint>,
+    limits: Mutex<HashMap<&'static str, Arc<Limit>>>,
+    /// Rates that take the place of the documented ones: of a key, or of all of them.
+    overrides: Mutex<Overrides>,
     /// The part of the documented limits that is used.
     part: f64,
     seats: Mutex<BTreeMap<u64, f64>>,
@@ -76,12 +75,11 @@ const PART_MIN: f64 = 0.001;
 /// The highest part that can be asked for. Above 1 is for simulators: benchmarks and crash tests want no limit.
 pub const PART_MAX: f64 = 10_000.0;
 
-/// The burst is this part of a window: with the usual nine tenths of the limit in use, a full window, and the burst of a restart
-/// within it, still stay below what is documented.
-const BURST_PART: f64 = 0.05;
-
 /// A request waits this long at a shut gate; beyond it the send stage hears about it and shows it.
 pub const GATE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A request that waits for its turn looks at the limits again after this time at the latest.
+const WAIT_STEP_MAX: Duration = Duration::from_secs(1);
 
 /// Without a `Retry-After`, the first 429 shuts the gate for this long, and each further one for twice as long.
 const GATE_FIRST: Duration = Duration::from_secs(1);
@@ -99,13 +97,20 @@ const THROTTLE_MIN: f64 = 0.1;
 const INCREASE: f64 = 0.1;
 const INCREASE_AFTER: Duration = Duration::from_secs(10);
 
+/// What is kept of one limit key.
 #[derive(Debug)]
-struct Endpoint {
-    rate: Rate,
+struct Limit {
+    windows: Vec<Window>,
     /// One at a time, first come first served: whoever holds it waits for the windows.
     turnstile: Semaphore,
     pace: Mutex<Pace>,
     gate: Mutex<Shut>,
+}
+
+#[derive(Debug, Default)]
+struct Overrides {
+    every: Option<Vec<Window>>,
+    of_key: HashMap<&'static str, Vec<Window>>,
 }
 
 #[derive(Debug)]
@@ -113,15 +118,7 @@ struct Pace {
     throttle: f64,
     /// When `throttle` changed last, on the limiter's clock.
     changed: Duration,
-    windows: Arc<Windows>,
-}
-
-type Window = RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Duration>>;
-
-#[derive(Debug)]
-struct Windows {
-    steady: Window,
-    burst: Window,
+    schedule: Schedule,
 }
 
 /// Until when a gate is shut.
@@ -148,36 +145,46 @@ struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
 // === impl Limiter ===
 
 impl Limiter {
-    /// `rates` are the documented limits, one per endpoint; callers name an endpoint by its index. `part` is the part of them that
-    /// is used, above 0 and up to 1; of a simulator, up to [`PART_MAX`].
-    pub fn new(rates: &[Rate], part: f64) -> Arc<Self> {
+    /// `part` is the part of the documented limits that is used, above 0 and up to 1; of a simulator, up to [`PART_MAX`].
+    pub fn new(part: f64) -> Arc<Self> {
         let start = Instant::now();
-        Self::with_clock(rates, part, Clock(Arc::new(move || start.elapsed())))
+        Self::with_clock(part, Clock(Arc::new(move || start.elapsed())))
     }
 
-    fn with_clock(rates: &[Rate], part: f64, clock: Clock) -> Arc<Self> {
+    fn with_clock(part: f64, clock: Clock) -> Arc<Self> {
         let part = if part.is_finite() { part.clamp(PART_MIN, PART_MAX) } else { PART_MIN };
-        let endpoints = rates
-            .iter()
-            .map(|&rate| Endpoint {
-                rate,
-                turnstile: Semaphore::new(1),
-                pace: Mutex::new(Pace {
-                    throttle: 1.0,
-                    changed: clock.now(),
-                    windows: Arc::new(Windows::new(rate, part, &clock)),
-                }),
-                gate: Mutex::default(),
-            })
-            .collect();
         Arc::new(Self {
-            endpoints,
+            limits: Mutex::default(),
+            overrides: Mutex::default(),
             part,
             seats: Mutex::default(),
             seat_next: AtomicU64::new(0),
             gate: Mutex::default(),
             clock,
         })
+    }
+
+    /// Uses these windows for a limit key instead of what the endpoints document. To be called before the first request.
+    pub fn set_rate(&self, limit_key: &'static str, windows: Vec<Window>) {
+        lock(&self.overrides).of_key.insert(limit_key, windows);
+    }
+
+    /// Uses these windows for every limit key.
+    pub fn set_every_rate(&self, windows: Vec<Window>) {
+        lock(&self.overrides).every = Some(windows);
+    }
+
+    fn limit(&self, endpoint: &Endpoint) -> Arc<Limit> {
+        let mut limits = lock(&self.limits);
+        let limit = limits.entry(endpoint.limit_key).or_insert_with(|| {
+            let overrides = lock(&self.overrides);
+            let own = overrides.of_key.get(endpoint.limit_key).or(overrides.every.as_ref());
+            let windows = own.cloned().unwrap_or_else(|| endpoint.rate.windows.to_vec());
+            let schedule = Schedule::new(&windows, self.part * self.share(), self.is_shared());
+            let pace = Mutex::new(Pace { throttle: 1.0, changed: self.clock.now(), schedule });
+            Arc::new(Limit { windows, turnstile: Semaphore::new(1), pace, gate: Mutex::default() })
+        });
+        Arc::clone(limit)
     }
 
     /// Takes a seat. Until it says otherwise, its share is the whole.
@@ -188,20 +195,16 @@ impl Limiter {
         seat
     }
 
-    /// Waits until a request to the endpoint may be sent. Requests of one endpoint go in the order in which they asked.
+    /// Waits until a request to the endpoint may be sent. Requests of one limit key go in the order in which they asked.
     ///
     /// # Errors
     /// The gate stays shut for longer than a request should wait.
-    pub async fn acquire(&self, endpoint: usize) -> Result<(), Closed> {
-        let Some(place) = self.endpoints.get(endpoint) else {
-            debug_assert!(false, "endpoint {endpoint} has no documented rate");
-            return Ok(());
-        };
+    pub async fn acquire(&self, endpoint: &Endpoint) -> Result<(), Closed> {
+        let limit = self.limit(endpoint);
         // The semaphore is never closed, so there is always a turn.
-        let _turn = place.turnstile.acquire().await;
-        let mut steady_passed = false;
+        let _turn = limit.turnstile.acquire().await;
         loop {
-            match self.step(place, &mut steady_passed) {
+            match self.step(&limit) {
                 Step::Go => return Ok(()),
                 Step::Wait(wait) => tokio::time::sleep(wait).await,
                 Step::Closed(closed) => return Err(closed),
@@ -209,35 +212,28 @@ impl Limiter {
         }
     }
 
-    fn step(&self, endpoint: &Endpoint, steady_passed: &mut bool) -> Step {
-        if let Some(closed) = self.shut(endpoint) {
+    fn step(&self, limit: &Limit) -> Step {
+        if let Some(closed) = self.shut(limit) {
             return if closed.remaining > GATE_WAIT_MAX { Step::Closed(closed) } else { Step::Wait(closed.remaining) };
         }
-        let windows = Arc::clone(&lock(&endpoint.pace).windows);
-        // The minute is the scarcer window, so it is waited for first; its cell is kept while the second fills up.
-        if !*steady_passed {
-            if let Err(not_until) = windows.steady.check() {
-                return Step::Wait(not_until.wait_time_from(self.clock.now()));
-            }
-            *steady_passed = true;
-        }
-        match windows.burst.check() {
+        match lock(&limit.pace).schedule.take(self.clock.now()) {
             Ok(()) => Step::Go,
-            Err(not_until) => Step::Wait(not_until.wait_time_from(self.clock.now())),
+            // It is asked for again now and then: the share may change meanwhile, and a window of a day must not hide that.
+            Err(wait) => Step::Wait(wait.min(WAIT_STEP_MAX)),
         }
     }
 
     /// How long requests to the endpoint have to wait because a gate is shut; zero when all are open.
-    pub fn gate_remaining(&self, endpoint: usize) -> Duration {
-        self.endpoints.get(endpoint).and_then(|endpoint| self.shut(endpoint)).map_or(Duration::ZERO, |it| it.remaining)
+    pub fn gate_remaining(&self, endpoint: &Endpoint) -> Duration {
+        self.shut(&self.limit(endpoint)).map_or(Duration::ZERO, |closed| closed.remaining)
     }
 
-    /// The gate that keeps requests to the endpoint back for the longest time.
-    fn shut(&self, endpoint: &Endpoint) -> Option<Closed> {
+    /// The gate that keeps requests of a limit back for the longest time.
+    fn shut(&self, limit: &Limit) -> Option<Closed> {
         let now = self.clock.now();
         let account = lock(&self.gate).not_before.saturating_sub(now);
         let own = {
-            let gate = lock(&endpoint.gate);
+            let gate = lock(&limit.gate);
             let why = if gate.failing { Gate::Failing } else { Gate::Throttled };
             Closed { remaining: gate.not_before.saturating_sub(now), gate: why }
         };
@@ -247,22 +243,21 @@ impl Limiter {
 
     /// The vendor answered 429. Shuts the endpoint's gate for as long as it asks, else for a growing while, and lowers the endpoint's rate
     /// once per closing: the siblings that were in flight tell nothing new. Answers how long to wait.
-    pub fn throttled(&self, endpoint: usize, retry_after: Option<Duration>) -> Duration {
-        let Some(endpoint) = self.endpoints.get(endpoint) else { return retry_after.unwrap_or(GATE_FIRST) };
-        let (wait, was_open) = self.close(&endpoint.gate, retry_after, false);
+    pub fn throttled(&self, endpoint: &Endpoint, retry_after: Option<Duration>) -> Duration {
+        let limit = self.limit(endpoint);
+        let (wait, was_open) = self.close(&limit.gate, retry_after, false);
         if was_open {
-            let mut pace = lock(&endpoint.pace);
+            let mut pace = lock(&limit.pace);
             pace.throttle = (pace.throttle * DECREASE).max(THROTTLE_MIN);
-            self.rebuild(endpoint.rate, &mut pace);
+            self.rebuild(&limit.windows, &mut pace);
         }
         wait
     }
 
     /// The endpoint fails for everybody. Shuts its gate for as long as the vendor asks, else for a growing while; the other endpoints go
     /// on. Answers how long to wait.
-    pub fn failing(&self, endpoint: usize, retry_after: Option<Duration>) -> Duration {
-        let Some(endpoint) = self.endpoints.get(endpoint) else { return retry_after.unwrap_or(GATE_FIRST) };
-        self.close(&endpoint.gate, retry_after, true).0
+    pub fn failing(&self, endpoint: &Endpoint, retry_after: Option<Duration>) -> Duration {
+        self.close(&self.limit(endpoint).gate, retry_after, true).0
     }
 
     /// How long the gate stays shut now, and whether it was open before.
@@ -291,19 +286,19 @@ impl Limiter {
     }
 
     /// A request was answered without trouble.
-    pub fn succeeded(&self, endpoint: usize) {
-        let Some(endpoint) = self.endpoints.get(endpoint) else { return };
-        lock(&endpoint.gate).strikes = 0;
-        let mut pace = lock(&endpoint.pace);
+    pub fn succeeded(&self, endpoint: &Endpoint) {
+        let limit = self.limit(endpoint);
+        lock(&limit.gate).strikes = 0;
+        let mut pace = lock(&limit.pace);
         if pace.throttle < 1.0 && self.clock.now().saturating_sub(pace.changed) >= INCREASE_AFTER {
             pace.throttle = (pace.throttle + INCREASE).min(1.0);
-            self.rebuild(endpoint.rate, &mut pace);
+            self.rebuild(&limit.windows, &mut pace);
         }
     }
 
     /// Which part of its rate an endpoint has left after 429s, between 0 and 1: what a gauge shows.
-    pub fn throttle(&self, endpoint: usize) -> f64 {
-        self.endpoints.get(endpoint).map_or(1.0, |endpoint| lock(&endpoint.pace).throttle)
+    pub fn throttle(&self, endpoint: &Endpoint) -> f64 {
+        lock(&self.limit(endpoint).pace).throttle
     }
 
     /// The part of the account that belongs to this process: the mean of the seats' shares.
@@ -317,20 +312,27 @@ impl Limiter {
         seats.values().sum::<f64>() / count
     }
 
+    /// Whether other processes use a part of the account.
+    fn is_shared(&self) -> bool {
+        self.share() < 1.0
+    }
+
     fn rebuild_all(&self) {
-        for endpoint in &self.endpoints {
-            let mut pace = lock(&endpoint.pace);
+        let limits: Vec<Arc<Limit>> = lock(&self.limits).values().map(Arc::clone).collect();
+        for limit in limits {
+            let mut pace = lock(&limit.pace);
             let changed = pace.changed;
-            self.rebuild(endpoint.rate, &mut pace);
+            self.rebuild(&limit.windows, &mut pace);
             // A new share says nothing about how the vendor takes it.
             pace.changed = changed;
         }
     }
 
-    fn rebuild(&self, rate: Rate, pace: &mut Pace) {
+    fn rebuild(&self, windows: &[Window], pace: &mut Pace) {
         let part = (self.part * self.share() * pace.throttle).max(PART_MIN);
-        pace.windows = Arc::new(Windows::drained(rate, part, &self.clock));
-        pace.changed = self.clock.now();
+        let now = self.clock.now();
+        pace.schedule = Schedule::drained(windows, part, self.is_shared(), now);
+        pace.changed = now;
     }
 }
 
@@ -355,58 +357,9 @@ impl Drop for Seat {
     }
 }
 
-// === impl Windows ===
-
-impl Windows {
-    fn new(rate: Rate, part: f64, clock: &Clock) -> Self {
-        let steady = quota(rate.per_minute, Duration::from_secs(60), part);
-        let burst = quota(rate.per_second, Duration::from_secs(1), part);
-        Self {
-            steady: RateLimiter::direct_with_clock(steady, clock.clone()),
-            burst: RateLimiter::direct_with_clock(burst, clock.clone()),
-        }
-    }
-
-    /// Windows whose bursts are used up already, so that replacing a limiter never lets more through than keeping it.
-    fn drained(rate: Rate, part: f64, clock: &Clock) -> Self {
-        let windows = Self::new(rate, part, clock);
-        for (window, limit, length) in [(&windows.steady, rate.per_minute, 60), (&windows.burst, rate.per_second, 1)] {
-            let burst = quota(limit, Duration::from_secs(length), part).burst_size();
-            // A fresh window has its whole burst, so this always conforms.
-            let taken = window.check_n(burst);
-            debug_assert!(matches!(taken, Ok(Ok(()))), "a fresh window gave less than its burst");
-        }
-        windows
-    }
-}
-
-/// The quota that lets at most `limit * part` requests into any stretch of one window's length (one, where that is less than one,
-/// at a correspondingly longer distance).
-fn quota(limit: u32, window: Duration, part: f64) -> Quota {
-    let capacity = f64::from(limit.max(1)) * part;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and a u32")]
-    let (whole, burst) = (capacity.floor().max(1.0) as u32, (capacity * BURST_PART).floor().max(1.0) as u32);
-    // After `burst` at once, one each period: a window then holds `burst + window / period - 1`.
-    let period = if capacity < 1.0 {
-        window.div_f64(capacity)
-    } else {
-        window / (whole - burst + 1).max(1) + Duration::from_nanos(1)
-    };
-    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-    Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
-}
-
 // === impl Clock ===
 
 impl Clock {
-    fn now(&self) -> Duration {
-        (self.0)()
-    }
-}
-
-impl governor::clock::Clock for Clock {
-    type Instant = Duration;
-
     fn now(&self) -> Duration {
         (self.0)()
     }

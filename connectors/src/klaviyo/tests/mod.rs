@@ -21,17 +21,16 @@ use serde_json::value::RawValue;
 use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::{Code, DeliveryKey, EventId, ProfileId};
 
-use super::requests::Endpoint;
-use super::{Account, AccountConfig, Config, Klaviyo, OnConflict};
+use super::{Account, AccountConfig, Config, Klaviyo, OnConflict, endpoint};
 use crate::destination::{ClassifyInput, Context, Destination};
-use crate::http::Rate;
+use crate::http::Window;
 use crate::outcomes::Outcomes;
 use crate::output::{NonFinite, Nulls};
 
 pub(super) const KEY: &str = "pk_0123456789abcdef0123456789abcd4f2a";
 
 /// Far above what a test sends, so that none waits.
-const FAST: Rate = Rate { per_second: 1_000_000, per_minute: 60_000_000 };
+const FAST: [Window; 1] = [Window::per_second(1_000_000)];
 
 pub(super) fn config() -> Config {
     let identifiers = [("email", "email"), ("phone_number", "phone"), ("external_id", "customer_id")];
@@ -52,7 +51,8 @@ pub(super) fn account_config(base_url: &str) -> AccountConfig {
 
 /// A destination whose limits no test reaches.
 pub(super) fn klaviyo(base_url: &str, config: Config) -> Klaviyo {
-    let account = Account::with_rates(&account_config(base_url), &[FAST; Endpoint::ALL.len()]).unwrap();
+    let account = Account::new(&account_config(base_url)).unwrap();
+    account.0.limiter.set_every_rate(FAST.to_vec());
     Klaviyo::new(Arc::new(account), config).unwrap()
 }
 
@@ -216,7 +216,7 @@ fn two_destinations_share_the_limits_of_their_account() {
     let account = Arc::new(Account::new(&account_config(super::BASE_URL)).unwrap());
     let one = Klaviyo::new(Arc::clone(&account), config()).unwrap();
     let other = Klaviyo::new(Arc::clone(&account), config()).unwrap();
-    account.limiter.pause(std::time::Duration::from_secs(60));
-    assert!(!one.account.limiter.gate_remaining(0).is_zero());
-    assert!(!other.account.limiter.gate_remaining(0).is_zero());
+    account.0.limiter.pause(std::time::Duration::from_secs(60));
+    assert!(!one.sender.account().limiter.gate_remaining(&endpoint::EVENTS).is_zero());
+    assert!(!other.sender.account().limiter.gate_remaining(&endpoint::EVENTS).is_zero());
 }

@@ -14,8 +14,7 @@ use tailwater_simulators::klaviyo::{
 
 use super::{KEY, account_config, config, confirm_all, deliver_all, delivery, email, klaviyo, owned, upsert, upserts};
 use crate::destination::Destination;
-use crate::http::Rate;
-use crate::klaviyo::endpoint::Endpoint;
+use crate::http::Window;
 use crate::klaviyo::{Account, Config, Klaviyo};
 
 /// As the configuration's default.
@@ -130,10 +129,10 @@ async fn an_upsert_that_succeeded_is_not_repeated_because_the_list_call_did_not(
 #[tokio::test]
 async fn a_call_with_more_single_requests_than_there_is_room_for_lets_others_go_on() {
     let simulator = simulator(false, 0).await;
-    let slow = Rate { per_second: 20, per_minute: 1_200 };
-    let account = Account::with_rates(&account_config(&simulator.url()), &[slow; Endpoint::ALL.len()]).unwrap();
+    let account = Account::new(&account_config(&simulator.url())).unwrap();
+    account.0.limiter.set_every_rate(vec![Window::per_second(20)]);
     let mut klaviyo = Klaviyo::new(Arc::new(account), Config { bulk_from: 1_000, ..config() }).unwrap();
-    klaviyo.call_time_max = Duration::from_millis(500);
+    klaviyo.sender.call_time_max = Duration::from_millis(500);
     let start = std::time::Instant::now();
     let batch = upserts(&klaviyo, 200, &[]);
     let outcomes = deliver_all(&klaviyo, &batch, &owned()).await;

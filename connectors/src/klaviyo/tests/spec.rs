@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use super::server::Received;
 use super::{config, klaviyo, person};
 use crate::destination::{ClassifyInput, Destination};
+use crate::http::{Endpoint, Window};
 use crate::klaviyo::account::{MEDIA_TYPE, REVISION};
-use crate::klaviyo::requests::{self, Endpoint, Field};
+use crate::klaviyo::endpoint;
+use crate::klaviyo::requests::{self, Field};
 
 struct Spec {
     root: Value,
@@ -118,7 +120,7 @@ pub fn check_request(request: &Received) -> Result<(), String> {
             let sent = request.headers.get("content-type").map(String::as_str).unwrap_or_default();
             let media = content.get(sent).ok_or_else(|| format!("{name}: does not take {sent}"))?;
             let validator = validator(spec, template, &media["schema"]);
-            if Endpoint::ALL.into_iter().any(|endpoint| is_probe(endpoint, body)) {
+            if endpoint::ALL.into_iter().any(|endpoint| is_probe(endpoint, body)) {
                 return Ok(());
             }
             let misfits: Vec<_> =
@@ -129,9 +131,9 @@ pub fn check_request(request: &Received) -> Result<(), String> {
 }
 
 /// A probe is incomplete on purpose.
-fn is_probe(endpoint: Endpoint, body: &Value) -> bool {
+fn is_probe(endpoint: &'static Endpoint, body: &Value) -> bool {
     let probe = requests::probe(endpoint).body;
-    probe.is_some_and(|probe| serde_json::from_str::<Value>(&probe).is_ok_and(|probe| probe == *body))
+    probe.is_some_and(|probe| serde_json::from_slice::<Value>(&probe).is_ok_and(|probe| probe == *body))
 }
 
 fn validator(spec: &Spec, template: &str, schema: &Value) -> std::sync::Arc<Validator> {
@@ -164,27 +166,29 @@ fn properties<'a>(root: &'a Value, schema: &'a Value, path: &[&str]) -> &'a serd
 fn what_the_specification_says_about_limits_is_what_is_kept() {
     let Some(spec) = spec() else { return };
     let requests = [
-        (Endpoint::ProfileImport, requests::upsert("{}")),
-        (Endpoint::BulkImport, requests::bulk_import(std::iter::empty::<&str>(), &[])),
-        (Endpoint::Job, requests::job("J")),
-        (Endpoint::JobErrors, requests::import_errors("J", Some("c"))),
-        (Endpoint::ListProfiles, requests::add_to_list("L", std::iter::empty())),
-        (Endpoint::Profiles, requests::look_up(Field::Email, &[])),
-        (Endpoint::Lists, requests::probe(Endpoint::Lists)),
+        (&endpoint::PROFILE_IMPORT, requests::upsert("{}")),
+        (&endpoint::BULK_IMPORT, requests::bulk_import(std::iter::empty::<&str>(), &[])),
+        (&endpoint::JOB, requests::job("J")),
+        (&endpoint::JOB_ERRORS, requests::import_errors("J", Some("c"))),
+        (&endpoint::LIST_PROFILES, requests::add_to_list("L", std::iter::empty())),
+        (&endpoint::PROFILES, requests::look_up(Field::Email, &[])),
+        (&endpoint::LISTS, requests::probe(&endpoint::LISTS)),
     ];
     for (endpoint, request) in requests {
-        assert_eq!(request.endpoint, endpoint);
+        assert_eq!(request.endpoint.label, endpoint.label);
         let path = request.path.split('?').next().unwrap();
         let (_, operation) = operation(spec, request.method.as_str(), path).unwrap();
-        let rate = endpoint.rate();
-        assert_eq!(operation["x-klaviyo-ratelimit"]["burst"], format!("{}/s", rate.per_second), "{path}");
-        assert_eq!(operation["x-klaviyo-ratelimit"]["steady"], format!("{}/m", rate.per_minute), "{path}");
-        assert_eq!(operation["x-klaviyo-scopes"], json!(endpoint.scopes()), "{path}");
-        assert_eq!(endpoint.label().split(' ').next(), Some(request.method.as_str()));
+        let [burst, steady] = endpoint.rate.windows else { panic!("{path}: two windows") };
+        assert_eq!(*burst, Window::per_second(burst.requests));
+        assert_eq!(*steady, Window::per_minute(steady.requests));
+        assert_eq!(operation["x-klaviyo-ratelimit"]["burst"], format!("{}/s", burst.requests), "{path}");
+        assert_eq!(operation["x-klaviyo-ratelimit"]["steady"], format!("{}/m", steady.requests), "{path}");
+        assert_eq!(operation["x-klaviyo-scopes"], json!(endpoint.scopes), "{path}");
+        assert_eq!(endpoint.label.split(' ').next(), Some(request.method.as_str()));
     }
     let (_, events) = operation(spec, "POST", "/api/events").unwrap();
     assert_eq!(events["x-klaviyo-ratelimit"], json!({"burst": "350/s", "steady": "3500/m"}));
-    assert_eq!(events["x-klaviyo-scopes"], json!(Endpoint::Events.scopes()));
+    assert_eq!(events["x-klaviyo-scopes"], json!(endpoint::EVENTS.scopes));
     assert_eq!(spec.root["info"]["version"], REVISION);
 }
 
@@ -192,16 +196,16 @@ fn what_the_specification_says_about_limits_is_what_is_kept() {
 #[test]
 fn a_probe_needs_the_scopes_of_its_endpoint_and_changes_nothing() {
     let Some(spec) = spec() else { return };
-    for endpoint in Endpoint::ALL {
+    for endpoint in endpoint::ALL {
         let probe = requests::probe(endpoint);
         let path = probe.path.split('?').next().unwrap();
         let (_, operation) = operation(spec, probe.method.as_str(), path).unwrap();
         let asked: Vec<&str> =
             operation["x-klaviyo-scopes"].as_array().unwrap().iter().map(|scope| scope.as_str().unwrap()).collect();
-        assert!(endpoint.scopes().iter().all(|scope| asked.contains(scope)), "{endpoint:?}: {asked:?}");
+        assert!(endpoint.scopes.iter().all(|scope| asked.contains(scope)), "{endpoint:?}: {asked:?}");
         if let Some(body) = probe.body {
             let schema = &operation["requestBody"]["content"][MEDIA_TYPE]["schema"];
-            let body: Value = serde_json::from_str(&body).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
             assert!(!validator(spec, path, schema).is_valid(&body), "{endpoint:?}: the vendor could carry it out");
         }
     }

@@ -1,13 +1,12 @@
-//! What is known of a delivery between two of its attempts: the steps that have succeeded, and how it has failed.
+//! What is known of a delivery between two of its attempts: how it has failed, and what the vendor's connector notes itself.
 //!
-//! A delivery of a person with lists takes several requests, and each can fail by itself. A step that has succeeded is not repeated: an
-//! upsert whose list call was throttled goes on with the list call. A delivery that failed together with others goes in a smaller
-//! company next time, until it is alone (see [`super::parts`]).
+//! A delivery that failed together with others goes in a smaller company next time, until it is alone (see [`super::parts`]). A delivery
+//! that takes several requests notes here which of them have succeeded, so that none is repeated.
 //!
 //! All of it is advice: after a restart it is gone, and a repeated step says the same again. It is bounded by number, and an entry ends
 //! with its delivery.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tailwater_core::DeliveryKey;
@@ -16,50 +15,41 @@ use tailwater_core::DeliveryKey;
 const ENTRIES_MAX: usize = 25_000;
 
 /// Entries by delivery, in two generations: when the younger one is full, it becomes the older one.
-#[derive(Debug, Default)]
-pub(super) struct Attempts(Mutex<Generations>);
+#[derive(Debug)]
+pub struct Attempts<S = ()>(Mutex<Generations<S>>);
 
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<DeliveryKey, Attempt>,
-    old: HashMap<DeliveryKey, Attempt>,
+#[derive(Debug)]
+struct Generations<S> {
+    young: HashMap<DeliveryKey, Attempt<S>>,
+    old: HashMap<DeliveryKey, Attempt<S>>,
 }
 
-/// What earlier attempts have shown.
+/// What earlier attempts have shown. `own` is the vendor's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Attempt {
-    /// The upsert has succeeded.
-    pub upserted: Option<Upserted>,
-    /// Lists that the person has joined since.
-    pub joined: BTreeSet<String>,
+pub struct Attempt<S = ()> {
     /// The most deliveries that a request with this one may carry, since a larger one failed as a whole.
     pub part_max: Option<usize>,
     /// The endpoint that the delivery failed at by itself, and how many requests the endpoint had answered when the first failed one was sent.
-    pub failed: Option<(usize, u64)>,
-    /// Failed questions about the job that the delivery runs in: how many requests the endpoint had answered at the first one, and how
-    /// many questions have failed since it answered others.
-    pub questions: Option<(u64, u32)>,
-}
-
-/// What the answer to an upsert says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Upserted {
-    /// The vendor's id of the person; missing only if the answer cannot be read.
-    pub profile: Option<String>,
-    /// What the upsert went out without.
-    pub remark: Option<String>,
+    pub failed: Option<(&'static str, u64)>,
+    pub own: S,
 }
 
 // === impl Attempts ===
 
-impl Attempts {
-    pub fn get(&self, key: DeliveryKey) -> Attempt {
+impl<S> Default for Attempts<S> {
+    fn default() -> Self {
+        Self(Mutex::new(Generations { young: HashMap::new(), old: HashMap::new() }))
+    }
+}
+
+impl<S: Default + Clone> Attempts<S> {
+    pub fn get(&self, key: DeliveryKey) -> Attempt<S> {
         let generations = self.lock();
         generations.young.get(&key).or_else(|| generations.old.get(&key)).cloned().unwrap_or_default()
     }
 
     /// Changes what is known of a delivery, and answers what `change` answers.
-    pub fn update<T>(&self, key: DeliveryKey, change: impl FnOnce(&mut Attempt) -> T) -> T {
+    pub fn update<T>(&self, key: DeliveryKey, change: impl FnOnce(&mut Attempt<S>) -> T) -> T {
         let mut generations = self.lock();
         if generations.young.len() >= ENTRIES_MAX && !generations.young.contains_key(&key) {
             generations.old = std::mem::take(&mut generations.young);
@@ -77,7 +67,7 @@ impl Attempts {
     }
 
     /// The values behind the lock are whole at every point where a panic could happen, so a poisoned lock is still good.
-    fn lock(&self) -> MutexGuard<'_, Generations> {
+    fn lock(&self) -> MutexGuard<'_, Generations<S>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,7 +84,7 @@ mod tests {
 
     #[test]
     fn entries_are_bounded_and_the_latest_are_kept() {
-        let attempts = Attempts::default();
+        let attempts: Attempts = Attempts::default();
         for number in 0..ENTRIES_MAX * 3 {
             attempts.update(key(number), |attempt| attempt.part_max = Some(number));
         }

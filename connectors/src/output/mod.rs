@@ -1,7 +1,13 @@
-//! What every vendor's mapping does alike with a transform's output: nulls, numbers that are not finite, and names that are
-//! almost right. Pure; nothing in here knows a vendor.
+//! What every vendor's mapping does alike with a transform's output: nulls, numbers that are not finite, names that are
+//! almost right, operations that are named, and bodies for another vendor. Pure.
+
+mod operation;
+mod vendor;
 
 use serde_json::{Map, Value};
+
+pub use operation::{OPERATION, take_operation};
+pub use vendor::{or_wrong_vendor, recognize};
 
 /// What a `null` in a transform's output means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
