@@ -9,6 +9,8 @@
 
 mod command;
 pub mod engine;
+pub mod iterable;
 pub mod klaviyo;
+mod shape;
 
 pub use command::{Arguments, Command, Common, KINDS, Kind};

@@ -32,7 +32,7 @@ pub(crate) fn stamp_seconds(us: i64) -> String {
     format(us, "%Y-%m-%dT%H:%M:%S+00:00")
 }
 
-fn format(us: i64, pattern: &str) -> String {
+pub(crate) fn format(us: i64, pattern: &str) -> String {
     jiff::Timestamp::from_microsecond(us).unwrap_or_default().strftime(pattern).to_string()
 }
 
