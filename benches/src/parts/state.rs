@@ -10,7 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tailwater::config::model::Kafka;
-use tailwater::kafka::{Consumer, Outgoing, Producer, client};
+use tailwater::kafka::{Consumer, Log as _, Outgoing, Outputs as _, Producer, client};
+use tailwater::stages::shared::commit::{Stage, UnitOfWork};
 use tailwater::state::{Cache, Store};
 use tailwater_tests::topics::Topics;
 use tempfile::TempDir;
@@ -62,13 +63,14 @@ pub fn measure(run: &mut Run, report: &mut Report) {
     let home = folder();
     let cache = open(home.path());
     let mut store = Store::new(kafka, &cache, &topic);
-    let mut producer = connect(kafka, "store", &topic);
+    let producer = connect(kafka, "store", &topic);
     store.restore(&[0], &|| {}).unwrap_or_else(|error| panic!("{error}"));
-    write(kafka, &mut store, &mut producer, 0..ENTRIES);
+    let mut unit = UnitOfWork::new(Stage::Route, producer, store, None);
+    write(kafka, &mut unit, 0..ENTRIES);
 
     restores(kafka, &topic, report);
-    reads(&store, report);
-    writes(kafka, &topic, &mut store, &mut producer, report);
+    reads(unit.store(), report);
+    writes(kafka, &topic, &mut unit, report);
 }
 
 fn connect(kafka: &Kafka, name: &str, topic: &str) -> Producer {
@@ -77,15 +79,13 @@ fn connect(kafka: &Kafka, name: &str, topic: &str) -> Producer {
 }
 
 /// Writes entries as a stage does: into the store, to the changelog, in transactions of a batch each.
-fn write(kafka: &Kafka, store: &mut Store, producer: &mut Producer, entries: std::ops::Range<usize>) {
-    let group = Consumer::create(kafka, store.topic()).unwrap_or_else(|error| panic!("{error}"));
-    let mut batch = |entries: std::ops::Range<usize>| -> Result<(), tailwater::state::Error> {
+fn write(kafka: &Kafka, unit: &mut UnitOfWork, entries: std::ops::Range<usize>) {
+    let group = Consumer::create(kafka, unit.store().topic()).unwrap_or_else(|error| panic!("{error}"));
+    let mut batch = |entries: std::ops::Range<usize>| -> Result<(), tailwater::stages::Error> {
         for entry in entries {
-            store.put(0, key(entry), Some(value(entry)))?;
+            unit.store_mut().put(0, key(entry), Some(value(entry)))?;
         }
-        store.produce(producer, &group)?;
-        producer.commit_without_offsets()?;
-        store.committed(producer)
+        unit.commit([], &group)
     };
     for start in entries.clone().step_by(BATCH) {
         batch(start..(start + BATCH).min(entries.end)).unwrap_or_else(|error| panic!("{error}"));
@@ -165,7 +165,7 @@ fn reads(store: &Store, report: &mut Report) {
     report.add(Figure::new("state", what, "gets/s", median(ours)).beside(median(limits)));
 }
 
-fn writes(kafka: &Kafka, topic: &str, store: &mut Store, producer: &mut Producer, report: &mut Report) {
+fn writes(kafka: &Kafka, topic: &str, unit: &mut UnitOfWork, report: &mut Report) {
     let mut plain = connect(kafka, "plain", topic);
     let (mut ours, mut limits) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -182,7 +182,7 @@ fn writes(kafka: &Kafka, topic: &str, store: &mut Store, producer: &mut Producer
         }
         limits.push(WRITTEN as f64 / started.elapsed().as_secs_f64());
         let started = Instant::now();
-        write(kafka, store, producer, entries);
+        write(kafka, unit, entries);
         ours.push(WRITTEN as f64 / started.elapsed().as_secs_f64());
     }
     let what = "put, in transactions of 5,000, to topic and disk, beside a plain transactional producer";

@@ -47,53 +47,41 @@ pub struct Place {
 /// Every failpoint and planted bug. A test holds it against the code.
 #[cfg(any(feature = "failpoints", test))]
 pub const PLACES: &[Place] = &[
-    place(
-        "source.produced",
-        &["stages/source/mod.rs"],
-        "rows are acknowledged, neither the cursor nor the transaction is written",
-    ),
+    place("source.produced", &["stages/shared/commit/mod.rs"], "as resolve.produced"),
     place(
         "resolve.produced",
-        &["stages/resolve/mod.rs"],
+        &["stages/shared/commit/mod.rs"],
         "outputs, state and ledger are acknowledged, the transaction is open",
     ),
     place(
         "resolve.committed",
-        &["stages/resolve/mod.rs"],
+        &["stages/shared/commit/mod.rs"],
         "the transaction is committed, the local disk does not know it",
     ),
-    place(
-        "merge.announced",
-        &["stages/resolve/mod.rs"],
-        "the fence of a merge is acknowledged, its hold is not written",
-    ),
-    place("route.produced", &["stages/route/mod.rs"], "as resolve.produced"),
-    place("route.committed", &["stages/route/mod.rs"], "as resolve.committed"),
+    place("merge.announced", &["stages/resolve/mod.rs"], "the fence of a merge is produced, its hold is not"),
+    place("route.produced", &["stages/shared/commit/mod.rs"], "as resolve.produced"),
+    place("route.committed", &["stages/shared/commit/mod.rs"], "as resolve.committed"),
     place("rebalance.route", &["stages/route/mod.rs"], "lanes are restored, not taken up"),
     place("send.asked", &["stages/send/clients.rs"], "the connector is about to get deliveries, nothing was sent"),
     place("send.answered", &["stages/send/clients.rs"], "the vendor has answered, no outcome was taken in"),
-    place("send.produced", &["stages/send/clients.rs"], "as resolve.produced"),
-    place("send.committed", &["stages/send/clients.rs"], "as resolve.committed"),
-    place(
-        "merge.passed",
-        &["stages/send/clients.rs"],
-        "a fence was met, its release is acknowledged and not committed",
-    ),
+    place("send.produced", &["stages/shared/commit/mod.rs"], "as resolve.produced"),
+    place("send.committed", &["stages/shared/commit/mod.rs"], "as resolve.committed"),
+    place("merge.passed", &["stages/send/clients.rs"], "a fence was met, its release is produced and not committed"),
     place("rebalance.send", &["stages/send/lanes.rs"], "lanes are restored, not taken up"),
     place(
         "rebalance.revoke.send",
         &["stages/send/lanes.rs"],
         "calls have ended, what they brought is not committed, lanes are not given back",
     ),
-    place("source.committed", &["stages/source/mod.rs"], "as resolve.committed"),
+    place("source.committed", &["stages/shared/commit/mod.rs"], "as resolve.committed"),
     place(
         "state.changelog",
-        &["state/store/mod.rs"],
+        &["stages/shared/commit/mod.rs"],
         "state was written in memory, its changelog is not produced; without transactions, outputs are acknowledged",
     ),
     place(
         "state.promised",
-        &["state/store/mod.rs"],
+        &["stages/shared/commit/mod.rs"],
         "without transactions: a batch's state is acknowledged as one piece, not under its keys",
     ),
     place(
@@ -119,9 +107,9 @@ const fn place(name: &'static str, files: &'static [&'static str], what: &'stati
 }
 
 #[cfg(not(feature = "failpoints"))]
-pub use self::absent::{bug, clock_shift_ms, hit, hit_after, is_armed, prepare};
+pub use self::absent::{bug, clock_shift_ms, hit, is_armed, prepare};
 #[cfg(feature = "failpoints")]
-pub use self::armed::{bug, hit, hit_after, is_armed, prepare};
+pub use self::armed::{bug, hit, is_armed, prepare};
 #[cfg(feature = "failpoints")]
 pub use self::clock::shift_ms as clock_shift_ms;
 
@@ -141,15 +129,6 @@ mod absent {
     /// A failpoint: acts if it was named.
     #[inline(always)]
     pub const fn hit(_name: &'static str) {}
-
-    /// A failpoint that needs something done first, which is done only if it is about to act.
-    ///
-    /// # Errors
-    /// What `first` says.
-    #[inline(always)]
-    pub fn hit_after<E>(_name: &'static str, _first: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
-        Ok(())
-    }
 
     /// Whether this failpoint was named.
     #[inline(always)]
@@ -187,9 +166,7 @@ mod tests {
                 let file = path.strip_prefix(root).unwrap().display().to_string();
                 let text = std::fs::read_to_string(&path).unwrap();
                 for part in text.split("failpoint::").skip(1) {
-                    let call = part
-                        .split_once('(')
-                        .filter(|(name, _)| matches!(*name, "hit" | "hit_after" | "is_armed" | "bug"));
+                    let call = part.split_once('(').filter(|(name, _)| matches!(*name, "hit" | "is_armed" | "bug"));
                     let name = call.and_then(|(_, rest)| rest.trim_start().strip_prefix('"')?.split('"').next());
                     found.extend(name.map(|name| (name.to_owned(), file.clone())));
                 }

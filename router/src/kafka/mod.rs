@@ -33,11 +33,71 @@ pub trait Group {
     /// The membership was lost; or the client is gone.
     fn group_metadata(&self) -> Result<rdkafka::consumer::ConsumerGroupMetadata, Error>;
 
+    /// Whether the partitions are still this process's.
+    ///
+    /// # Errors
+    /// As [`Self::group_metadata`].
+    fn still_owned(&self) -> Result<(), Error> {
+        self.group_metadata().map(drop)
+    }
+
     /// Commits offsets (the next ones to read) outside of a transaction.
     ///
     /// # Errors
     /// The group has moved on: another member owns the partitions.
     fn commit(&self, offsets: &rdkafka::TopicPartitionList) -> Result<(), Error>;
+}
+
+/// Where records are written to.
+pub trait Outputs {
+    /// Queues a record.
+    ///
+    /// # Errors
+    /// The record exceeds the size limit, or the client cannot go on.
+    fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error>;
+}
+
+/// What the commit of a batch asks of a producer. [`Producer`] is one; tests have others, which show the order of the steps.
+pub trait Log: Outputs {
+    /// Whether batches are transactions.
+    fn is_transactional(&self) -> bool;
+
+    /// Queues a record of a changelog, whose end offset [`Self::end_of`] tells later.
+    ///
+    /// # Errors
+    /// As [`Outputs::send`].
+    fn send_tracked(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error>;
+
+    /// Queues a record whose own offset [`Self::offset_of`] tells later: the last one of its partition that was sent so.
+    ///
+    /// # Errors
+    /// As [`Outputs::send`].
+    fn send_noted(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error>;
+
+    /// The offset after the last record that was written to a changelog partition through [`Self::send_tracked`].
+    fn end_of(&self, topic: &str, partition: i32) -> Option<i64>;
+
+    /// The offset of the last record that was written to a partition through [`Self::send_noted`].
+    fn offset_of(&self, topic: &str, partition: i32) -> Option<i64>;
+
+    /// Waits until every record is acknowledged.
+    ///
+    /// # Errors
+    /// One of them was refused: the batch has to be read again.
+    fn acknowledged(&mut self) -> Result<(), Error>;
+
+    /// Commits what was written and the consumed `offsets`, which are the next ones to read: in one transaction, or, where the broker has
+    /// none, the offsets alone, when everything is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`]: nothing of the batch counts, it is read again. [`Error::Fenced`]: the same, and only a new producer can do it.
+    fn commit(&mut self, offsets: &rdkafka::TopicPartitionList, group: &impl Group) -> Result<(), Error>;
+
+    /// Commits what was produced, without offsets.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    fn commit_without_offsets(&mut self) -> Result<(), Error>;
 }
 
 /// How long a partition without a leader is waited for: one that was just made, or whose broker has just gone.

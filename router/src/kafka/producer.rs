@@ -18,7 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use tracing::warn;
 
 use super::client::{self, Context};
-use super::{Error, Group, is_unknown_topic};
+use super::{Error, Group, Log, Outputs, is_unknown_topic};
 use crate::config::model::Kafka;
 
 /// How long one call to the transaction coordinator may take before it is tried again.
@@ -205,11 +205,6 @@ impl Producer {
         self.record_bytes_max
     }
 
-    /// Whether batches are transactions.
-    pub const fn is_transactional(&self) -> bool {
-        self.transactional
-    }
-
     pub fn is_fatal(&self) -> bool {
         // Asked of the client itself: what it has told the context may not have been served yet.
         self.inner.client().fatal_error().is_some()
@@ -225,30 +220,6 @@ impl Producer {
             self.open = true;
         }
         Ok(())
-    }
-
-    /// Queues a record. Back-pressure: when the client's buffer is full it waits for acknowledgements.
-    ///
-    /// # Errors
-    /// The record exceeds the size limit, or the client cannot go on.
-    pub fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
-        self.queue(outgoing, 0)
-    }
-
-    /// Queues a record of a changelog, whose end offset [`Self::end_of`] tells later.
-    ///
-    /// # Errors
-    /// As [`Self::send`].
-    pub fn send_tracked(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
-        self.queue(outgoing, TRACKED)
-    }
-
-    /// Queues a record whose own offset [`Self::offset_of`] tells later: the last one of its partition that was sent so.
-    ///
-    /// # Errors
-    /// As [`Self::send`].
-    pub fn send_noted(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
-        self.queue(outgoing, NOTED)
     }
 
     fn queue(&mut self, outgoing: &Outgoing<'_>, opaque: usize) -> Result<(), Error> {
@@ -316,14 +287,6 @@ impl Producer {
         } else {
             *rest = REST_MIN;
         }
-    }
-
-    /// Waits until every record is acknowledged.
-    ///
-    /// # Errors
-    /// One of them was refused: the batch has to be read again.
-    pub fn acknowledged(&mut self) -> Result<(), Error> {
-        self.wait_for_acknowledgements().map_err(|error| self.diagnosed(error))
     }
 
     /// Looks for the cause of a failure that the client itself only shows the consequences of: a topic that was deleted makes records
@@ -407,39 +370,6 @@ impl Producer {
         }
     }
 
-    /// The offset after the last record that was written to a changelog partition through [`Self::send_tracked`].
-    pub fn end_of(&self, topic: &str, partition: i32) -> Option<i64> {
-        let ends = self.inner.context().ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        ends.get(&(topic.to_owned(), partition)).copied()
-    }
-
-    /// The offset of the last record that was written to a partition through [`Self::send_noted`].
-    pub fn offset_of(&self, topic: &str, partition: i32) -> Option<i64> {
-        let noted = self.inner.context().noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        noted.get(&(topic.to_owned(), partition)).copied()
-    }
-
-    /// Commits a batch: its outputs, its state and its consumed `offsets`, which are the next ones to read. In one transaction; where the
-    /// broker has none, the offsets follow when everything is acknowledged.
-    ///
-    /// # Errors
-    /// [`Error::Aborted`]: nothing of the batch counts, it is read again. [`Error::Fenced`]: the same, and only a new producer can do it.
-    pub fn commit(&mut self, offsets: &TopicPartitionList, group: &impl Group) -> Result<(), Error> {
-        let metadata = group.group_metadata()?;
-        self.acknowledged()?;
-        if !self.transactional {
-            return group.commit(offsets);
-        }
-        if offsets.count() > 0 {
-            self.begin()?;
-            self.retrying("add offsets to the transaction", || {
-                self.inner.send_offsets_to_transaction(offsets, &metadata, COORDINATOR_TIMEOUT)
-            })
-            .map_err(|error| self.diagnosed(error))?;
-        }
-        self.commit_open()
-    }
-
     /// Without transactions, waits until everything produced so far is acknowledged, so that what is produced next is never durable
     /// without it. With them it does nothing: the order within a transaction does not matter.
     ///
@@ -447,15 +377,6 @@ impl Producer {
     /// As [`Self::acknowledged`].
     pub fn outputs_first(&mut self) -> Result<(), Error> {
         if self.transactional { Ok(()) } else { self.acknowledged() }
-    }
-
-    /// Commits what was produced, without offsets.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    pub fn commit_without_offsets(&mut self) -> Result<(), Error> {
-        self.acknowledged()?;
-        if self.transactional { self.commit_open() } else { Ok(()) }
     }
 
     fn commit_open(&mut self) -> Result<(), Error> {
@@ -524,6 +445,62 @@ impl Producer {
             Some((code, text)) => fatal(during, code, format!("{code}: {text}")),
             None => Error::Fatal { during, detail: "unknown".to_owned() },
         }
+    }
+}
+
+impl Outputs for Producer {
+    /// Back-pressure: when the client's buffer is full it waits for acknowledgements.
+    fn send(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
+        self.queue(outgoing, 0)
+    }
+}
+
+impl Log for Producer {
+    fn is_transactional(&self) -> bool {
+        self.transactional
+    }
+
+    fn send_tracked(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
+        self.queue(outgoing, TRACKED)
+    }
+
+    fn send_noted(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Error> {
+        self.queue(outgoing, NOTED)
+    }
+
+    fn end_of(&self, topic: &str, partition: i32) -> Option<i64> {
+        let ends = self.inner.context().ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ends.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    fn offset_of(&self, topic: &str, partition: i32) -> Option<i64> {
+        let noted = self.inner.context().noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        noted.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    fn acknowledged(&mut self) -> Result<(), Error> {
+        self.wait_for_acknowledgements().map_err(|error| self.diagnosed(error))
+    }
+
+    fn commit(&mut self, offsets: &TopicPartitionList, group: &impl Group) -> Result<(), Error> {
+        let metadata = group.group_metadata()?;
+        self.acknowledged()?;
+        if !self.transactional {
+            return group.commit(offsets);
+        }
+        if offsets.count() > 0 {
+            self.begin()?;
+            self.retrying("add offsets to the transaction", || {
+                self.inner.send_offsets_to_transaction(offsets, &metadata, COORDINATOR_TIMEOUT)
+            })
+            .map_err(|error| self.diagnosed(error))?;
+        }
+        self.commit_open()
+    }
+
+    fn commit_without_offsets(&mut self) -> Result<(), Error> {
+        self.acknowledged()?;
+        if self.transactional { self.commit_open() } else { Ok(()) }
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::config::model::Kafka;
 use crate::kafka::read::{Range, Reader};
-use crate::kafka::{Error, Outgoing, Producer};
+use crate::kafka::{Error, Outgoing, Outputs};
 
 /// Predecessors that are followed to explain a missing column.
 const HISTORY_MAX: usize = 100;
@@ -81,10 +81,10 @@ impl Schemas {
 ///
 /// # Errors
 /// The client cannot go on.
-pub fn announce(producer: &mut Producer, topic: &str, id: SchemaId, record: &SchemaRecord) -> Result<(), Error> {
+pub fn announce(outputs: &mut impl Outputs, topic: &str, id: SchemaId, record: &SchemaRecord) -> Result<(), Error> {
     // Strings and numbers into memory: serialising them has no way to fail.
     let value = serde_json::to_vec(record).unwrap_or_default();
-    producer.send(&Outgoing::to(topic).partition(0).key(id.to_string().as_bytes()).value(Some(&value)))
+    outputs.send(&Outgoing::to(topic).partition(0).key(id.to_string().as_bytes()).value(Some(&value)))
 }
 
 /// The record of a first or declared schema.

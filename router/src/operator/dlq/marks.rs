@@ -9,7 +9,7 @@ use super::letter::{Letter, Reference};
 use crate::config::model::Config;
 use crate::kafka::read::Reader;
 use crate::kafka::topics::{self, Names, Step};
-use crate::kafka::{Error, Outgoing, Producer};
+use crate::kafka::{Error, Outgoing, Outputs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,10 +65,10 @@ impl Mark {
     ///
     /// # Errors
     /// The client cannot go on.
-    pub fn produce(&self, producer: &mut Producer, topic: &str, at: &Reference) -> Result<(), Error> {
+    pub fn produce(&self, outputs: &mut impl Outputs, topic: &str, at: &Reference) -> Result<(), Error> {
         // Strings into memory: serialising them has no way to fail.
         let value = serde_json::to_vec(self).unwrap_or_default();
-        producer.send(&Outgoing::to(topic).partition(0).key(at.to_string().as_bytes()).value(Some(&value)))
+        outputs.send(&Outgoing::to(topic).partition(0).key(at.to_string().as_bytes()).value(Some(&value)))
     }
 }
 

@@ -11,7 +11,7 @@ use super::target::{self, Refusal, Target};
 use super::{Chosen, Deed, Dlq, Done, Listed};
 use crate::config::model::Config;
 use crate::kafka::read::Range;
-use crate::kafka::{self, Outgoing, Producer, Record};
+use crate::kafka::{self, Log as _, Outgoing, Outputs as _, Producer, Record};
 use crate::operator::Error;
 use crate::operator::identities::Identities;
 use crate::runtime::clock::now;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{self, Envelope, Identifier, Merge, Role};
-use tailwater_core::ledger::{End, Stage};
+use tailwater_core::ledger::{self, End};
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use tailwater_core::{SchemaId, code};
 use tailwater_identity::{Decision, Incoming, Refusal, Resolution, Resolver, Why};
@@ -44,8 +44,9 @@ use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled};
 use crate::kafka::lease::{Change, Lease};
 use crate::kafka::read::Reader;
-use crate::kafka::{Consumer, Outgoing, Producer, Record, client, topics};
+use crate::kafka::{Consumer, Outgoing, Outputs as _, Producer, Record, client, topics};
 use crate::runtime::Context;
+use crate::stages::shared::commit::{Stage, UnitOfWork};
 use crate::stages::shared::dead_letter::{self, Failure};
 use crate::stages::shared::ledger::Ledger;
 use crate::stages::shared::pace::Pace;
@@ -84,10 +85,8 @@ pub fn run(shared: &Arc<Context>) -> Result<(), Error> {
 struct Session<'a> {
     shared: &'a Arc<Context>,
     consumer: Consumer,
-    producer: Producer,
     pace: Pace,
-    store: Store,
-    ledger: Ledger,
+    unit: UnitOfWork,
     /// The sources by their topic.
     sources: BTreeMap<String, Input<'a>>,
     /// The topic of what is resolved.
@@ -139,10 +138,13 @@ impl<'a> Session<'a> {
         let mut session = Self {
             shared,
             consumer: Consumer::create(kafka, group)?,
-            producer: Producer::connect(kafka, Some(&id), &outputs)?,
             pace: Pace::new(client::commit_interval(kafka.latency)),
-            store: Store::new(kafka, &shared.cache, &names.state_resolve()),
-            ledger: Ledger::new(names.ledger(), Stage::Resolve, kafka.lanes),
+            unit: UnitOfWork::new(
+                Stage::Resolve,
+                Producer::connect(kafka, Some(&id), &outputs)?,
+                Store::new(kafka, &shared.cache, &names.state_resolve()),
+                Some(Ledger::new(names.ledger(), ledger::Stage::Resolve, kafka.lanes)),
+            ),
             sources: shared
                 .config
                 .sources
@@ -160,7 +162,7 @@ impl<'a> Session<'a> {
             failures: Failures::default(),
             paused: BTreeSet::new(),
         };
-        session.store.restore(&[0], &|| heartbeat.tick())?;
+        session.unit.store_mut().restore(&[0], &|| heartbeat.tick())?;
         session.announce_declared_schemas()?;
         Ok(session)
     }
@@ -179,9 +181,9 @@ impl<'a> Session<'a> {
             }
         }
         for (id, record) in new {
-            schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
+            schemas::announce(&mut self.unit, &self.shared.names.schemas(), id, &record)?;
         }
-        Ok(self.producer.commit_without_offsets()?)
+        self.unit.commit_outputs()
     }
 
     fn follow(
@@ -254,7 +256,7 @@ impl<'a> Session<'a> {
         // Assigning by hand replaces the assignment, so what is already read is named again with where it stands.
         let all: Vec<Partition> = self.consumer.assignment().iter().cloned().chain(new).collect();
         // Delta sources and replays are written in transactions; what other producers do is not known.
-        let transactional = self.producer.is_transactional();
+        let transactional = self.unit.is_transactional();
         let ours: BTreeSet<String> = self
             .sources
             .iter()
@@ -351,10 +353,10 @@ impl<'a> Session<'a> {
             .collect();
         let rules = Arc::clone(&self.shared.config.identity.rules);
         let decided = Resolver::new(&rules, workspace)
-            .resolve(&Identities(&self.store), &incoming)
+            .resolve(&Identities(self.unit.store()), &incoming)
             .map_err(|error| Error::Invalid { code: error.code(), message: error.to_string() })?;
         for write in decided.writes {
-            self.store.put(0, write.key.to_bytes(), write.value)?;
+            self.unit.store_mut().put(0, write.key.to_bytes(), write.value)?;
         }
         let mut header = Vec::with_capacity(512);
         for (one, decision) in pending.iter().zip(&decided.decisions) {
@@ -446,7 +448,7 @@ impl<'a> Session<'a> {
         let key = resolution.profile.to_string();
         let outgoing =
             Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).value(Some(&event.body)).envelope(header);
-        match self.producer.send(&outgoing) {
+        match self.unit.send(&outgoing) {
             Err(crate::kafka::Error::TooLarge { bytes, topic }) => {
                 let message =
                     format!("the event has {bytes} bytes and its metadata {}, more than {topic} takes", header.len());
@@ -469,9 +471,9 @@ impl<'a> Session<'a> {
             let lane = self.lane(profile);
             let key = profile.to_string();
             let outgoing = Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).envelope(&header);
-            self.producer.send(&outgoing)?;
+            self.unit.send(&outgoing)?;
             if matches!(role, Role::Fence(_)) {
-                failpoint::hit_after("merge.announced", || self.producer.acknowledged())?;
+                failpoint::hit("merge.announced");
             }
         }
         self.shared.telemetry.metrics().merged();
@@ -495,7 +497,7 @@ impl<'a> Session<'a> {
 
     /// Notes an end that holds for every destination.
     fn end(&mut self, record: &Record, end: End, reason: &str) {
-        self.ledger.note("", record.partition, &record.coordinates(), 0, end, reason);
+        self.unit.note("", record.partition, &record.coordinates(), 0, end, reason);
         match end {
             End::Skipped => self.shared.telemetry.metrics().skipped("resolve", "", reason),
             End::DeadLettered => self.shared.telemetry.metrics().dead_lettered("resolve", "", reason),
@@ -513,7 +515,7 @@ impl<'a> Session<'a> {
             reason,
             stack: None,
         };
-        dead_letter::produce(&mut self.producer, &self.shared.names.dlq_source(&source.name), record, &failure)?;
+        dead_letter::produce(&mut self.unit, &self.shared.names.dlq_source(&source.name), record, &failure)?;
         self.shared.telemetry.dead_letter_line("resolve", &source.name, reason, &record.coordinates());
         self.end(record, End::DeadLettered, reason.code.as_str());
         Ok(())
@@ -521,13 +523,7 @@ impl<'a> Session<'a> {
 
     fn commit(&mut self, records: &[&Record], lease: &Lease) -> Result<(), Error> {
         let offsets = self.keep_positions(records)?;
-        self.ledger.produce(&mut self.producer)?;
-        self.store.produce(&mut self.producer, lease)?;
-        failpoint::hit_after("resolve.produced", || self.producer.acknowledged())?;
-        self.producer.commit(&offsets, lease)?;
-        failpoint::hit("resolve.committed");
-        self.store.committed(&self.producer)?;
-        Ok(())
+        self.unit.commit(offsets.iter().map(|((topic, partition), next)| (&**topic, *partition, *next)), lease)
     }
 }
 

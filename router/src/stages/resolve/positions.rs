@@ -10,8 +10,6 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use serde::{Deserialize, Serialize};
 use tailwater_core::SourcePosition;
 use tracing::warn;
@@ -88,7 +86,7 @@ impl Session<'_> {
     fn remembered(&mut self, start: &mut Start, transactional: impl Fn(&str) -> bool) -> Result<(), Error> {
         let (topic, partition) = (Arc::clone(&start.topic), start.partition);
         let key = partition_key(READ, &topic, partition);
-        let Some(read): Option<ReadTo> = self.store.get_json(0, &key, "how far a partition was read")? else {
+        let Some(read): Option<ReadTo> = self.unit.store().get_json(0, &key, "how far a partition was read")? else {
             return Ok(());
         };
         let (low, high) = self.consumer.watermarks(&topic, partition)?;
@@ -153,7 +151,7 @@ impl Session<'_> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
                 let key = partition_key(POSITION, &record.topic, record.partition);
-                let position = self.store.get_json(0, &key, "the position that was applied last")?;
+                let position = self.unit.store().get_json(0, &key, "the position that was applied last")?;
                 unknown.insert(Applied { position, moved: false })
             }
         };
@@ -165,24 +163,24 @@ impl Session<'_> {
     }
 
     /// Writes the positions that have moved, one for each partition and batch, and returns the offsets to commit.
-    pub(super) fn keep_positions(&mut self, records: &[&Record]) -> Result<TopicPartitionList, Error> {
+    pub(super) fn keep_positions(&mut self, records: &[&Record]) -> Result<Vec<(Partition, i64)>, Error> {
         for ((topic, partition), applied) in &mut self.positions.applied {
             if std::mem::take(&mut applied.moved) {
                 // Three numbers into memory: serialising them has no way to fail.
                 let value = serde_json::to_vec(&applied.position).unwrap_or_default();
-                self.store.put(0, partition_key(POSITION, topic, *partition), Some(value))?;
+                self.unit.store_mut().put(0, partition_key(POSITION, topic, *partition), Some(value))?;
             }
         }
         let mut last: BTreeMap<Partition, &Record> = BTreeMap::new();
         for record in records {
             last.insert((Arc::clone(&record.topic), record.partition), record);
         }
-        let mut offsets = TopicPartitionList::with_capacity(last.len());
+        let mut offsets = Vec::with_capacity(last.len());
         for ((topic, partition), record) in last {
             let read = ReadTo { next: record.offset + 1, last: record.offset, timestamp: record.timestamp.as_millis() };
             let value = serde_json::to_vec(&read).unwrap_or_default();
-            self.store.put(0, partition_key(READ, &topic, partition), Some(value))?;
-            add(&mut offsets, &topic, partition, read.next)?;
+            self.unit.store_mut().put(0, partition_key(READ, &topic, partition), Some(value))?;
+            offsets.push(((Arc::clone(&topic), partition), read.next));
             self.positions.read.insert((topic, partition), read.next);
         }
         Ok(offsets)
@@ -195,18 +193,9 @@ impl Session<'_> {
             return Ok(());
         }
         self.positions.commit_again = Some(Instant::now() + COMMIT_AGAIN);
-        let mut offsets = TopicPartitionList::with_capacity(self.positions.read.len());
-        for ((topic, partition), next) in &self.positions.read {
-            add(&mut offsets, topic, *partition, *next)?;
-        }
-        Ok(self.producer.commit(&offsets, lease)?)
+        let read = self.positions.read.iter();
+        self.unit.commit(read.map(|((topic, partition), next)| (&**topic, *partition, *next)), lease)
     }
-}
-
-fn add(offsets: &mut TopicPartitionList, topic: &str, partition: i32, next: i64) -> Result<(), Error> {
-    offsets
-        .add_partition_offset(topic, partition, Offset::Offset(next))
-        .map_err(|source| kafka::Error::Client { during: "name an offset", source }.into())
 }
 
 fn partition_key(tag: u8, topic: &str, partition: i32) -> Vec<u8> {

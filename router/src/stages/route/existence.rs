@@ -20,7 +20,7 @@ use crate::config::model::{Config, Destination, DestinationStart, Kafka, SourceK
 use crate::kafka::consumer::Partition;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::topics::Names;
-use crate::kafka::{self, Consumer, Outgoing, Producer};
+use crate::kafka::{self, Consumer, Log as _, Outgoing, Outputs as _, Producer};
 use crate::stages::shared::held;
 use crate::state::{self, Map};
 

@@ -24,10 +24,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_core::envelope::{Envelope, Role};
-use tailwater_core::ledger::Stage;
+use tailwater_core::ledger;
 use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use tracing::debug;
 
@@ -45,6 +43,7 @@ use crate::kafka::{Consumer, Producer, Record, client};
 use crate::runtime::Context;
 use crate::runtime::clock::{now, steady, surely};
 use crate::stages::shared::age::Age;
+use crate::stages::shared::commit::{Stage, UnitOfWork};
 use crate::stages::shared::destination::Slot;
 use crate::stages::shared::held::fences::Fences;
 use crate::stages::shared::held::group::GroupLanes;
@@ -71,10 +70,8 @@ struct Session<'a> {
     shared: &'a Arc<Context>,
     destination: &'a str,
     consumer: Consumer,
-    producer: Producer,
     pace: Pace,
-    store: Store,
-    ledger: Ledger,
+    unit: UnitOfWork,
     waiting: Waiting,
     /// Read and not committed yet, in the order of each lane.
     pending: Vec<Arc<Record>>,
@@ -116,10 +113,13 @@ impl<'a> Session<'a> {
             destination,
             consumer: Consumer::subscribe(kafka, &names.group("route", Some(destination)), &[names.resolved()])?,
             pace: Pace::new(client::commit_interval(kafka.latency)),
-            store: Store::new(kafka, &shared.cache, &names.state_route(destination)),
-            ledger: Ledger::new(names.ledger(), Stage::Route, kafka.lanes),
             waiting: Waiting::new(producer.record_bytes_max()),
-            producer,
+            unit: UnitOfWork::new(
+                Stage::Route,
+                producer,
+                Store::new(kafka, &shared.cache, &names.state_route(destination)),
+                Some(Ledger::new(names.ledger(), ledger::Stage::Route, kafka.lanes)),
+            ),
             pending: Vec::new(),
             results: Results::default(),
             windows: Windows::default(),
@@ -223,19 +223,19 @@ impl<'a> Session<'a> {
         let (lanes, change) = match event {
             Event::Assign(partitions) => {
                 let lanes = lanes_of(&partitions);
-                let starts = self.consumer.starts(&partitions, |_| self.producer.is_transactional())?;
-                self.store.restore(&lanes, &|| self.heartbeat.tick())?;
-                self.waiting.load(&self.store, &lanes)?;
-                self.ledger.reset();
+                let starts = self.consumer.starts(&partitions, |_| self.unit.is_transactional())?;
+                self.unit.store_mut().restore(&lanes, &|| self.heartbeat.tick())?;
+                self.waiting.load(self.unit.store(), &lanes)?;
+                self.unit.reset_ledger();
                 for (topic, lane) in &partitions {
                     let (_, end) = self.consumer.watermarks(topic, *lane)?;
-                    let beginning = existence::load(&mut self.store, *lane, end, now())?;
+                    let beginning = existence::load(self.unit.store_mut(), *lane, end, now())?;
                     self.begins.insert(*lane, beginning.offset);
                 }
                 if self.pauses.routes.is_empty() {
                     // A pause that an earlier owner wrote down is over: what failed is about to be run again.
                     for lane in &lanes {
-                        held::set_pause(&mut self.store, *lane, None)?;
+                        held::set_pause(self.unit.store_mut(), *lane, None)?;
                     }
                     self.commit(&BTreeMap::new())?;
                 }
@@ -256,7 +256,7 @@ impl<'a> Session<'a> {
                 self.windows.retain(|(lane, ..)| !lanes.contains(lane));
                 self.positions.retain(|lane, _| !lanes.contains(lane));
                 self.begins.retain(|lane, _| !lanes.contains(lane));
-                self.store.release(&lanes);
+                self.unit.store_mut().release(&lanes);
                 self.waiting.forget(&lanes);
                 self.consumer.revoked(&partitions)?;
                 (lanes, if lost { Ownership::Lost } else { Ownership::Revoked })
@@ -286,7 +286,7 @@ impl<'a> Session<'a> {
         let (actions, pause, dead, blocked) = loop {
             let wants = Compiled { routes, schemas: &self.shared.schemas, begins: &self.begins };
             let stand = Stand { routes: &self.pauses.routes, blocked: &self.pauses.blocked, undecided: &cut.people };
-            let mut planner = Planner::new(wants, &mut self.store, &mut self.waiting, now(), stand);
+            let mut planner = Planner::new(wants, self.unit.store_mut(), &mut self.waiting, now(), stand);
             if expiry_due {
                 let lanes: Vec<i32> = self.consumer.assignment().iter().map(|(_, lane)| *lane).collect();
                 planner.expired(&lanes, &self.topic, surely())?;
@@ -310,7 +310,7 @@ impl<'a> Session<'a> {
                     break (actions, cut.pause.take(), dead, blocked);
                 }
                 verdict::Verdict::Cut(more) => {
-                    self.store.aborted();
+                    self.unit.store_mut().aborted();
                     self.waiting.undo();
                     cut.tighten(more);
                 }
@@ -361,7 +361,7 @@ impl<'a> Session<'a> {
     /// Appends the fences once more that can no longer arrive.
     fn ask_for_fences(&mut self) -> Result<(), Error> {
         let owned = self.consumer.assignment().iter().map(|(_, lane)| *lane);
-        let due = self.fences.due(&self.waiting, &self.store, owned, steady())?;
+        let due = self.fences.due(&self.waiting, self.unit.store(), owned, steady())?;
         let kafka = &self.shared.config.kafka;
         let mut lanes = GroupLanes { kafka, consumer: &self.consumer, topic: &self.topic };
         let missing = self.fences.missing(&due, &mut lanes, steady())?;
@@ -380,21 +380,11 @@ impl<'a> Session<'a> {
     }
 
     fn commit(&mut self, next: &BTreeMap<i32, i64>) -> Result<(), Error> {
-        self.ledger.produce(&mut self.producer)?;
-        self.store.produce(&mut self.producer, &self.consumer)?;
-        failpoint::hit_after("route.produced", || self.producer.acknowledged())?;
         // Every lane's offset travels, moved or not: it is what makes the broker refuse a process whose lanes have moved on.
         let mut positions = self.positions.clone();
         positions.extend(next);
-        let mut offsets = TopicPartitionList::with_capacity(positions.len());
-        for (lane, offset) in &positions {
-            offsets
-                .add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
-                .map_err(|source| crate::kafka::Error::Client { during: "name an offset", source })?;
-        }
-        self.producer.commit(&offsets, &self.consumer)?;
-        failpoint::hit("route.committed");
-        self.store.committed(&self.producer)?;
+        let offsets = positions.iter().map(|(lane, offset)| (&*self.topic, *lane, *offset));
+        self.unit.commit(offsets, &self.consumer)?;
         self.positions = positions;
         Ok(())
     }

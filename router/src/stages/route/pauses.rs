@@ -81,7 +81,7 @@ impl Session<'_> {
         });
         let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
         for (_, lane) in &partitions {
-            held::set_pause(&mut self.store, *lane, Some(&note))?;
+            held::set_pause(self.unit.store_mut(), *lane, Some(&note))?;
         }
         self.pauses.routes.insert(pause.place);
         self.pauses.all = self.stands_still(routes);
@@ -129,7 +129,7 @@ impl Session<'_> {
         self.pending = pauses.unread;
         let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
         for (_, lane) in &partitions {
-            held::set_pause(&mut self.store, *lane, None)?;
+            held::set_pause(self.unit.store_mut(), *lane, None)?;
         }
         self.commit(&std::collections::BTreeMap::new())?;
         self.consumer.pause(&partitions, false)?;

@@ -13,7 +13,7 @@ use super::existence::BACKFILL;
 use super::plan::{Action, ActionKind, Work, handed_over};
 use super::routes::Routes;
 use super::transform::{Cell, Made, cell};
-use crate::kafka::{self, Outgoing, Record};
+use crate::kafka::{self, Outgoing, Outputs as _, Record};
 use crate::stages::Error;
 use crate::stages::shared::dead_letter::{self, Failure};
 
@@ -61,7 +61,7 @@ impl Session<'_> {
                     };
                     let header = envelope.to_bytes();
                     let (key, lane) = (profile.to_string(), self.lane(*profile));
-                    self.producer
+                    self.unit
                         .send(&Outgoing::to(&self.outbound).partition(lane).key(key.as_bytes()).envelope(&header))?;
                 }
             }
@@ -84,7 +84,7 @@ impl Session<'_> {
         if let Some(header) = header {
             outgoing = outgoing.envelope(header);
         }
-        Ok(self.producer.send(&outgoing)?)
+        Ok(self.unit.send(&outgoing)?)
     }
 
     /// Writes the outbound record of an event; true if there is one.
@@ -149,7 +149,7 @@ impl Session<'_> {
             timestamp: None,
             headers: &[],
         };
-        match self.producer.send(&outgoing) {
+        match self.unit.send(&outgoing) {
             Ok(()) => {
                 self.end_at(lane, place.as_ref(), round, End::Routed, "");
                 Ok(None)
@@ -170,7 +170,7 @@ impl Session<'_> {
 
     fn end_at(&mut self, lane: i32, place: Option<&Coordinates<'_>>, round: u32, end: End, reason: &str) {
         if let Some(place) = place {
-            self.ledger.note(self.destination, lane, place, round, end, reason);
+            self.unit.note(self.destination, lane, place, round, end, reason);
         }
         if end == End::Skipped {
             self.shared.telemetry.metrics().skipped("route", self.destination, reason);
@@ -195,7 +195,7 @@ impl Session<'_> {
             stack,
         };
         let topic = self.shared.names.dlq_destination(self.destination);
-        dead_letter::produce(&mut self.producer, &topic, record, &failure)?;
+        dead_letter::produce(&mut self.unit, &topic, record, &failure)?;
         self.end(lane, record, End::DeadLettered, reason.code.as_str());
         self.shared.telemetry.metrics().dead_lettered("route", self.destination, reason.code.as_str());
         self.shared.telemetry.dead_letter_line("route", self.destination, reason, &record.coordinates());

@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_connectors::{self as connectors, Limits, Outcomes};
 use tailwater_core::delivery::{Delivery, Outcome, Reason, Ticket};
 use tailwater_core::envelope::{Envelope, Merge, Role};
 use tailwater_core::gate::Capacity;
-use tailwater_core::ledger::{End, Stage};
+use tailwater_core::ledger::{self, End};
 use tailwater_core::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERIES_OPEN_BYTES_MAX, DELIVERIES_OPEN_MAX, DELIVERIES_OPEN_PER_PERSON_MAX,
     DELIVERIES_PARKED_MAX, DELIVERIES_UNSETTLED_MAX,
@@ -30,10 +28,11 @@ use crate::config::model::{Config, Destination};
 use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::ownership::Ownership;
-use crate::kafka::{self, Consumer, Outgoing, Producer, Record, client};
+use crate::kafka::{Consumer, Outgoing, Outputs as _, Producer, Record, client};
 use crate::runtime::Context;
 use crate::runtime::clock::{now, steady};
 use crate::stages::Error;
+use crate::stages::shared::commit::{Stage, UnitOfWork};
 use crate::stages::shared::dead_letter::{self, Failure};
 use crate::stages::shared::destination::{Handle, Slot};
 use crate::stages::shared::held::fences::Lanes;
@@ -50,9 +49,7 @@ pub(super) struct Clients<'a> {
     consumer: Consumer,
     ownership: Arc<Ownership>,
     stall: Arc<Stall>,
-    producer: Producer,
-    store: Store,
-    ledger: Ledger,
+    unit: UnitOfWork,
     /// Bounded by what is in flight: a call reports once for each of its deliveries and once that it has ended. A bound of its own would
     /// make a call wait on a thread of the runtime.
     answers: (Sender<Answer>, Receiver<Answer>),
@@ -99,9 +96,12 @@ impl<'a> Clients<'a> {
             ownership: consumer.ownership(),
             stall: Arc::new(Stall::new()),
             consumer,
-            producer,
-            store: Store::new(kafka, &shared.cache, &names.state_send(name)),
-            ledger: Ledger::new(names.ledger(), Stage::Send, kafka.lanes),
+            unit: UnitOfWork::new(
+                Stage::Send,
+                producer,
+                Store::new(kafka, &shared.cache, &names.state_send(name)),
+                Some(Ledger::new(names.ledger(), ledger::Stage::Send, kafka.lanes)),
+            ),
             answers: answers(),
             topic,
             heartbeat: shared.telemetry.heartbeat(&format!("send.{name}")),
@@ -124,23 +124,6 @@ impl<'a> Clients<'a> {
     /// Whether any lane is served here.
     pub fn is_serving(&self) -> bool {
         !self.consumer.assignment().is_empty()
-    }
-
-    /// One transaction.
-    fn commit_all(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
-        if !failpoint::bug("bug.ledger_skipped") {
-            self.ledger.produce(&mut self.producer)?;
-        }
-        self.store.produce(&mut self.producer, &self.consumer)?;
-        failpoint::hit_after("send.produced", || self.producer.acknowledged())?;
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (lane, offset) in offsets {
-            list.add_partition_offset(&self.topic, *lane, Offset::Offset(*offset))
-                .map_err(|source| kafka::Error::Client { during: "name an offset", source })?;
-        }
-        self.producer.commit(&list, &self.consumer)?;
-        failpoint::hit("send.committed");
-        Ok(self.store.committed(&self.producer)?)
     }
 
     fn name(&self) -> &str {
@@ -211,7 +194,7 @@ impl Outside for Clients<'_> {
     }
 
     fn starts(&mut self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
-        Ok(self.consumer.starts(partitions, |_| self.producer.is_transactional())?)
+        Ok(self.consumer.starts(partitions, |_| self.unit.is_transactional())?)
     }
 
     fn assigned(&mut self, starts: &[Start]) -> Result<(), Error> {
@@ -234,30 +217,33 @@ impl Outside for Clients<'_> {
     }
 
     fn state(&self) -> &Store {
-        &self.store
+        self.unit.store()
     }
 
     fn state_mut(&mut self) -> &mut Store {
-        &mut self.store
+        self.unit.store_mut()
     }
 
     fn restore(&mut self, lanes: &[i32]) -> Result<(), Error> {
         self.stall.begins();
-        let restored = self.store.restore(lanes, &|| self.heartbeat.tick());
+        let restored = self.unit.store_mut().restore(lanes, &|| self.heartbeat.tick());
         self.stall.ends();
         Ok(restored?)
     }
 
     fn release(&mut self, lanes: &[i32]) {
-        self.store.release(lanes);
+        self.unit.store_mut().release(lanes);
     }
 
     fn end(&mut self, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
-        self.ledger.note(&self.destination.config.name, lane, place, round, end, reason);
+        if failpoint::bug("bug.ledger_skipped") {
+            return;
+        }
+        self.unit.note(&self.destination.config.name, lane, place, round, end, reason);
     }
 
     fn forget_ends(&mut self) {
-        self.ledger.reset();
+        self.unit.reset_ledger();
     }
 
     fn history(&mut self, record: &Record, delivery: &Delivery, outcome: &Outcome) -> Result<(), Error> {
@@ -266,7 +252,7 @@ impl Outside for Clients<'_> {
         let topic = self.shared.names.deliveries();
         let key = delivery.profile.to_string();
         let lane = self.lane_of(delivery.profile);
-        Ok(self.producer.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(Some(&value)))?)
+        Ok(self.unit.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(Some(&value)))?)
     }
 
     fn dead_letter(&mut self, record: &Record, reason: &Reason, attempts: u32) -> Result<(), Error> {
@@ -282,7 +268,7 @@ impl Outside for Clients<'_> {
             stack: None,
         };
         let topic = self.shared.names.dlq_destination(name);
-        Ok(dead_letter::produce(&mut self.producer, &topic, record, &failure)?)
+        Ok(dead_letter::produce(&mut self.unit, &topic, record, &failure)?)
     }
 
     fn pass_fence(&mut self, merge: Merge, memory: &[u8]) -> Result<(), Error> {
@@ -296,8 +282,9 @@ impl Outside for Clients<'_> {
         let key = merge.survivor.to_string();
         let lane = self.lane_of(merge.survivor);
         let outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(Some(memory));
-        self.producer.send(&outgoing.envelope(&header))?;
-        Ok(failpoint::hit_after("merge.passed", || self.producer.acknowledged())?)
+        self.unit.send(&outgoing.envelope(&header))?;
+        failpoint::hit("merge.passed");
+        Ok(())
     }
 
     fn ask_for_fence(&mut self, merge: Merge) -> Result<(), Error> {
@@ -311,12 +298,13 @@ impl Outside for Clients<'_> {
         let key = merge.absorbed.to_string();
         let lane = Lanes::lane_of(self, merge.absorbed);
         let outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).envelope(&header);
-        Ok(self.producer.send(&outgoing)?)
+        Ok(self.unit.send(&outgoing)?)
     }
 
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
         self.stall.begins();
-        let committed = self.commit_all(offsets);
+        let offsets = offsets.iter().map(|(lane, offset)| (&*self.topic, *lane, *offset));
+        let committed = self.unit.commit(offsets, &self.consumer);
         self.stall.ends();
         committed
     }

@@ -3,7 +3,7 @@
 use tailwater_core::Coordinates;
 use tailwater_core::ledger::{End, Stage, Writer};
 
-use crate::kafka::{Error, Outgoing, Producer};
+use crate::kafka::{Error, Outgoing, Outputs};
 
 /// Blocks of 1024 ingest offsets that a writer keeps open: 4096 blocks cover four million records in flight and take a few
 /// megabytes.
@@ -35,10 +35,10 @@ impl Ledger {
     ///
     /// # Errors
     /// The client cannot go on.
-    pub fn produce(&mut self, producer: &mut Producer) -> Result<(), Error> {
+    pub fn produce(&mut self, outputs: &mut impl Outputs) -> Result<(), Error> {
         for (lane, key, value) in self.writer.drain() {
             let partition = lane.rem_euclid(self.partitions);
-            producer.send(&Outgoing::to(&self.topic).partition(partition).key(&key).value(Some(&value)))?;
+            outputs.send(&Outgoing::to(&self.topic).partition(partition).key(&key).value(Some(&value)))?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 pub mod age;
 pub mod body;
+pub mod commit;
 pub mod dead_letter;
 pub mod destination;
 pub mod held;

@@ -15,8 +15,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tailwater_core::envelope::Envelope;
 use tailwater_core::schema::{Schema, SchemaRecord};
 use tailwater_core::{SchemaId, SourcePosition, Timestamp};
@@ -25,11 +23,11 @@ use tracing::{error, info, warn};
 
 use super::{Error, IDLE_WAIT};
 use crate::config::model::{DeltaSource, Source, Start};
-use crate::failpoint;
 use crate::kafka::lease::{Change, Lease};
-use crate::kafka::{Outgoing, Producer};
+use crate::kafka::{Outgoing, Outputs as _, Producer};
 use crate::runtime::Context;
 use crate::runtime::clock::now;
+use crate::stages::shared::commit::{Stage, UnitOfWork};
 use crate::stages::shared::dead_letter;
 use crate::state::Store;
 use crate::state::schemas;
@@ -72,8 +70,9 @@ struct Session<'a> {
     shared: &'a Arc<Context>,
     source: &'a Source,
     delta: &'a DeltaSource,
-    producer: Producer,
-    store: Store,
+    unit: UnitOfWork,
+    /// The topic of the state, whose one partition is the lease.
+    state: String,
     cursor: Option<Cursor>,
     /// The schema that was announced last, and the one before it.
     schema: Option<(SchemaId, Option<SchemaId>)>,
@@ -116,12 +115,13 @@ impl<'a> Session<'a> {
                 ),
             },
         )?;
+        let state = shared.names.state_source(&source.name);
         let mut session = Self {
+            state,
             shared,
             source,
             delta,
-            producer,
-            store,
+            unit: UnitOfWork::new(Stage::Source, producer, store, None),
             cursor,
             schema: None,
             trouble: None,
@@ -245,7 +245,6 @@ impl<'a> Session<'a> {
             }
             Step::Rows(rows) => {
                 self.append(&rows)?;
-                failpoint::hit_after("source.produced", || self.producer.acknowledged())?;
                 self.keep(rows.cursor)?;
                 self.commit(lease)?;
                 self.shared.telemetry.metrics().source_version(&self.source.name, rows.version);
@@ -274,7 +273,7 @@ impl<'a> Session<'a> {
             version: Some(change.version),
             difference: change.difference.clone(),
         };
-        schemas::announce(&mut self.producer, &self.shared.names.schemas(), id, &record)?;
+        schemas::announce(&mut self.unit, &self.shared.names.schemas(), id, &record)?;
         self.commit(lease)?;
         self.schema = Some((id, previous));
         self.warn_of_fractions(&change.schema);
@@ -417,7 +416,7 @@ impl<'a> Session<'a> {
             if let Some(key) = &row.key {
                 outgoing = outgoing.key(key);
             }
-            match self.producer.send(&outgoing) {
+            match self.unit.send(&outgoing) {
                 Err(crate::kafka::Error::TooLarge { bytes, .. }) => self.too_large(row, &header, bytes)?,
                 other => other?,
             }
@@ -440,7 +439,7 @@ impl<'a> Session<'a> {
         if let Some(key) = &row.key {
             outgoing = outgoing.key(key);
         }
-        Ok(self.producer.send(&outgoing)?)
+        Ok(self.unit.send(&outgoing)?)
     }
 
     fn keep_if_new(&mut self, cursor: &Cursor, lease: &Lease) -> Result<(), Error> {
@@ -454,7 +453,7 @@ impl<'a> Session<'a> {
     fn keep(&mut self, cursor: Cursor) -> Result<(), Error> {
         // Strings and numbers into memory: serialising them has no way to fail.
         let bytes = serde_json::to_vec(&cursor).unwrap_or_default();
-        self.store.put(0, CURSOR.to_vec(), Some(bytes))?;
+        self.unit.store_mut().put(0, CURSOR.to_vec(), Some(bytes))?;
         self.cursor = Some(cursor);
         Ok(())
     }
@@ -462,15 +461,7 @@ impl<'a> Session<'a> {
     /// Commits rows and cursor together. An offset in the lease's group travels with them, because that is what makes the broker
     /// refuse a process whose lease has moved on.
     fn commit(&mut self, lease: &Lease) -> Result<(), Error> {
-        self.store.produce(&mut self.producer, lease)?;
-        let mut fence = TopicPartitionList::new();
-        fence
-            .add_partition_offset(self.store.topic(), 0, Offset::Offset(0))
-            .map_err(|source| crate::kafka::Error::Client { during: "name the fence's offset", source })?;
-        self.producer.commit(&fence, lease)?;
-        failpoint::hit("source.committed");
-        self.store.committed(&self.producer)?;
-        Ok(())
+        self.unit.commit([(self.state.as_str(), 0, 0)], lease)
     }
 
     fn trouble(&mut self, problem: &tailwater_delta::Error, lease: &Lease) -> Result<(), Error> {
@@ -494,14 +485,14 @@ impl<'a> Session<'a> {
     /// Writes down why the table is not read on, for those who look from outside.
     fn leave_note(&mut self, code: tailwater_core::Code, text: &str, lease: &Lease) -> Result<(), Error> {
         let note = serde_json::json!({"code": code.as_str(), "message": text, "since": now().to_string()});
-        self.store.put(0, TROUBLE.to_vec(), Some(note.to_string().into_bytes()))?;
+        self.unit.store_mut().put(0, TROUBLE.to_vec(), Some(note.to_string().into_bytes()))?;
         self.commit(lease)
     }
 
     fn recovered(&mut self, lease: &Lease) -> Result<(), Error> {
         // An earlier process may have left its note.
-        if self.store.get(0, TROUBLE)?.is_some() {
-            self.store.put(0, TROUBLE.to_vec(), None)?;
+        if self.unit.store().get(0, TROUBLE)?.is_some() {
+            self.unit.store_mut().put(0, TROUBLE.to_vec(), None)?;
             self.commit(lease)?;
         }
         if self.trouble.take().is_some() {

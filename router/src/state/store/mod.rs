@@ -14,7 +14,7 @@ use crate::config::model::Kafka;
 use crate::failpoint;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::topics;
-use crate::kafka::{Group, Outgoing, Producer, Record};
+use crate::kafka::{Log, Outgoing, Record};
 
 /// Entries that are written to disk at once during a restore.
 const RESTORE_BATCH: usize = 10_000;
@@ -34,7 +34,11 @@ type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
-/// The state of one stage.
+/// The keys that a batch has written, by partition.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<(i32, Vec<Vec<u8>>)>);
+
+/// The state of one stage. In which order its writes reach the changelog, and after what, is decided in `stages/shared/commit`.
 pub struct Store {
     topic: Arc<str>,
     kafka: Kafka,
@@ -380,91 +384,85 @@ impl Store {
         Ok(())
     }
 
-    /// Produces what was written since the last call to the changelog. Call it after everything else of the batch was produced, and
-    /// before the batch is committed.
-    ///
-    /// Without transactions, this is what keeps a crash from losing anything: state is written only when every output is
-    /// acknowledged, and all of a partition's state at once (see [`redo`]), so that state never says that something was done which is
-    /// not in Kafka. `group` is asked first whether the partitions are still this process's, because nothing else fences it.
-    ///
-    /// # Errors
-    /// A value exceeds the size limit, or the client cannot go on; an output was refused, or the membership was lost.
-    pub fn produce(&mut self, producer: &mut Producer, group: &impl Group) -> Result<(), Error> {
-        let mut written: Vec<(i32, Vec<Vec<u8>>)> = Vec::new();
+    /// Whether there is anything to write to the changelog.
+    pub fn is_dirty(&self) -> bool {
+        self.partitions.values().any(|one| !one.unproduced.is_empty() || !one.unfinished.is_empty())
+    }
+
+    /// Takes the keys that were written since the last call.
+    pub fn batch(&mut self) -> Batch {
+        let mut batch = Batch::default();
         for (number, partition) in &mut self.partitions {
             let mut keys = std::mem::take(&mut partition.unproduced);
             if !keys.is_empty() {
                 keys.sort_unstable();
                 keys.dedup();
-                written.push((*number, keys));
+                batch.0.push((*number, keys));
             }
         }
-        if written.is_empty() && self.partitions.values().all(|partition| partition.unfinished.is_empty()) {
-            return Ok(());
+        batch
+    }
+
+    /// Writes under their own keys what an earlier owner was killed over (see [`redo`]); true if there was any.
+    ///
+    /// # Errors
+    /// A value exceeds the size limit, or the client cannot go on.
+    pub fn finish(&mut self, log: &mut impl Log) -> Result<bool, Error> {
+        for (number, partition) in &mut self.partitions {
+            for key in std::mem::take(&mut partition.unfinished) {
+                let value = partition.keyspace.get(&key)?;
+                let outgoing = Outgoing::to(&self.topic).partition(*number).key(&key).value(value.as_deref());
+                log.send_tracked(&outgoing)?;
+                partition.finishing = true;
+            }
         }
-        if !producer.is_transactional() {
-            producer.acknowledged()?;
-            group.group_metadata()?;
+        Ok(self.partitions.values().any(|partition| partition.finishing))
+    }
+
+    /// Writes each partition's part of a batch as one piece (see [`redo`]), for a broker without transactions.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn write_whole(&self, log: &mut impl Log, batch: &Batch) -> Result<(), Error> {
+        for (number, keys) in &batch.0 {
+            let partition = self.partition(*number)?;
+            let writes = keys.iter().map(|key| (key.as_slice(), partition.overlay.get(key).and_then(Option::as_deref)));
+            for (key, value) in redo::chunks(uuid::Uuid::new_v4().as_bytes(), writes) {
+                log.send(&Outgoing::to(&self.topic).partition(*number).key(&key).value(Some(&value)))?;
+            }
         }
-        failpoint::hit("state.changelog");
-        self.finish(producer)?;
-        if !producer.is_transactional() {
-            self.promise(producer, &written)?;
-            failpoint::hit("state.promised");
-        }
-        for (number, keys) in written {
-            let Some(partition) = self.partitions.get_mut(&number) else { continue };
+        Ok(())
+    }
+
+    /// Writes a batch under its keys.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn write_keys(&mut self, log: &mut impl Log, batch: &Batch) -> Result<(), Error> {
+        for (number, keys) in &batch.0 {
+            let Some(partition) = self.partitions.get_mut(number) else { continue };
             if partition.marker.is_none() && partition.announced.is_none() {
                 let name = uuid::Uuid::new_v4().simple().to_string();
-                let marker = Outgoing::to(&self.topic).partition(number).key(MARKER).value(Some(name.as_bytes()));
-                producer.send_noted(&marker)?;
+                let marker = Outgoing::to(&self.topic).partition(*number).key(MARKER).value(Some(name.as_bytes()));
+                log.send_noted(&marker)?;
                 partition.announced = Some(name);
             }
             let mut keys = keys.iter().peekable();
             while let Some(key) = keys.next() {
                 let value = partition.overlay.get(key).and_then(Option::as_deref);
-                let outgoing = Outgoing::to(&self.topic).partition(number).key(key).value(value);
+                let outgoing = Outgoing::to(&self.topic).partition(*number).key(key).value(value);
                 // A partition's records are written in order: where the last one stands is where all of them end.
-                if keys.peek().is_some() { producer.send(&outgoing)? } else { producer.send_tracked(&outgoing)? }
+                if keys.peek().is_some() { log.send(&outgoing)? } else { log.send_tracked(&outgoing)? }
             }
         }
         Ok(())
-    }
-
-    /// Writes under their own keys what an earlier owner was killed over.
-    fn finish(&mut self, producer: &mut Producer) -> Result<(), Error> {
-        for (number, partition) in &mut self.partitions {
-            for key in std::mem::take(&mut partition.unfinished) {
-                let value = partition.keyspace.get(&key)?;
-                let outgoing = Outgoing::to(&self.topic).partition(*number).key(&key).value(value.as_deref());
-                producer.send_tracked(&outgoing)?;
-                partition.finishing = true;
-            }
-        }
-        // The chunks that hold them are about to be replaced.
-        if !producer.is_transactional() && self.partitions.values().any(|partition| partition.finishing) {
-            producer.acknowledged()?;
-        }
-        Ok(())
-    }
-
-    /// Writes each partition's state as one piece and waits until that is safe.
-    fn promise(&self, producer: &mut Producer, written: &[(i32, Vec<Vec<u8>>)]) -> Result<(), Error> {
-        for (number, keys) in written {
-            let partition = self.partition(*number)?;
-            let writes = keys.iter().map(|key| (key.as_slice(), partition.overlay.get(key).and_then(Option::as_deref)));
-            for (key, value) in redo::chunks(uuid::Uuid::new_v4().as_bytes(), writes) {
-                producer.send(&Outgoing::to(&self.topic).partition(*number).key(&key).value(Some(&value)))?;
-            }
-        }
-        Ok(producer.acknowledged()?)
     }
 
     /// The transaction is committed: what was written reaches the disk.
     ///
     /// # Errors
     /// The disk refuses: the state in Kafka is right all the same. Or the topic was made anew since the partition was restored.
-    pub fn committed(&mut self, producer: &Producer) -> Result<(), Error> {
+    pub fn committed(&mut self, log: &impl Log) -> Result<(), Error> {
         let mut batch = self.cache.database().batch();
         for (number, partition) in &mut self.partitions {
             debug_assert!(partition.unproduced.is_empty(), "written but not produced");
@@ -479,11 +477,11 @@ impl Store {
                 }
             }
             if let Some(name) = partition.announced.take()
-                && let Some(offset) = producer.offset_of(&self.topic, *number)
+                && let Some(offset) = log.offset_of(&self.topic, *number)
             {
                 partition.marker = Some(Marker { offset, name });
             }
-            if let Some(end) = producer.end_of(&self.topic, *number) {
+            if let Some(end) = log.end_of(&self.topic, *number) {
                 if end <= partition.applied {
                     // What this transaction wrote is in the new topic, what was remembered before is in the cache alone.
                     let detail = format!(
@@ -512,6 +510,10 @@ impl Store {
 
 #[cfg(test)]
 impl Store {
+    pub const fn kafka(&self) -> &Kafka {
+        &self.kafka
+    }
+
     /// A store whose partitions are open and empty, without a broker; and the folder that it lives in.
     pub fn without_broker(partitions: &[i32]) -> (Self, tempfile::TempDir) {
         let kafka = Kafka {

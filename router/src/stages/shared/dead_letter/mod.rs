@@ -9,7 +9,7 @@ use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::{self, Envelope};
 use tailwater_core::{Code, Timestamp, code};
 
-use crate::kafka::{Error, Outgoing, Producer, Record};
+use crate::kafka::{Error, Outgoing, Outputs, Record};
 
 /// Begins the names of Connect's headers, so that tools made for it read these dead letters too.
 const CONNECT: &str = "__connect.errors.";
@@ -42,7 +42,7 @@ const STACK_BYTES_MAX: usize = 8 * 1024;
 ///
 /// # Errors
 /// The client cannot go on.
-pub fn produce(producer: &mut Producer, topic: &str, record: &Record, failure: &Failure<'_>) -> Result<(), Error> {
+pub fn produce(outputs: &mut impl Outputs, topic: &str, record: &Record, failure: &Failure<'_>) -> Result<(), Error> {
     let headers = headers(record, failure);
     let outgoing = Outgoing {
         topic,
@@ -53,18 +53,18 @@ pub fn produce(producer: &mut Producer, topic: &str, record: &Record, failure: &
         timestamp: None,
         headers: &headers,
     };
-    match producer.send(&outgoing) {
+    match outputs.send(&outgoing) {
         Err(Error::TooLarge { .. }) => {
             let mut headers = headers.clone();
             headers.push((
                 "tw-value-omitted".to_owned(),
                 Some(b"record too large; read it at the original coordinates".to_vec()),
             ));
-            match producer.send(&Outgoing { value: None, headers: &headers, ..outgoing }) {
+            match outputs.send(&Outgoing { value: None, headers: &headers, ..outgoing }) {
                 // Its own headers or its key are too large by themselves: what we know of it must fit in any case.
                 Err(Error::TooLarge { .. }) => {
                     let headers: Vec<_> = headers.drain(record.headers.len()..).collect();
-                    producer.send(&Outgoing { key: None, value: None, envelope: None, headers: &headers, ..outgoing })
+                    outputs.send(&Outgoing { key: None, value: None, envelope: None, headers: &headers, ..outgoing })
                 }
                 other => other,
             }
