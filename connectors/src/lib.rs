@@ -7,6 +7,7 @@
 pub mod destination;
 pub mod error;
 pub mod http;
+pub mod iterable;
 pub mod klaviyo;
 pub mod outcomes;
 pub mod output;

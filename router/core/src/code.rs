@@ -134,6 +134,12 @@ codes! {
     DELIVERED_IN_PART = "delivered_in_part", "the vendor took the delivery without a part of it";
     DUPLICATE_PROFILE = "duplicate_profile", "the vendor knows the identifiers as different people";
     PAYLOAD_TOO_LARGE = "payload_too_large", "a single operation exceeds the vendor's size limit";
+    FORGOTTEN_USER = "forgotten_user", "the person was forgotten at the vendor, which takes no data about them";
+    UNKNOWN_USER = "unknown_user", "the vendor does not know the person that the operation is about";
+    EVENT_DISALLOWED = "event_disallowed", "the vendor's project does not take events of this name";
+    FIELD_TYPE_MISMATCH = "field_type_mismatch", "a field has another type at the vendor";
+    FIELDS_FILTERED = "fields_filtered", "the vendor did not store fields that its project does not have";
+    NOT_EFFECTIVE = "not_effective", "an operation waits until an earlier one is effective at the vendor";
     JOB_CANCELLED = "job_cancelled", "the vendor cancelled a bulk job";
     JOB_ITEM_FAILED = "job_item_failed", "the vendor's bulk job failed for this item";
     RETRIES_EXHAUSTED = "retries_exhausted", "a delivery failed too often";
