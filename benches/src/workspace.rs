@@ -76,7 +76,7 @@ impl Workspace {
             Self { folder, brokers: brokers.to_owned(), prefix: kafka::prefix(name), admin_port: free_port() };
         let sources = setup.sources.clone().unwrap_or_else(|| {
             format!(
-                "  rows:\n    type: kafka\n    kind: state\n    key: customer_id\n    \
+                "  rows:\n    type: kafka\n    kind: state\n    primary_key: customer_id\n    \
                  identifiers: {{ customer_id: customer_id, email: email }}\n    schema: {}\n",
                 rows::SCHEMA
             )
@@ -102,7 +102,7 @@ destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: {{ email: email, external_id: customer_id }}
     routes:
       - {{ from: rows, transform: transforms/send.js }}

@@ -9,6 +9,7 @@ use tailwater_core::operation::{Operation, OperationKind};
 use tailwater_core::{Code, Timestamp, code};
 
 use crate::outcomes::Outcomes;
+use crate::output::NonFinite;
 
 /// How often a request that waits for its turn asks whether it may still be sent.
 const OWNERSHIP_INTERVAL: Duration = Duration::from_millis(50);
@@ -118,6 +119,11 @@ pub trait Destination: Send + Sync {
 
     /// A name for people, secrets masked: `klaviyo pk_…4f2a at a.klaviyo.com`.
     fn target(&self) -> String;
+
+    /// What the sandbox does with a number that is not finite in an output for this destination.
+    fn non_finite(&self) -> NonFinite {
+        NonFinite::default()
+    }
 
     /// Turns one output of a transform into operations. Pure. The vendor's keys in it must be among the profile's identifiers.
     ///

@@ -4,6 +4,8 @@
 //! `confirm`, `probe`). The pure half can show every request without sending it. Nothing in here knows Kafka, V8 or the stages:
 //! a destination is handed deliveries and reports one outcome for each, as soon as it is known.
 
+pub mod config;
+pub mod connector;
 pub mod destination;
 pub mod error;
 pub mod http;
@@ -11,8 +13,10 @@ pub mod iterable;
 pub mod klaviyo;
 pub mod outcomes;
 pub mod output;
+pub mod registry;
 
+pub use connector::{Connector, Kind, Shared};
 pub use destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};
-pub use error::{Error, Problem};
+pub use error::{Error, Problem, Severity};
 pub use outcomes::Outcomes;
 pub use output::{NonFinite, Nulls};

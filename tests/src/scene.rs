@@ -270,14 +270,14 @@ sources:
   rows:
     type: kafka
     kind: state
-    key: customer_id
+    primary_key: customer_id
     identifiers: { customer_id: customer_id, email: email }
     schema: { customer_id: string, email: string, score: double }
 destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email, external_id: customer_id }
     on_missing_key: hold
     routes:

@@ -207,7 +207,7 @@ const NARROW: &str = "async function send(payload, headers) {
 pub fn commits(run: &mut Run, report: &mut Report) {
     let mut table = Table::new();
     let sources = format!(
-        "  rows:\n    type: delta\n    table: {}\n    kind: state\n    key: customer_id\n    \
+        "  rows:\n    type: delta\n    table: {}\n    kind: state\n    primary_key: customer_id\n    \
          identifiers: {{ customer_id: customer_id, email: email }}\n    poll_interval: 100ms\n",
         table.path().display()
     );

@@ -9,10 +9,10 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use tailwater_core::code;
 
-use super::client::{Client, Exchange, Response, TransportError, check_base_url, is_this_machine};
+use super::client::{Client, Exchange, Response, TransportError, check_base_url};
 use super::endpoint::Request;
 use super::health::Health;
-use super::limit::{Limiter, PART_MAX};
+use super::limit::Limiter;
 use super::vendor::Vendor;
 use crate::destination::Planned;
 use crate::error::{Error, Problem};
@@ -25,7 +25,7 @@ pub const RATE_SHARE: f64 = 0.95;
 #[derive(Debug)]
 pub struct Setup<'a> {
     pub base_url: &'a str,
-    /// The part of the documented limits that is used, above 0 and up to 1; of a simulator on this machine, up to [`PART_MAX`].
+    /// The part of the documented limits that is used, above 0 and up to 1; of a simulator on this machine, up to [`PART_MAX`](super::limit::PART_MAX).
     pub rate_share: f64,
     pub credential: Credential,
     /// Sent with every request: a revision, say.
@@ -59,36 +59,6 @@ pub struct Account {
     vendor: Box<dyn Vendor>,
     pub limiter: Arc<Limiter>,
     pub health: Health,
-}
-
-// === checks of a configuration ===
-
-/// What is wrong with an account's address, if anything.
-pub fn check_address(base_url: &str) -> Option<Problem> {
-    check_base_url(base_url).err().map(|message| Problem::new(code::CONFIG_INVALID_VALUE, "base_url", message))
-}
-
-/// What is wrong with a part of the rate limits, if anything. More than the documented limits can be asked of a simulator only: half a
-/// million requests a second, more than any of them answers.
-pub fn check_rate_share(base_url: &str, rate_share: f64) -> Option<Problem> {
-    let most = if is_this_machine(base_url) { PART_MAX } else { 1.0 };
-    if rate_share > 0.0 && rate_share <= most {
-        return None;
-    }
-    let message = format!(
-        "{rate_share} is no part of a limit; expected a number above 0 and up to 1, such as {RATE_SHARE} (up to {PART_MAX} for a simulator, with a loopback address as `base_url`)"
-    );
-    Some(Problem::new(code::CONFIG_INVALID_VALUE, "rate_share", message))
-}
-
-/// What is wrong with a secret, if anything; `expected` describes a good one. The secret is not repeated.
-pub fn check_secret(path: &str, secret: &SecretString, expected: &str) -> Option<Problem> {
-    let secret = secret.expose_secret();
-    if !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return None;
-    }
-    let message = format!("the key is empty or holds a blank or a line break; expected {expected} and nothing else");
-    Some(Problem::new(code::CONFIG_INVALID_VALUE, path, message))
 }
 
 // === impl Credential ===

@@ -206,7 +206,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Whether the host is this machine, or a neighbour in the same private network (a name without a dot: a service of a compose
 /// file or a cluster). Only those may be spoken to without TLS.
-fn is_near(url: &Url) -> bool {
+pub(crate) fn is_near(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),

@@ -18,6 +18,7 @@
 //! `create: false` never creates anybody: unknown people end as skipped.
 
 mod account;
+pub mod config;
 mod deliver;
 mod endpoint;
 mod errors;
@@ -40,7 +41,8 @@ use tailwater_core::code;
 use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::operation::{Operation, OperationKind};
 
-pub use account::{Account, AccountConfig, BASE_URL};
+pub use account::{Account, BASE_URL};
+pub use config::OnConflict;
 
 pub use crate::http::RATE_SHARE;
 
@@ -89,11 +91,11 @@ static SPEC: Spec = Spec {
 /// What the configuration says about a destination.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Whether a sync may create people whom the vendor does not know. There is no default: see [`create_said`].
+    /// Whether a sync may create people whom the vendor does not know.
     pub create: bool,
     /// The identifier type that the destination needs of every profile: the field that holds it decides when two identifiers
     /// disagree.
-    pub key: String,
+    pub identifier: String,
     /// The vendor's field (`email`, `phone_number`, `external_id`) → the identifier type whose values it may hold.
     pub identifiers: BTreeMap<String, String>,
     pub nulls: Nulls,
@@ -101,16 +103,6 @@ pub struct Config {
     pub on_conflict: OnConflict,
     /// From how many upserts in a batch on bulk imports are used; 0 means always.
     pub bulk_from: usize,
-}
-
-/// What becomes of a delivery whose identifiers the vendor knows as different people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnConflict {
-    /// It ends as a dead letter (`duplicate_profile`): whose data it is, a person has to decide.
-    #[default]
-    Reject,
-    /// It goes to the profile that the destination's key names, without the other identifiers; the delivery says so.
-    KeyOnly,
 }
 
 /// A destination at an account.
@@ -134,35 +126,23 @@ impl Config {
                 .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
             let message =
                 format!("the vendor has no identifier `{field}`; it knows {}{hint}", SPEC.identifier_fields.join(", "));
-            problems.push(Problem::new(code::CONFIG_INVALID_VALUE, format!("identifiers.{field}"), message));
+            problems.push(Problem::new(code::CONFIG_INVALID_VALUE, "identifiers", message).below(field));
         }
         if self.key_field().is_none() {
             let message = format!(
                 "no field of the vendor holds the identifier type `{}`; add `identifiers: {{<{}>: {}}}`",
-                self.key,
+                self.identifier,
                 SPEC.identifier_fields.join(" | "),
-                self.key
+                self.identifier
             );
-            problems.push(Problem::new(code::CONFIG_UNKNOWN_REFERENCE, "key", message));
+            problems.push(Problem::new(code::CONFIG_UNKNOWN_REFERENCE, "identifier", message));
         }
         problems
     }
 
     fn key_field(&self) -> Option<Field> {
-        Field::ALL.into_iter().find(|field| self.identifiers.get(field.as_str()) == Some(&self.key))
+        Field::ALL.into_iter().find(|field| self.identifiers.get(field.as_str()) == Some(&self.identifier))
     }
-}
-
-/// `create` must be said: creating people costs money and cannot be undone, and not creating them loses a new customer's data.
-///
-/// # Errors
-/// It was not said.
-pub fn create_said(create: Option<bool>) -> Result<bool, Problem> {
-    create.ok_or_else(|| {
-        let message = "say `create: true` (people whom Klaviyo does not know are created, and billed) or `create: false` (they are looked up \
-                       first, and unknown ones are skipped)";
-        Problem::new(code::CONFIG_MISSING_KEY, "create", message)
-    })
 }
 
 // === impl Klaviyo ===
@@ -195,6 +175,10 @@ impl Destination for Klaviyo {
 
     fn target(&self) -> String {
         format!("{} {}", SPEC.kind, self.sender.account().target())
+    }
+
+    fn non_finite(&self) -> NonFinite {
+        self.config.non_finite
     }
 
     fn classify(&self, input: &ClassifyInput<'_>) -> Result<Vec<Operation>, ClassifyError> {

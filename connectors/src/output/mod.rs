@@ -4,30 +4,34 @@
 mod operation;
 mod vendor;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use operation::{OPERATION, take_operation};
 pub use vendor::{or_wrong_vendor, recognize};
 
 /// What a `null` in a transform's output means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Nulls {
-    /// It is left out, so that what the vendor has stays. Unset is not the same as cleared.
+    /// It is left out: what the vendor has stays.
     #[default]
     Omit,
-    /// It clears the vendor's value.
+    /// It is cleared at the vendor.
     Clear,
 }
 
 /// What becomes of a number that is not finite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum NonFinite {
-    /// Its property is left out.
+    /// The property is left out, and the delivery says so.
     #[default]
     Omit,
-    /// The delivery is rejected.
+    /// The delivery becomes a dead letter.
     Reject,
-    /// It clears the vendor's value.
+    /// The property is cleared at the vendor.
     Clear,
 }
 

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use async_trait::async_trait;
 use tailwater_connectors::{
-    self as connectors, ClassifyError, ClassifyInput, Destination, Outcomes, Planned, ProbeError, Spec,
+    self as connectors, ClassifyError, ClassifyInput, Destination, NonFinite, Outcomes, Planned, ProbeError, Spec,
 };
 use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::operation::Operation;
@@ -145,6 +145,10 @@ impl Destination for DryRun {
         self.0.spec()
     }
 
+    fn non_finite(&self) -> NonFinite {
+        self.0.non_finite()
+    }
+
     fn target(&self) -> String {
         format!("{} (dry run, nothing is sent)", self.0.target())
     }
@@ -205,10 +209,10 @@ workspace: w
 kafka: { brokers: '127.0.0.1:9092', prefix: 't.' }
 identity: { types: { email: { priority: 1, max: 5, normalise: email } } }
 sources:
-  ltv: { type: delta, kind: state, table: /lake/ltv, key: email, identifiers: { email: email } }
+  ltv: { type: delta, kind: state, table: /lake/ltv, primary_key: email, identifiers: { email: email } }
 accounts: { main: { type: klaviyo, api_key: '${env:PATH}' } }
 destinations:
-  k: { account: main, create: true, key: email, identifiers: { email: email }, routes: [{ from: ltv, transform: t.js }] }
+  k: { account: main, create: true, identifier: email, identifiers: { email: email }, routes: [{ from: ltv, transform: t.js }] }
 ";
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("t.js"), "function send(p, h) { return [] }").unwrap();

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use secrecy::SecretString;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tailwater_connectors::klaviyo::{self, Klaviyo, OnConflict};
@@ -47,8 +46,8 @@ fn recipes(page: &str) -> Vec<Recipe> {
 }
 
 fn connector(url: &str, settings: &str) -> Klaviyo {
-    let account = klaviyo::AccountConfig {
-        api_key: SecretString::from(DEFAULT_API_KEY),
+    let account = klaviyo::config::Account {
+        api_key: tailwater_connectors::config::Secret::from(DEFAULT_API_KEY),
         base_url: url.to_owned(),
         rate_share: klaviyo::RATE_SHARE,
     };
@@ -57,7 +56,7 @@ fn connector(url: &str, settings: &str) -> Klaviyo {
     let identifiers = [("email", "email"), ("external_id", "customer_id")];
     let config = klaviyo::Config {
         create: true,
-        key: "email".to_owned(),
+        identifier: "email".to_owned(),
         identifiers: identifiers.map(|(field, kind)| (field.to_owned(), kind.to_owned())).into(),
         nulls,
         non_finite: tailwater_connectors::NonFinite::Omit,

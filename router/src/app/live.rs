@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use secrecy::ExposeSecret as _;
-use sha2::{Digest as _, Sha256};
-use tailwater_connectors::Destination;
+use tailwater_connectors::{Destination, Shared};
 use tailwater_core::code;
 use tailwater_sandbox::Pool;
 
 use super::{StartError, dry_run};
-use crate::config::model::{Account, Config};
+use crate::config::model::{Account, Config, Options};
 use crate::failpoint;
 use crate::stages::route::Routes;
 use crate::stages::shared::destination::{Handle, Slot};
@@ -35,13 +33,17 @@ struct Current {
     generation: u64,
     /// The connectors that are in use, and what they were made from.
     connectors: Connectors,
-    fingerprint: Fingerprint,
+    settings: Settings,
 }
 
 type Connectors = BTreeMap<String, Arc<dyn Destination>>;
 
-/// A hash of everything that connectors are made from, credentials included.
-type Fingerprint = [u8; 32];
+/// Everything that connectors are made from, credentials included; routes, retries and holds are the stages' own.
+#[derive(PartialEq)]
+struct Settings {
+    accounts: BTreeMap<String, Account>,
+    destinations: BTreeMap<String, (String, Options, Shared)>,
+}
 
 impl Live {
     /// Compiles the first version.
@@ -55,7 +57,7 @@ impl Live {
             (name, Slots { handle, routes: Arc::new(ArcSwap::from(routes)) })
         };
         let slots = compile(config, &connectors, &pool, 1)?.into_iter().map(slot).collect();
-        let current = Mutex::new(Current { generation: 1, connectors, fingerprint: fingerprint(config) });
+        let current = Mutex::new(Current { generation: 1, connectors, settings: Settings::of(config) });
         Ok(Self { slots, pool, dry_run, current })
     }
 
@@ -72,12 +74,12 @@ impl Live {
     pub fn replace(&self, config: &Config) -> Result<(), StartError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = current.generation + 1;
-        let fingerprint = fingerprint(config);
-        let same = current.fingerprint == fingerprint;
+        let settings = Settings::of(config);
+        let same = current.settings == settings;
         let connectors = if same { current.connectors.clone() } else { connectors(config, self.dry_run)? };
         let new = compile(config, &connectors, &self.pool, generation)?;
         failpoint::hit("reload.loaded");
-        *current = Current { generation, connectors, fingerprint };
+        *current = Current { generation, connectors, settings };
         for (name, routes) in new {
             if let Some(slots) = self.slots.get(&name) {
                 slots.handle.store(Arc::clone(&routes.handle));
@@ -93,34 +95,17 @@ fn connectors(config: &Config, dry: bool) -> Result<Connectors, StartError> {
     Ok(made.into_iter().map(|(name, one)| (name, if dry { dry_run::wrap(one) } else { one })).collect())
 }
 
-fn fingerprint(config: &Config) -> Fingerprint {
-    let mut sha = Sha256::new();
-    for (name, account) in &config.accounts {
-        let Account::Klaviyo(account) = account;
-        for part in [name, account.api_key.expose_secret(), account.base_url.as_str(), &account.rate_share.to_string()]
-        {
-            sha.update(part.len().to_be_bytes());
-            sha.update(part);
+impl Settings {
+    fn of(config: &Config) -> Self {
+        Self {
+            accounts: config.accounts.clone(),
+            destinations: config
+                .destinations
+                .iter()
+                .map(|(name, one)| (name.clone(), (one.account.clone(), one.options.clone(), one.shared())))
+                .collect(),
         }
     }
-    for (name, one) in &config.destinations {
-        // The settings that a connector gets; routes, retries and holds are the stages' own.
-        let settings = format!(
-            "{name}{:?}",
-            (
-                one.kind,
-                &one.account,
-                one.create,
-                &one.key,
-                &one.identifiers,
-                one.nulls,
-                one.non_finite,
-                one.on_conflict
-            )
-        );
-        sha.update(settings);
-    }
-    sha.finalize().into()
 }
 
 fn compile(

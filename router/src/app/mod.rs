@@ -13,14 +13,13 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailwater_connectors::klaviyo;
 use tailwater_core::{Code, code};
 use tailwater_sandbox::Pool;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use self::live::Live;
-use crate::config::model::{Account, Config, DestinationKind, NonFinite, Nulls, OnConflict, SourceInput};
+use crate::config::model::{Config, SourceInput};
 use crate::embedded;
 use crate::kafka::topics::{self, Names, Step};
 use crate::runtime::supervisor::{Cause, ExitReason, Spawner, Supervisor, TaskError, TaskKind};
@@ -343,50 +342,15 @@ fn pool(config: &Config) -> Result<Pool, tailwater_sandbox::Error> {
 pub fn connectors(
     config: &Config,
 ) -> Result<BTreeMap<String, Arc<dyn tailwater_connectors::Destination>>, tailwater_connectors::Error> {
-    let mut accounts: BTreeMap<&str, Arc<klaviyo::Account>> = BTreeMap::new();
+    let mut connections = BTreeMap::new();
     for (name, account) in &config.accounts {
-        match account {
-            Account::Klaviyo(account) => {
-                let account = klaviyo::Account::new(&klaviyo::AccountConfig {
-                    api_key: account.api_key.clone(),
-                    base_url: account.base_url.clone(),
-                    rate_share: account.rate_share,
-                })?;
-                accounts.insert(name, Arc::new(account));
-            }
-        }
+        connections.insert(name.as_str(), account.open()?);
     }
-    let mut connectors: BTreeMap<String, Arc<dyn tailwater_connectors::Destination>> = BTreeMap::new();
+    let mut connectors = BTreeMap::new();
     for (name, destination) in &config.destinations {
-        match destination.kind {
-            DestinationKind::Klaviyo => {
-                // The configuration has been validated: its account exists.
-                let Some(account) = accounts.get(destination.account.as_str()) else { continue };
-                let connector = klaviyo::Klaviyo::new(
-                    Arc::clone(account),
-                    klaviyo::Config {
-                        create: destination.create,
-                        key: destination.key.clone(),
-                        identifiers: destination.identifiers.clone(),
-                        nulls: match destination.nulls {
-                            Nulls::Omit => tailwater_connectors::Nulls::Omit,
-                            Nulls::Clear => tailwater_connectors::Nulls::Clear,
-                        },
-                        non_finite: match destination.non_finite {
-                            NonFinite::Omit => tailwater_connectors::NonFinite::Omit,
-                            NonFinite::Reject => tailwater_connectors::NonFinite::Reject,
-                            NonFinite::Clear => tailwater_connectors::NonFinite::Clear,
-                        },
-                        on_conflict: match destination.on_conflict {
-                            OnConflict::Reject => klaviyo::OnConflict::Reject,
-                            OnConflict::KeyOnly => klaviyo::OnConflict::KeyOnly,
-                        },
-                        bulk_from: klaviyo::BULK_FROM,
-                    },
-                )?;
-                connectors.insert(name.clone(), Arc::new(connector));
-            }
-        }
+        // The configuration has been validated: its account exists.
+        let Some(connection) = connections.get(destination.account.as_str()) else { continue };
+        connectors.insert(name.clone(), connection.connect(&destination.options, &destination.shared())?);
     }
     Ok(connectors)
 }

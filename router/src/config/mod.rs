@@ -22,7 +22,6 @@ mod raw;
 pub mod schema;
 mod secrets;
 mod tree;
-pub(crate) mod value;
 mod walk;
 pub mod when;
 
@@ -35,6 +34,9 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path as FilePath;
 
+use tailwater_connectors::Kind;
+pub use tailwater_connectors::config::Period;
+use tailwater_connectors::registry::KINDS;
 use tailwater_core::{Code, code};
 
 use self::build::Builder;
@@ -43,7 +45,6 @@ use self::mask::Mask;
 pub use self::model::*;
 pub use self::page::page;
 pub use self::problem::{Path, Place, Problem, Severity};
-pub use self::value::Period;
 use self::walk::Walk;
 pub use self::when::{EventFields, When, WhenError};
 
@@ -66,6 +67,8 @@ pub struct LoadOptions<'a> {
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// Whose broker it is.
     pub broker: Broker,
+    /// The kinds of destination that there are.
+    pub kinds: &'a [Kind],
     /// Whether a transform parses. Only V8 can tell, so whoever has it passes it in.
     pub check_transform: Option<&'a CheckTransform<'a>>,
 }
@@ -101,6 +104,7 @@ impl Default for LoadOptions<'_> {
             tolerate_unresolved: false,
             environment: &|name| std::env::var(name).ok(),
             broker: Broker::default(),
+            kinds: KINDS,
             check_transform: None,
         }
     }
@@ -149,14 +153,21 @@ fn check_text(text: &str, file: &FilePath, options: &LoadOptions<'_>) -> Checked
     resolver.resolve(&mut tree, &Path::default(), &mut resolution);
     problems.append(&mut resolution.problems);
 
-    let mut walk = Walk::new(schema::schema());
+    let own;
+    let schema = if std::ptr::eq(options.kinds, KINDS) {
+        schema::schema()
+    } else {
+        own = schema::Schema::of(options.kinds);
+        &own
+    };
+    let mut walk = Walk::new(schema);
     let json = walk.tree(&tree).unwrap_or_default();
     problems.append(&mut walk.problems);
 
     let mut files = vec![file.to_path_buf()];
     files.append(&mut resolution.files);
     let mut builder =
-        Builder { tree: &tree, json: &json, folder, options, unresolved: walk.unresolved, problems, files };
+        Builder { schema, tree: &tree, json: &json, folder, options, unresolved: walk.unresolved, problems, files };
     let config = builder.build();
     let mut problems = builder.problems;
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tailwater_connectors::Shared;
+pub use tailwater_connectors::connector::{Account, Options};
 use tailwater_core::Timestamp;
 use tailwater_core::schema::Schema;
 use tailwater_core::time::TimeUnit;
@@ -81,8 +83,8 @@ pub struct Source {
     pub name: String,
     pub input: SourceInput,
     pub kind: SourceKind,
-    /// The row's key: a column or a path.
-    pub key: Option<String>,
+    /// What says which row it is: a column or a path.
+    pub primary_key: Option<String>,
     /// Column or path → identifier type. One type may be fed by several columns.
     pub identifiers: Vec<(String, String)>,
     /// Column or path of the time at which it happened.
@@ -185,6 +187,18 @@ pub enum OnDecodeFailures {
     Pause,
 }
 
+impl Destination {
+    /// The kind of destination, as the registry has it.
+    pub fn kind(&self) -> &'static str {
+        self.options.kind().spec().kind
+    }
+
+    /// What its connector gets of the keys that all destinations share.
+    pub fn shared(&self) -> Shared {
+        Shared { name: self.name.clone(), identifier: self.identifier.clone(), identifiers: self.identifiers.clone() }
+    }
+}
+
 impl Source {
     pub const fn on_invalid(&self) -> OnInvalid {
         match &self.input {
@@ -230,43 +244,21 @@ pub enum OnDelete {
 }
 
 #[derive(Debug, Clone)]
-pub enum Account {
-    Klaviyo(KlaviyoAccount),
-}
-
-#[derive(Debug, Clone)]
-pub struct KlaviyoAccount {
-    pub api_key: SecretString,
-    /// `https://a.klaviyo.com` unless a simulator is meant.
-    pub base_url: String,
-    /// Which part of the vendor's documented limits is used, 0 to 1.
-    pub rate_share: f64,
-}
-
-#[derive(Debug, Clone)]
 pub struct Destination {
     pub name: String,
     pub account: String,
-    pub kind: DestinationKind,
-    pub create: bool,
+    /// What its connector alone reads.
+    pub options: Options,
     /// The identifier type whose value the vendor needs.
-    pub key: String,
+    pub identifier: String,
     /// Vendor field → identifier type.
     pub identifiers: BTreeMap<String, String>,
     pub on_missing_key: OnMissingKey,
     pub hold_for: Duration,
     pub start: DestinationStart,
-    pub nulls: Nulls,
-    pub non_finite: NonFinite,
-    pub on_conflict: OnConflict,
     pub skip_unchanged: bool,
     pub retry: Retry,
     pub routes: Vec<Route>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DestinationKind {
-    Klaviyo,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,25 +277,6 @@ pub enum DestinationStart {
     Earliest,
     /// Those that happened before this time are skipped, whenever they arrive.
     At(Timestamp),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nulls {
-    Omit,
-    Clear,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NonFinite {
-    Omit,
-    Reject,
-    Clear,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnConflict {
-    Reject,
-    KeyOnly,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@ use super::schema::{resolve, schema};
 
 /// The page, as `docs/reference/configuration.md` holds it.
 pub fn page() -> String {
-    let root = schema();
+    let root = &schema().root;
     let mut page = Page { root, text: String::new() };
     page.text.push_str("# Configuration\n\n");
     page.text.push_str(
@@ -63,7 +63,14 @@ impl<'a> Page<'a> {
     /// The sections that lie below a key.
     fn below(&mut self, path: &str, property: &'a Value, level: usize) {
         let schema = resolve(self.root, property);
-        if schema.get("properties").is_some() {
+        if schema.get("x-by-account").is_some() {
+            self.section(&format!("`{path}`"), path, schema, level);
+            for own in schema.get("anyOf").and_then(Value::as_array).into_iter().flatten() {
+                if let Some(kind) = own.get("x-kind").and_then(Value::as_str) {
+                    self.section(&format!("`{path}` at an account of `type: {kind}`"), path, own, level);
+                }
+            }
+        } else if schema.get("properties").is_some() {
             self.section(&format!("`{path}`"), path, schema, level);
         } else if let Some(entries) = schema.get("additionalProperties").filter(|entries| entries.is_object()) {
             self.below(&format!("{path}.<name>"), entries, level);
@@ -124,6 +131,9 @@ impl<'a> Page<'a> {
         }
         if let Some(constant) = schema.get("const").and_then(Value::as_str) {
             return format!("`{constant}`");
+        }
+        if schema.get("x-by-account").is_some() {
+            return SECTION.to_owned();
         }
         let branches = self.branches(schema);
         if !branches.is_empty() {

@@ -6,21 +6,15 @@ use std::fmt;
 
 use serde::Serialize;
 use serde::ser::SerializeStruct as _;
+pub use tailwater_connectors::Severity;
 use tailwater_core::Code;
-
-/// Whether the configuration can be used in spite of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    Error,
-    Warning,
-}
 
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub severity: Severity,
     pub code: Code,
-    /// Where in the structure: `destinations.klaviyo.routes[0].when`. Empty for the file as a whole.
+    /// Where in the structure: `destinations.crm.routes[0].when`. Empty for the file as a whole.
     pub path: String,
     pub message: String,
     /// What to do about it.
@@ -53,6 +47,13 @@ impl Problem {
 
     pub fn warning(code: Code, path: &Path, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, path, message) }
+    }
+
+    /// What a connector says about a section of its own; `path` is the section's.
+    pub(super) fn of_connector(path: &Path, problem: tailwater_connectors::Problem) -> Self {
+        let tailwater_connectors::Problem { severity, code, path: keys, message, hint } = problem;
+        let path = keys.iter().fold(path.clone(), |path, key| path.key(key));
+        Self { severity, hint, ..Self::error(code, &path, message) }
     }
 
     #[must_use]
@@ -91,15 +92,6 @@ impl fmt::Display for Problem {
             write!(f, "\n    {hint}")?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::value::{Name, Period, Secret, Size};
+use tailwater_connectors::config::{Name, Period, Secret, Size};
 
 /// The configuration of one workspace: which sources are read, who the people in them are, and where their events go.
 ///
@@ -217,6 +217,7 @@ pub enum RawSource {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-renamed" = { "key": "primary_key" }))]
 pub struct RawDeltaSource {
     /// The table: a folder, or an URL (`s3://`, `abfss://`, `gs://`). Its change data feed must be enabled.
     #[schemars(length(min = 1))]
@@ -224,7 +225,7 @@ pub struct RawDeltaSource {
     /// What the rows are.
     pub kind: RawKind,
     /// The column whose value says which row it is. Needed for `kind: state`; for `kind: events` the default is `id`.
-    pub key: Option<String>,
+    pub primary_key: Option<String>,
     /// The column with the id of a fact. Needed for `kind: events`.
     pub id: Option<String>,
     /// How long the ids of delivered facts are remembered (`kind: events` with an `id`), so that a fact that is sent again changes nothing: it
@@ -247,7 +248,7 @@ pub struct RawDeltaSource {
     #[serde(default)]
     pub on_delete: RawOnDelete,
     /// New columns with the older names under which transforms may still read them, while a rename is in flight:
-    /// `ltv_score: [ltv_predicted]`. `identifiers`, `key`, `id` and `event_time` may name such a column by any of its names.
+    /// `ltv_score: [ltv_predicted]`. `identifiers`, `primary_key`, `id` and `event_time` may name such a column by any of its names.
     #[serde(default)]
     pub aliases: BTreeMap<String, Vec<String>>,
     /// Whether transforms see the row before its change, as `row._event.before`.
@@ -279,6 +280,7 @@ pub struct RawDeltaSource {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-renamed" = { "key": "primary_key" }))]
 pub struct RawKafkaSource {
     /// The topic, by its full name: no prefix is added. Default: `<prefix>ingest.<source>`.
     #[schemars(regex(pattern = "^[A-Za-z0-9._-]{1,249}$"), extend("x-expected" = "the name of a Kafka topic"))]
@@ -287,7 +289,7 @@ pub struct RawKafkaSource {
     pub kind: RawKind,
     /// The path of the value that says which row it is: a replayed older state of the same row is skipped. Needed for `kind: state`. A row
     /// that lacks it (absent, null, or no single value) is delivered as a row of its own, known by its topic, partition and offset.
-    pub key: Option<String>,
+    pub primary_key: Option<String>,
     /// The path of a fact's id. Without one, a record is known by its topic, partition and offset.
     pub id: Option<String>,
     /// How long the ids of delivered facts are remembered (`kind: events` with an `id`), so that a fact that is sent again changes nothing: it
@@ -477,47 +479,28 @@ pub enum RawText {
 }
 
 /// An account at a vendor.
+// Stands in for the accounts of all kinds of destination: the schema puts the registry's in its place.
 #[derive(JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[expect(dead_code, reason = "the tag is read first and then the form that it names; this is its schema")]
-pub enum RawAccount {
-    /// An account at Klaviyo.
-    Klaviyo(Box<RawKlaviyoAccount>),
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawKlaviyoAccount {
-    /// A private API key: `${env:KLAVIYO_API_KEY}`. `docs/guides/klaviyo.md` lists the scopes that it needs.
-    pub api_key: Secret,
-    /// Where the API answers. Another address than the default is for the simulator (`tailwater simulate klaviyo`).
-    #[serde(default = "default::klaviyo_url")]
-    pub base_url: String,
-    /// Which part of the vendor's documented rate limits is used, up to 1; the rest is left to other programs with the same account. More
-    /// than 1 is for a simulator on this machine: a `base_url` with a loopback address.
-    #[serde(default = "default::rate_share")]
-    #[schemars(range(min = 0.01, max = 10_000.0))]
-    pub rate_share: f64,
-}
+pub struct RawAccount {}
 
 /// A destination: one account at a vendor, and what is sent there.
+///
+/// The keys that all destinations share. Each kind of destination adds its own beside them.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-renamed" = { "key": "identifier" }))]
 pub struct RawDestination {
     /// The account, by its name under `accounts`. Its type is the type of the destination.
     pub account: String,
-    /// Whether people whom the vendor does not know may be created there. With `false` people are looked up first, and unknown ones
-    /// are skipped (`would_create`). It must be said, because creating profiles can cost money and cannot be taken back.
-    pub create: bool,
     /// The type of identifier without which nothing can be sent.
-    pub key: String,
+    pub identifier: String,
     /// The vendor's fields, each with the type of identifier that goes into it: `external_id: customer_id`. Default: the fields that are named
     /// like a type of identifier.
     pub identifiers: Option<BTreeMap<String, String>>,
-    /// What becomes of an event whose person lacks the key.
+    /// What becomes of an event whose person lacks the `identifier`.
     #[serde(default)]
     pub on_missing_key: RawOnMissingKey,
-    /// How long such an event waits for the key before it becomes a dead letter.
+    /// How long such an event waits for the identifier before it becomes a dead letter.
     #[serde(default = "default::hold_for")]
     pub hold_for: Period,
     /// Which facts of a destination that is added to a running workspace are sent: `now` (those that arrive from then on), `earliest`
@@ -527,15 +510,6 @@ pub struct RawDestination {
     /// read again.
     #[serde(default = "default::destination_start")]
     pub start: String,
-    /// What becomes of a property that is null.
-    #[serde(default)]
-    pub nulls: RawNulls,
-    /// What becomes of a number that is not finite (NaN, Infinity). It never becomes null.
-    #[serde(default)]
-    pub non_finite: RawNonFinite,
-    /// What becomes of a delivery whose identifiers belong to several people at the vendor.
-    #[serde(default)]
-    pub on_conflict: RawOnConflict,
     /// Whether a delivery with the same content as the last one for the same person is skipped (`unchanged`).
     #[serde(default)]
     pub skip_unchanged: bool,
@@ -550,46 +524,13 @@ pub struct RawDestination {
 #[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum RawOnMissingKey {
-    /// It waits until the key is known, with later events of the same person behind it.
+    /// It waits until the identifier is known, with later events of the same person behind it.
     #[default]
     Hold,
     /// It becomes a dead letter.
     DeadLetter,
     /// It is skipped.
     Skip,
-}
-
-#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum RawNulls {
-    /// It is left out: what the vendor has stays.
-    #[default]
-    Omit,
-    /// It is cleared at the vendor.
-    Clear,
-}
-
-#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum RawNonFinite {
-    /// The property is left out, and the delivery says so.
-    #[default]
-    Omit,
-    /// The delivery becomes a dead letter.
-    Reject,
-    /// The property is cleared at the vendor.
-    Clear,
-}
-
-#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Default, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum RawOnConflict {
-    /// It becomes a dead letter (`duplicate_profile`).
-    #[default]
-    Reject,
-    /// It goes to the profile that the key names, without the other identifiers, and the delivery says so (`delivered_in_part`). With
-    /// `create: false` that profile must exist.
-    KeyOnly,
 }
 
 /// Retries of a delivery that failed by itself. Trouble of an endpoint or the whole account (no connection, 429, 5xx for everybody) is
@@ -636,7 +577,7 @@ mod default {
     use super::*;
 
     pub fn name_schema() -> serde_json::Value {
-        serde_json::json!({ "pattern": super::super::value::NAME_PATTERN })
+        serde_json::json!({ "pattern": tailwater_connectors::config::NAME_PATTERN })
     }
     pub fn state_dir() -> String {
         "./state".to_owned()
@@ -676,12 +617,6 @@ mod default {
     }
     pub fn max_ids_per_event() -> usize {
         20
-    }
-    pub fn klaviyo_url() -> String {
-        "https://a.klaviyo.com".to_owned()
-    }
-    pub fn rate_share() -> f64 {
-        0.9
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which values are secrets where the schema cannot tell: options that are passed through to librdkafka and object stores.
 
-use tailwater_core::code;
+use tailwater_connectors::config::secret_inline;
 
 use super::problem::{Path, Problem};
 
@@ -45,8 +45,7 @@ pub fn is_secret_name(name: &str) -> bool {
 }
 
 pub(super) fn inline(path: &Path) -> Problem {
-    Problem::error(code::CONFIG_SECRET_INLINE, path, "a secret must not stand in the file")
-        .hint("refer to it: \"${env:NAME}\" or \"${file:/run/secrets/name}\", without a default; and change the secret if the file was shared")
+    Problem { path: path.to_string(), ..Problem::of_connector(&Path::default(), secret_inline("")) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
+use tailwater_connectors::klaviyo;
 use tailwater_core::time::TimeUnit;
 use tailwater_core::{Code, code};
 
@@ -27,7 +28,7 @@ sources:
     type: delta
     table: ./lake/ltv_scores
     kind: state
-    key: customer_id
+    primary_key: customer_id
     identifiers: { customer_id: customer_id }
     start: { version: 12 }
     longs: { order_no: string }
@@ -47,7 +48,7 @@ destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email, external_id: customer_id }
     routes:
       - from: ltv_scores
@@ -95,6 +96,10 @@ fn right() -> Config {
     checked.config.unwrap()
 }
 
+fn own(destination: &Destination) -> &klaviyo::config::Options {
+    destination.options.downcast().unwrap()
+}
+
 fn listed(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -115,7 +120,7 @@ fn a_right_configuration_becomes_validated_types() {
 
     let ltv = &config.sources["ltv_scores"];
     assert_eq!(
-        (&ltv.kind, ltv.key.as_deref(), ltv.event_type.as_str()),
+        (&ltv.kind, ltv.primary_key.as_deref(), ltv.event_type.as_str()),
         (&SourceKind::State, Some("customer_id"), "ltv_scores")
     );
     let SourceInput::Delta(delta) = &ltv.input else { panic!("{ltv:?}") };
@@ -128,12 +133,12 @@ fn a_right_configuration_becomes_validated_types() {
     assert_eq!(kafka.schema.as_ref().unwrap().columns.len(), 2);
 
     let destination = &config.destinations["klaviyo"];
-    assert_eq!((destination.create, destination.on_missing_key), (true, OnMissingKey::Hold));
+    assert_eq!((own(destination).create, destination.on_missing_key), (true, OnMissingKey::Hold));
     assert_eq!(destination.hold_for, Duration::from_secs(30 * 86_400));
     assert_eq!(destination.routes[0].name, "ltv_scores");
     assert!(destination.routes[0].transform.source.contains("function send"));
-    let Account::Klaviyo(account) = &config.accounts["main"];
-    assert_eq!(account.api_key.expose_secret(), "pk_the_secret");
+    let account = config.accounts["main"].downcast::<klaviyo::config::Account>().unwrap();
+    assert_eq!(account.api_key.expose(), "pk_the_secret");
     assert!(config.files.iter().any(|file| file.ends_with("transforms/ltv.js")));
 }
 
@@ -170,7 +175,10 @@ const CASES: &[Case] = &[
     case!("    create: true\n" => "    create:\n", "destinations.klaviyo.create", CONFIG_MISSING_KEY, "the key is empty", "`create: true`", "    create:"),
     case!("    create: true" => "    create: yes", "destinations.klaviyo.create", CONFIG_WRONG_TYPE, "expected true or false, got the text `yes`", "", "    create: yes"),
     case!("    create: true" => "    create: true\n    creates: true", "destinations.klaviyo.creates", CONFIG_UNKNOWN_KEY, "no such key", "did you mean `create`?", "    creates:"),
-    case!("    create: true" => "    create: true\n    rate_limits: 5", "destinations.klaviyo.rate_limits", CONFIG_UNKNOWN_KEY, "no such key", "known keys here: account, create", "rate_limits"),
+    case!("    identifier: email" => "    key: email", "destinations.klaviyo.key", CONFIG_UNKNOWN_KEY, "`key` is called `identifier` now", "write `identifier:`", "    key: email"),
+    case!("    primary_key: customer_id" => "    key: customer_id", "sources.ltv_scores.key", CONFIG_UNKNOWN_KEY, "`key` is called `primary_key` now", "write `primary_key:`", "    key: customer_id"),
+    case!("    create: true" => "    create: true\n    null: clear", "destinations.klaviyo.null", CONFIG_UNKNOWN_KEY, "of type `klaviyo` has no such key", "did you mean `nulls`?", "    null:"),
+    case!("    create: true" => "    create: true\n    rate_limits: 5", "destinations.klaviyo.rate_limits", CONFIG_UNKNOWN_KEY, "no such key", "known keys here: account, identifier", "rate_limits"),
     case!("  lanes: 16" => "  lane: 16", "kafka.lane", CONFIG_UNKNOWN_KEY, "no such key", "`lanes`", "lane: 16"),
     case!("  lanes: 16" => "  lanes: \"16\"", "kafka.lanes", CONFIG_WRONG_TYPE, "expected a whole number, got the text `16`", "without quotes", "lanes"),
     case!("  lanes: 16" => "  lanes: 0", "kafka.lanes", CONFIG_INVALID_VALUE, "between 1 and 1024", "", "lanes"),
@@ -217,7 +225,7 @@ const CASES: &[Case] = &[
     case!("priority: 2" => "priority: 1", "identity.types.email.priority", CONFIG_INVALID_VALUE, "customer_id already", "", "email: {"),
     case!("/^noreply@/" => "/(/", "identity.blocklist[1]", CONFIG_EXPRESSION, "does not compile", "between slashes", "blocklist"),
     case!("{ customer_id: customer_id }" => "{ customer_id: customer }", "sources.ltv_scores.identifiers.customer_id", CONFIG_UNKNOWN_REFERENCE, "no identifier type `customer`", "", "identifiers: { customer_id: customer }"),
-    case!("    key: customer_id\n" => "", "sources.ltv_scores.key", CONFIG_MISSING_KEY, "the key is missing", "kind: state", "type: delta"),
+    case!("    primary_key: customer_id\n" => "", "sources.ltv_scores.primary_key", CONFIG_MISSING_KEY, "the key is missing", "kind: state", "type: delta"),
     case!("kind: state" => "kind: events", "sources.ltv_scores.id", CONFIG_MISSING_KEY, "the key is missing", "add `id: <column>`", "type: delta"),
     case!("table: ./lake/ltv_scores" => "table: ftp://x/y", "sources.ltv_scores.table", CONFIG_INVALID_VALUE, "ftp://", "s3://", "table"),
     case!("table: ./lake/ltv_scores" => "table: ./lake/ltv_scores\n    poll_interval: 1ms", "sources.ltv_scores.poll_interval", CONFIG_INVALID_VALUE, "not between 100ms and 1d", "", "poll_interval"),
@@ -231,10 +239,10 @@ const CASES: &[Case] = &[
     case!("base_url: http://127.0.0.1:8711" => "rate_share: 2", "accounts.main.rate_share", CONFIG_INVALID_VALUE, "more than the vendor's", "loopback", "rate_share"),
     case!("base_url: http://127.0.0.1:8711" => "rate_share: 10001", "accounts.main.rate_share", CONFIG_INVALID_VALUE, "between 0.01 and 10000", "", "rate_share"),
     case!("account: main" => "account: mian", "destinations.klaviyo.account", CONFIG_UNKNOWN_REFERENCE, "no account `mian`", "`main`", "account: mian"),
-    case!("    key: email" => "    key: emial", "destinations.klaviyo.key", CONFIG_UNKNOWN_REFERENCE, "no identifier type `emial`", "`email`", "key: emial"),
-    case!("{ email: email, external_id" => "{ external_id", "destinations.klaviyo.key", CONFIG_INVALID_VALUE, "fed by `email`", "identifiers:", "    key: email"),
+    case!("    identifier: email" => "    identifier: emial", "destinations.klaviyo.identifier", CONFIG_UNKNOWN_REFERENCE, "no identifier type `emial`", "`email`", "identifier: emial"),
+    case!("{ email: email, external_id" => "{ external_id", "destinations.klaviyo.identifier", CONFIG_INVALID_VALUE, "fed by `email`", "identifiers:", "    identifier: email"),
     case!("external_id: customer_id }" => "extern_id: customer_id }", "destinations.klaviyo.identifiers.extern_id", CONFIG_UNKNOWN_KEY, "no such field", "`external_id`", "extern_id"),
-    case!("    key: email" => "    key: email\n    retry: { backoff_min: 2m }", "destinations.klaviyo.retry.backoff_min", CONFIG_INVALID_VALUE, "longer than backoff_max", "", "retry"),
+    case!("    identifier: email" => "    identifier: email\n    retry: { backoff_min: 2m }", "destinations.klaviyo.retry.backoff_min", CONFIG_INVALID_VALUE, "longer than backoff_max", "", "retry"),
     case!("from: ltv_scores" => "from: ltv_score", "destinations.klaviyo.routes[0].from", CONFIG_UNKNOWN_REFERENCE, "no source `ltv_score`", "`ltv_scores`", "from: ltv_score"),
     case!("transform: transforms/ltv.js\n" => "transform: transforms/ltv.js\n      - { from: ltv_scores, transform: transforms/ltv.js }\n", "destinations.klaviyo.routes[1]", CONFIG_INVALID_VALUE, "called `ltv_scores`", "`name` of its own", "- { from"),
     case!("transforms/ltv.js" => "transforms/none.js", "destinations.klaviyo.routes[0].transform", CONFIG_TRANSFORM_UNREADABLE, "none.js", "folder of the configuration", "none.js"),
@@ -374,17 +382,12 @@ fn references_take_the_type_that_is_wanted() {
     let text = RIGHT.replace("lanes: 16", "lanes: ${env:LANES}").replace("create: true", "create: ${env:CREATE}");
     let checked = Folder::new().check(&text);
     let config = checked.config.unwrap_or_else(|| panic!("{}", listed(&checked.problems)));
-    assert_eq!((config.kafka.lanes, config.destinations["klaviyo"].create), (8, false));
+    assert_eq!((config.kafka.lanes, own(&config.destinations["klaviyo"]).create), (8, false));
 }
 
 #[test]
 fn unresolved_secrets_are_warnings_where_they_are_tolerated() {
-    let options = LoadOptions {
-        tolerate_unresolved: true,
-        environment: &|_| None,
-        broker: Broker::default(),
-        check_transform: None,
-    };
+    let options = LoadOptions { tolerate_unresolved: true, environment: &|_| None, ..LoadOptions::default() };
     let text = RIGHT.replace("lanes: 16", "lanes: ${env:LANES}").replace("SASL_SSL", "\"${env:PROTOCOL}\"");
     let checked = Folder::new().check_with(&text, &options);
     assert!(checked.config.is_some(), "{}", listed(&checked.problems));
@@ -397,7 +400,7 @@ fn unresolved_secrets_are_warnings_where_they_are_tolerated() {
 #[test]
 fn warnings_do_not_stand_in_the_way() {
     let text = RIGHT
-        .replace("    key: email\n", "    key: email\n    on_missing_key: skip\n    hold_for: 1d\n")
+        .replace("    identifier: email\n", "    identifier: email\n    on_missing_key: skip\n    hold_for: 1d\n")
         .replace("http://127.0.0.1:8711", "http://simulator:8711")
         .replace("accounts:\n", "accounts:\n  spare: { type: klaviyo, api_key: \"${env:KLAVIYO_API_KEY}\" }\n");
     let checked = Folder::new().check(&text);
@@ -454,12 +457,7 @@ fn a_transform_is_checked_once_by_whoever_can() {
         assert!(name == "transforms/ltv.js" && source.contains("send"));
         Err(TransformProblem { code: code::TRANSFORM_SYNTAX, message: "unexpected token in line 1".to_owned() })
     };
-    let options = LoadOptions {
-        environment: &environment,
-        check_transform: Some(&check),
-        tolerate_unresolved: false,
-        broker: Broker::default(),
-    };
+    let options = LoadOptions { environment: &environment, check_transform: Some(&check), ..LoadOptions::default() };
     let text = RIGHT.to_owned() + "      - { name: again, from: ltv_scores, transform: transforms/ltv.js }\n";
     let problems = Folder::new().check_with(&text, &options).problems;
     assert_eq!((asked.get(), problems.len()), (1, 1), "{}", listed(&problems));
@@ -510,7 +508,7 @@ fn all_patterns_of_the_schema_compile() {
             _ => {}
         }
     }
-    visit(schema::schema());
+    visit(&schema::schema().root);
 }
 
 /// `UPDATE_GOLDEN=1 cargo test -p tailwater --lib config` writes the files anew.
@@ -552,7 +550,7 @@ proptest::proptest! {
 fn one_topic_has_one_source() {
     let source = |name: &str, topic: &str| {
         format!(
-            "  {name}: {{ type: kafka, {topic}kind: state, key: id, strict: false, identifiers: {{ customer_id: customer_id }} }}\n"
+            "  {name}: {{ type: kafka, {topic}kind: state, primary_key: id, strict: false, identifiers: {{ customer_id: customer_id }} }}\n"
         )
     };
     let with = |sources: &str| RIGHT.replace("sources:\n", &format!("sources:\n{sources}"));

@@ -3,7 +3,7 @@
 //! What comes out beside the problems is the tree as JSON *without* the parts that are wrong, so that the checks of meaning
 //! can run on the rest: an unknown key in one destination must not hide a wrong reference in another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 use tailwater_core::code;
@@ -13,24 +13,32 @@ use super::forms::{
     quote, tag_value, typed, written,
 };
 use super::problem::{Path, Problem};
-use super::schema::resolve;
+use super::schema::{Schema, resolve};
 use super::secrets;
 use super::tree::{Entry, Node, Value};
 
 pub(super) struct Walk<'a> {
+    schema: &'a Schema,
     root: &'a Json,
+    /// The kind of each account: it is the kind of the destinations that use it.
+    kinds: BTreeMap<String, String>,
     pub problems: Vec<Problem>,
     /// Values that are missing, wrong or could not be resolved: a placeholder stands for each, so nothing may be said about their meaning.
     pub unresolved: BTreeSet<Path>,
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(root: &'a Json) -> Self {
-        Self { root, problems: Vec::new(), unresolved: BTreeSet::new() }
+    pub fn new(schema: &'a Schema) -> Self {
+        Self { schema, root: &schema.root, kinds: BTreeMap::new(), problems: Vec::new(), unresolved: BTreeSet::new() }
     }
 
     /// The whole tree.
     pub fn tree(&mut self, node: &Node) -> Option<Json> {
+        for entry in node.get("accounts").map(Node::entries).unwrap_or_default() {
+            if let Some(Value::Text(kind)) = entry.node.get("type").map(|kind| &kind.value) {
+                self.kinds.insert(entry.key.clone(), kind.resolved().to_owned());
+            }
+        }
         match node.value {
             Value::Null => self.map(&[], node, self.root, &Path::default()),
             _ => self.value(node, self.root, &Path::default()),
@@ -50,6 +58,9 @@ impl<'a> Walk<'a> {
             self.unresolved.insert(path.clone());
             return placeholder(outer, schema);
         }
+        if is(outer, schema, "x-by-account") {
+            return self.destination(node, path);
+        }
         let branches = branches(self.root, schema);
         if !branches.is_empty() {
             return self.one_of(node, schema, &branches, path);
@@ -59,6 +70,23 @@ impl<'a> Walk<'a> {
             Value::List(items) if admits(schema, "array") => self.list(items, node, schema, path),
             _ => self.scalar(node, schema, path),
         }
+    }
+
+    /// A destination: what it may say depends on the type of its account.
+    fn destination(&mut self, node: &Node, path: &Path) -> Option<Json> {
+        let schema = self.schema;
+        let Value::Map(entries) = &node.value else { return self.scalar(node, &schema.shared, path) };
+        let account = match node.get("account").map(|account| &account.value) {
+            Some(Value::Text(account)) => self.kinds.get(account.resolved()),
+            _ => None,
+        };
+        if let Some(known) = account.and_then(|kind| schema.destination(kind)) {
+            return self.map(entries, node, known, path);
+        }
+        // Which kind it is has to be put right first. Until then a key that any kind has passes.
+        let shared: Vec<Entry> =
+            entries.iter().filter(|entry| schema.kinds_with(&entry.key).next().is_none()).cloned().collect();
+        self.map(&shared, node, &schema.shared, path)
     }
 
     fn map(&mut self, entries: &[Entry], node: &Node, schema: &'a Json, path: &Path) -> Option<Json> {
@@ -82,7 +110,7 @@ impl<'a> Walk<'a> {
                     others
                 }
                 (None, _) => {
-                    meant.extend(self.unknown(entry, properties, &path));
+                    meant.extend(self.unknown(entry, schema, &path));
                     continue;
                 }
             };
@@ -156,17 +184,32 @@ impl<'a> Walk<'a> {
     }
 
     /// Reports an unknown key, and returns the key that was probably meant.
-    fn unknown(&mut self, entry: &Entry, properties: Option<&'a Map<String, Json>>, path: &Path) -> Option<&'a str> {
+    fn unknown(&mut self, entry: &Entry, schema: &'a Json, path: &Path) -> Option<&'a str> {
+        let properties = schema.get("properties").and_then(Json::as_object);
         let known: Vec<&'a str> =
             properties.map(|properties| properties.keys().map(String::as_str).collect()).unwrap_or_default();
-        let meant = nearest(&entry.key, known.iter().copied());
-        let hint = match meant {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known keys here: {}", known.join(", ")),
+        let renamed = schema.get("x-renamed").and_then(|renamed| renamed.get(&entry.key)).and_then(Json::as_str);
+        let kind = schema.get("x-kind").and_then(Json::as_str);
+        let meant = renamed.or_else(|| nearest(&entry.key, known.iter().copied()));
+        let others: Vec<&str> = match kind {
+            Some(_) => self.schema.kinds_with(&entry.key).collect(),
+            None => Vec::new(),
         };
-        self.problems.push(
-            Problem::error(code::CONFIG_UNKNOWN_KEY, path, "there is no such key").hint(hint).at(entry.key_place),
-        );
+        let message = match (renamed, kind) {
+            (Some(new), _) => format!("the key `{}` is called `{new}` now", entry.key),
+            (None, Some(kind)) => format!("a destination of type `{kind}` has no such key"),
+            (None, None) => "there is no such key".to_owned(),
+        };
+        let hint = match (renamed, meant) {
+            (Some(new), _) => format!("write `{new}:` in its place"),
+            (None, _) if !others.is_empty() => {
+                format!("remove it: it is a key of destinations of type {}", others.join(", "))
+            }
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) => format!("known keys here: {}", known.join(", ")),
+        };
+        let problem = Problem::error(code::CONFIG_UNKNOWN_KEY, path, message);
+        self.problems.push(problem.hint(hint).at(entry.key_place));
         meant
     }
 

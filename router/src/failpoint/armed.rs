@@ -10,7 +10,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tracing::{error, warn};
 
 use super::{PLACES, Unusable, clock};
-use crate::config::value::Period;
+use crate::config::Period;
 
 const VARIABLE: &str = "TAILWATER_FAILPOINTS";
 const LOG_VARIABLE: &str = "TAILWATER_FAILPOINTS_LOG";

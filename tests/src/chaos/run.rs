@@ -492,14 +492,14 @@ sources:
   scores:
     type: kafka
     kind: state
-    key: customer_id
+    primary_key: customer_id
     identifiers: {{ customer_id: customer_id }}
     schema: {{ customer_id: string, person: int, seq: int }}
   tiers:
     type: delta
     table: ./{TABLE}
     kind: state
-    key: customer_id
+    primary_key: customer_id
     identifiers: {{ customer_id: customer_id }}
     poll_interval: 200ms
 accounts:
@@ -508,7 +508,7 @@ destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: {{ email: email, external_id: customer_id }}
     on_missing_key: hold
     retry: {{ attempts: 100, backoff_min: 200ms, backoff_max: 2s }}

@@ -133,9 +133,9 @@ fn a_dry_run_whose_source_fails_names_it_and_fails() {
     scene.configure(
         "identity: { types: { email: { priority: 1, max: 5, normalise: email } } }
 sources:
-  scores: { type: delta, table: ./nowhere, kind: state, key: email, identifiers: { email: email } }
+  scores: { type: delta, table: ./nowhere, kind: state, primary_key: email, identifiers: { email: email } }
 destinations:
-  klaviyo: { account: main, create: true, key: email, routes: [{ from: scores, transform: transforms/score.js }] }
+  klaviyo: { account: main, create: true, identifier: email, routes: [{ from: scores, transform: transforms/score.js }] }
 ",
     );
     let ended = scene.command(&["run", "--config", "tailwater.yaml", "--dry-run"]);

@@ -23,7 +23,7 @@ destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     routes:
       - {{ from: scores, transform: transforms/score.js }}
 "

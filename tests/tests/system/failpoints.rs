@@ -237,14 +237,14 @@ sources:
     type: delta
     table: ./table
     kind: state
-    key: customer_id
+    primary_key: customer_id
     identifiers: { customer_id: customer_id, email: email }
     poll_interval: 250ms
 destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email }
     routes:
       - { from: scores, transform: transforms/score.js }

@@ -97,7 +97,7 @@ fn a_person_on_a_list_has_the_properties_of_the_same_row() {
     );
     scene.configure(&TWO_SOURCES.replace("from: scores", "from: links").replace(
         "links:\n    type: kafka\n    kind: events\n    id: id",
-        "links:\n    type: kafka\n    kind: state\n    key: customer_id",
+        "links:\n    type: kafka\n    kind: state\n    primary_key: customer_id",
     ));
     let process = scene.run();
     let rows: Vec<(String, serde_json::Value)> = (0..100)
@@ -126,7 +126,7 @@ sources:
   scores:
     type: kafka
     kind: state
-    key: customer_id
+    primary_key: customer_id
     identifiers: { customer_id: customer_id }
     schema: { customer_id: string, score: double }
   links:
@@ -139,7 +139,7 @@ destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email, external_id: customer_id }
     on_missing_key: hold
     routes:

@@ -24,7 +24,7 @@ destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email, external_id: customer_id, phone_number: phone }
     on_missing_key: hold
     routes:

@@ -11,12 +11,12 @@ const ROWS: &str = "identity:
     customer_id: { priority: 1, max: 1 }
     email: { priority: 2, max: 5, normalise: email }
 sources:
-  rows: { type: kafka, kind: state, key: customer_id, strict: false, MORE identifiers: { customer_id: customer_id, email: email } }
+  rows: { type: kafka, kind: state, primary_key: customer_id, strict: false, MORE identifiers: { customer_id: customer_id, email: email } }
 destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email, external_id: customer_id }
     routes: [{ from: rows, transform: transforms/score.js }]
 ";

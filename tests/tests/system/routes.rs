@@ -16,7 +16,7 @@ fn destination(name: &str, routes: &str) -> String {
         "  {name}:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: {{ email: email, external_id: customer_id }}
     routes: [{routes}]
 "

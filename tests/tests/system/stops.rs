@@ -37,7 +37,7 @@ destinations:
   klaviyo:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email }
     routes:
       - { from: rows, transform: transforms/event.js }

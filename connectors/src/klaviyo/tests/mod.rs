@@ -15,14 +15,15 @@ mod spec;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use secrecy::SecretString;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tailwater_core::delivery::{Delivery, Outcome, Ticket};
 use tailwater_core::{Code, DeliveryKey, EventId, ProfileId};
 
-use super::{Account, AccountConfig, Config, Klaviyo, OnConflict, endpoint};
+use super::{Account, Config, Klaviyo, OnConflict, config, endpoint};
+use crate::config::Secret;
 use crate::destination::{ClassifyInput, Context, Destination};
+use crate::error::Problem;
 use crate::http::Window;
 use crate::outcomes::Outcomes;
 use crate::output::{NonFinite, Nulls};
@@ -36,7 +37,7 @@ pub(super) fn config() -> Config {
     let identifiers = [("email", "email"), ("phone_number", "phone"), ("external_id", "customer_id")];
     Config {
         create: true,
-        key: "email".to_owned(),
+        identifier: "email".to_owned(),
         identifiers: identifiers.map(|(field, kind)| (field.to_owned(), kind.to_owned())).into(),
         nulls: Nulls::Omit,
         non_finite: NonFinite::Omit,
@@ -45,8 +46,8 @@ pub(super) fn config() -> Config {
     }
 }
 
-pub(super) fn account_config(base_url: &str) -> AccountConfig {
-    AccountConfig { api_key: SecretString::from(KEY), base_url: base_url.to_owned(), rate_share: 0.9 }
+pub(super) fn account_config(base_url: &str) -> config::Account {
+    config::Account { api_key: Secret::from(KEY), base_url: base_url.to_owned(), rate_share: 0.9 }
 }
 
 /// A destination whose limits no test reaches.
@@ -186,20 +187,12 @@ pub(super) fn tally(outcomes: &[Outcome]) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn create_must_be_said() {
-    assert!(super::create_said(Some(false)).is_ok_and(|create| !create));
-    let problem = super::create_said(None).unwrap_err();
-    assert_eq!(problem.path, "create");
-    assert!(problem.message.contains("billed"), "{}", problem.message);
-}
-
-#[test]
 fn all_problems_of_a_destination_are_told_at_once() {
     let mut wrong = config();
-    wrong.key = "shopify_id".to_owned();
+    wrong.identifier = "shopify_id".to_owned();
     wrong.identifiers.insert("e_mail".to_owned(), "email".to_owned());
     let problems = wrong.check();
-    assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["identifiers.e_mail", "key"]);
+    assert_eq!(problems.iter().map(Problem::place).collect::<Vec<_>>(), ["identifiers.e_mail", "identifier"]);
     assert!(problems[0].message.contains("did you mean `email`?"), "{}", problems[0].message);
     assert!(Klaviyo::new(Arc::new(Account::new(&account_config(super::BASE_URL)).unwrap()), wrong).is_err());
 }

@@ -4,96 +4,63 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::sync::Arc;
 
+use serde_json::Value as Json;
+use tailwater_connectors::Kind;
+use tailwater_connectors::config::Period;
+use tailwater_connectors::connector::OnDelete;
 use tailwater_core::{Timestamp, code};
 
 use super::Builder;
 use crate::config::TransformProblem;
 use crate::config::forms::nearest;
-use crate::config::model::{
-    Account, Destination, DestinationKind, DestinationStart, KlaviyoAccount, NonFinite, Nulls, OnConflict,
-    OnMissingKey, Retry, Route, Source, Transform,
-};
+use crate::config::model::{Account, Destination, DestinationStart, OnMissingKey, Retry, Route, Source, Transform};
 use crate::config::problem::{Path, Problem};
-use crate::config::raw::{
-    RawDestination, RawKlaviyoAccount, RawNonFinite, RawNulls, RawOnConflict, RawOnDelete, RawOnMissingKey, RawRoute,
-};
-use crate::config::value::Period;
+use crate::config::raw::{RawDestination, RawOnDelete, RawOnMissingKey, RawRoute};
 use crate::config::when::When;
 
 /// Bytes of a transform's file. Bundled code fits; a file that was named by mistake does not fill the memory.
 pub const TRANSFORM_BYTES_MAX: u64 = 2 * 1024 * 1024;
-
-/// The fields by which Klaviyo knows a person: `Spec::identifier_fields` of the destination, which is only there once it is connected.
-const KLAVIYO_FIELDS: &[&str] = &["email", "phone_number", "external_id"];
 
 impl Builder<'_> {
     pub(super) fn accounts(&mut self) -> BTreeMap<String, Account> {
         let mut accounts = BTreeMap::new();
         for (name, json) in self.entries("accounts") {
             let path = Path::of(["accounts"]).key(&name);
-            if self.tag("accounts", &name) == Some("klaviyo")
-                && let Some(raw) = self.section::<RawKlaviyoAccount>(&json, &path)
-            {
-                accounts.insert(name, self.klaviyo_account(&path, raw));
+            let Some(kind) = self.kind_of(&name) else { continue };
+            if let Some(account) = self.read(kind.account(&json), &path) {
+                self.report_all(&path, account.check());
+                accounts.insert(name, account);
             }
         }
         accounts
     }
 
-    fn klaviyo_account(&mut self, path: &Path, raw: RawKlaviyoAccount) -> Account {
-        if raw.api_key.is_empty() {
-            self.error(code::CONFIG_INVALID_VALUE, &path.key("api_key"), "it must not be empty");
-        }
-        let url = path.key("base_url");
-        match url::Url::parse(&raw.base_url) {
-            Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => {
-                if !parsed.username().is_empty() || parsed.password().is_some() {
-                    self.report(crate::config::secrets::inline(&url), &url);
-                }
-                if parsed.scheme() == "http" && !is_near(&parsed) {
-                    let problem = Problem::warning(
-                        code::CONFIG_INVALID_VALUE,
-                        &url,
-                        "the API key travels unencrypted to another machine",
-                    );
-                    self.report(problem.hint("use https://, unless this is a simulator"), &url);
-                }
-            }
-            Ok(_) | Err(_) => {
-                self.error(code::CONFIG_INVALID_VALUE, &url, "expected an URL such as https://a.klaviyo.com");
-            }
-        }
-        if raw.rate_share > 1.0 && !url::Url::parse(&raw.base_url).is_ok_and(|url| is_near(&url)) {
-            let share = path.key("rate_share");
-            let problem = Problem::error(
-                code::CONFIG_INVALID_VALUE,
-                &share,
-                format!("{} is more than the vendor's documented limits", raw.rate_share),
-            );
-            self.report(
-                problem
-                    .hint("keep it between 0.01 and 1; more is for a simulator, with a loopback address as `base_url`"),
-                &share,
-            );
-        }
-        Account::Klaviyo(KlaviyoAccount {
-            api_key: raw.api_key.into_inner(),
-            base_url: raw.base_url.trim_end_matches('/').to_owned(),
-            rate_share: raw.rate_share,
-        })
-    }
-
-    pub(super) fn destinations(&mut self, sources: &BTreeMap<String, Source>) -> BTreeMap<String, Destination> {
+    pub(super) fn destinations(
+        &mut self,
+        sources: &BTreeMap<String, Source>,
+        accounts: &BTreeMap<String, Account>,
+    ) -> BTreeMap<String, Destination> {
         let mut destinations = BTreeMap::new();
         for (name, json) in self.entries("destinations") {
             let path = Path::of(["destinations"]).key(&name);
-            if let Some(raw) = self.section(&json, &path)
-                && let Some(destination) = self.destination(&name, &path, raw, sources)
+            let (shared, own) = self.divide(&json);
+            if let Some(raw) = self.section(&shared, &path)
+                && let Some(destination) = self.destination(&name, &path, raw, &own, sources)
             {
+                if let Some(account) = accounts.get(&destination.account) {
+                    self.report_all(&path, account.check_destination(&destination.options, &destination.shared()));
+                }
                 destinations.insert(name, destination);
             }
         }
         destinations
+    }
+
+    /// The keys that all destinations share, and those of the destination's kind.
+    fn divide(&self, json: &Json) -> (Json, Json) {
+        let entries = json.as_object().cloned().unwrap_or_default();
+        let (shared, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| self.schema.is_shared(key));
+        (shared.into_iter().collect(), own.into_iter().collect())
     }
 
     fn destination(
@@ -101,24 +68,16 @@ impl Builder<'_> {
         name: &str,
         path: &Path,
         raw: RawDestination,
+        own: &Json,
         sources: &BTreeMap<String, Source>,
     ) -> Option<Destination> {
         let accounts = self.names("accounts");
-        let known = self.known(&path.key("account"), &raw.account, "account", &accounts);
+        self.known(&path.key("account"), &raw.account, "account", &accounts);
+        let kind = self.kind_of(&raw.account);
         let types = self.identifier_types();
-        let key_known = self.known(&path.key("key"), &raw.key, "identifier type", &types);
-        let identifiers = self.vendor_fields(path, raw.identifiers, &types);
-        if key_known && !identifiers.values().any(|kind| *kind == raw.key) {
-            let key = path.key("key");
-            let problem = Problem::error(
-                code::CONFIG_INVALID_VALUE,
-                &key,
-                format!("no field of the vendor is fed by `{}`", raw.key),
-            );
-            self.report(
-                problem.hint(format!("add it: `identifiers: {{ {}: {} }}`", KLAVIYO_FIELDS.join(" | "), raw.key)),
-                &key,
-            );
+        let identifier_known = self.known(&path.key("identifier"), &raw.identifier, "identifier type", &types);
+        if let Some(raw) = &raw.identifiers {
+            self.known_types(&path.key("identifiers"), raw);
         }
         self.hold(path, raw.on_missing_key, raw.hold_for);
         let retry = path.key("retry");
@@ -128,13 +87,23 @@ impl Builder<'_> {
             self.error(code::CONFIG_INVALID_VALUE, &retry.key("backoff_min"), message);
         }
         let start = self.start(path, &raw.start);
-        let routes = self.routes(path, raw.routes, sources);
-        known.then_some(Destination {
+        let routes = self.routes(path, name, kind, raw.routes, sources);
+        // Without a known account nobody can say which fields and options there are.
+        let kind = kind?;
+        let identifiers = self.vendor_fields(path, kind, raw.identifiers, &types);
+        if identifier_known && !identifiers.values().any(|held| *held == raw.identifier) {
+            let path = path.key("identifier");
+            let message = format!("no field of the vendor is fed by `{}`", raw.identifier);
+            let fields = kind.spec().identifier_fields.join(" | ");
+            let problem = Problem::error(code::CONFIG_INVALID_VALUE, &path, message);
+            self.report(problem.hint(format!("add it: `identifiers: {{ {fields}: {} }}`", raw.identifier)), &path);
+        }
+        let options = self.read(kind.options(own), path)?;
+        Some(Destination {
             name: name.to_owned(),
             account: raw.account,
-            kind: DestinationKind::Klaviyo,
-            create: raw.create,
-            key: raw.key,
+            options,
+            identifier: raw.identifier,
             identifiers,
             on_missing_key: match raw.on_missing_key {
                 RawOnMissingKey::Hold => OnMissingKey::Hold,
@@ -143,19 +112,6 @@ impl Builder<'_> {
             },
             hold_for: raw.hold_for.0,
             start,
-            nulls: match raw.nulls {
-                RawNulls::Omit => Nulls::Omit,
-                RawNulls::Clear => Nulls::Clear,
-            },
-            non_finite: match raw.non_finite {
-                RawNonFinite::Omit => NonFinite::Omit,
-                RawNonFinite::Reject => NonFinite::Reject,
-                RawNonFinite::Clear => NonFinite::Clear,
-            },
-            on_conflict: match raw.on_conflict {
-                RawOnConflict::Reject => OnConflict::Reject,
-                RawOnConflict::KeyOnly => OnConflict::KeyOnly,
-            },
             skip_unchanged: raw.skip_unchanged,
             retry: Retry {
                 attempts_max: raw.retry.attempts,
@@ -170,27 +126,24 @@ impl Builder<'_> {
     fn vendor_fields(
         &mut self,
         path: &Path,
+        kind: Kind,
         raw: Option<BTreeMap<String, String>>,
         types: &[String],
     ) -> BTreeMap<String, String> {
+        let fields = kind.spec().identifier_fields;
         let Some(raw) = raw else {
-            let equal = KLAVIYO_FIELDS.iter().filter(|field| types.iter().any(|kind| kind == *field));
+            let equal = fields.iter().filter(|field| types.iter().any(|known| known == *field));
             return equal.map(|field| ((*field).to_owned(), (*field).to_owned())).collect();
         };
         let path = path.key("identifiers");
-        self.known_types(&path, &raw);
-        for field in raw.keys().filter(|field| !KLAVIYO_FIELDS.contains(&field.as_str())) {
+        for field in raw.keys().filter(|field| !fields.contains(&field.as_str())) {
             let path = path.key(field);
-            let hint = match nearest(field, KLAVIYO_FIELDS.iter().copied()) {
+            let hint = match nearest(field, fields.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => {
-                    format!("its fields are {}; the type of identifier stands on the right", KLAVIYO_FIELDS.join(", "))
-                }
+                None => format!("its fields are {}; the type of identifier stands on the right", fields.join(", ")),
             };
-            let problem =
-                Problem::error(code::CONFIG_UNKNOWN_KEY, &path, "the vendor has no such field for identifiers")
-                    .hint(hint);
-            self.report(problem, &path);
+            let message = format!("the vendor (type `{}`) has no such field for identifiers", kind.spec().kind);
+            self.report(Problem::error(code::CONFIG_UNKNOWN_KEY, &path, message).hint(hint), &path);
         }
         raw
     }
@@ -222,7 +175,14 @@ impl Builder<'_> {
         }
     }
 
-    fn routes(&mut self, path: &Path, raw: Vec<RawRoute>, sources: &BTreeMap<String, Source>) -> Vec<Route> {
+    fn routes(
+        &mut self,
+        path: &Path,
+        destination: &str,
+        kind: Option<Kind>,
+        raw: Vec<RawRoute>,
+        sources: &BTreeMap<String, Source>,
+    ) -> Vec<Route> {
         let source_names = self.names("sources");
         let mut names = BTreeSet::new();
         let mut told = BTreeSet::new();
@@ -230,8 +190,11 @@ impl Builder<'_> {
         for (index, raw) in raw.into_iter().enumerate() {
             let path = path.key("routes").index(index);
             self.known(&path.key("from"), &raw.from, "source", &source_names);
-            if sources.contains_key(&raw.from) && told.insert(raw.from.clone()) {
-                self.deletes(&raw.from);
+            if let Some(kind) = kind
+                && sources.contains_key(&raw.from)
+                && told.insert(raw.from.clone())
+            {
+                self.deletes(&raw.from, destination, kind);
             }
             let named = raw.name.is_some();
             let name = raw.name.map_or_else(|| raw.from.clone(), |name| name.0);
@@ -267,19 +230,25 @@ impl Builder<'_> {
     }
 
     /// Deletes that a destination cannot carry out must not end in nothing.
-    fn deletes(&mut self, source: &str) {
-        let word = match self.raw_on_delete(source) {
+    fn deletes(&mut self, source: &str, destination: &str, kind: Kind) {
+        let (word, wanted) = match self.raw_on_delete(source) {
             RawOnDelete::Skip => return,
-            RawOnDelete::Unset => "unset",
-            RawOnDelete::Erase => "erase",
+            RawOnDelete::Unset => ("unset", OnDelete::Unset),
+            RawOnDelete::Erase => ("erase", OnDelete::Erase),
         };
+        if kind.on_delete().contains(&wanted) {
+            return;
+        }
         let path = Path::of(["sources", source]).key("on_delete");
-        let message = format!("`{word}` is not supported by the destinations of this source (klaviyo)");
-        self.report(
-            Problem::error(code::CONFIG_INVALID_VALUE, &path, message)
-                .hint("say `on_delete: skip`; the audit counts the deletes"),
-            &path,
-        );
+        let message =
+            format!("`{word}` is not supported by the destination `{destination}` (type `{}`)", kind.spec().kind);
+        let others = kind.on_delete().iter().map(|other| match other {
+            OnDelete::Unset => " or `unset`",
+            OnDelete::Erase => " or `erase`",
+        });
+        let others: String = others.collect();
+        let hint = format!("say `on_delete: skip`{others}; the audit counts the deletes that are skipped");
+        self.report(Problem::error(code::CONFIG_INVALID_VALUE, &path, message).hint(hint), &path);
     }
 
     fn transform(&mut self, path: &Path, name: &str) -> Option<Transform> {
@@ -348,15 +317,5 @@ impl Builder<'_> {
                 );
             }
         }
-    }
-}
-
-/// Whether an address is this machine's own.
-fn is_near(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }

@@ -14,8 +14,8 @@ use crate::config::Broker;
 use crate::config::model::{Kafka, Latency};
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{RawKafka, RawLatency};
-use crate::config::value::{Period, Secret};
 use crate::embedded::ADDRESS_DEFAULT;
+use tailwater_connectors::config::{Period, Secret};
 
 /// Copies of each partition that a cluster keeps, unless the configuration says otherwise.
 const REPLICATION_FACTOR: i32 = 3;

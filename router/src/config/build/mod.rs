@@ -14,6 +14,8 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
+use tailwater_connectors::Kind;
+use tailwater_connectors::config::Period;
 use tailwater_core::{Code, code};
 
 use super::LoadOptions;
@@ -21,11 +23,12 @@ use super::forms::nearest;
 use super::model::{Admin, Config, Sandbox};
 use super::problem::{Path, Problem};
 use super::raw::{RawAdmin, RawSandbox};
+use super::schema::Schema;
 use super::tree::{Node, Value};
-use super::value::Period;
 
 /// What the sections are built from, and what was found on the way.
 pub(super) struct Builder<'a> {
+    pub schema: &'a Schema,
     pub tree: &'a Node,
     /// The tree as JSON, without what is malformed.
     pub json: &'a Json,
@@ -48,7 +51,7 @@ impl Builder<'_> {
         let identity = self.identity();
         let sources = self.sources(kafka.as_ref().map_or("tailwater.", |kafka| &kafka.prefix));
         let accounts = self.accounts();
-        let destinations = self.destinations(&sources);
+        let destinations = self.destinations(&sources, &accounts);
         self.unused_accounts();
         Some(Config {
             workspace: workspace?,
@@ -113,7 +116,11 @@ impl Builder<'_> {
 
     /// A section in its raw type. What does not fit has been reported by the walk; should it not have been, it is here.
     fn section<T: DeserializeOwned>(&mut self, json: &Json, path: &Path) -> Option<T> {
-        match T::deserialize(json) {
+        self.read(T::deserialize(json), path)
+    }
+
+    fn read<T>(&mut self, read: Result<T, serde_json::Error>, path: &Path) -> Option<T> {
+        match read {
             Ok(raw) => Some(raw),
             Err(error) => {
                 let prefix = path.to_string();
@@ -154,6 +161,20 @@ impl Builder<'_> {
     /// The names that a section defines, whether or not what they stand for is right.
     fn names(&self, section: &str) -> Vec<String> {
         self.tree.get(section).map(|node| node.keys().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// The kind of an account, even if the account is malformed otherwise.
+    fn kind_of(&self, account: &str) -> Option<Kind> {
+        let name = self.tag("accounts", account)?;
+        self.options.kinds.iter().copied().find(|kind| kind.spec().kind == name)
+    }
+
+    /// Adds what a connector says about a section of its own.
+    fn report_all(&mut self, section: &Path, problems: Vec<tailwater_connectors::Problem>) {
+        for problem in problems {
+            let path = problem.path.iter().fold(section.clone(), |path, key| path.key(key));
+            self.report(Problem::of_connector(section, problem), &path);
+        }
     }
 
     fn error(&mut self, code: Code, path: &Path, message: impl Into<String>) {

@@ -20,8 +20,8 @@ use crate::config::raw::{
     RawAddedColumns, RawCoalesce, RawDeltaSource, RawEventTime, RawKafkaSource, RawKind, RawOnDecodeFailures,
     RawOnDelete, RawOnInvalid, RawOnInvalidTime, RawStart, RawTextColumns, RawTimeUnit,
 };
-use crate::config::value::Period;
 use crate::kafka::topics::{Names, input_topic};
+use tailwater_connectors::config::Period;
 
 /// Schemes under which tables can be read.
 const SCHEMES: &[&str] = &["s3", "s3a", "abfs", "abfss", "az", "gs", "file"];
@@ -105,9 +105,9 @@ impl Builder<'_> {
     }
 
     fn delta_source(&mut self, name: &str, path: &Path, raw: RawDeltaSource) -> Option<Source> {
-        let kind = self.kind(path, raw.kind, raw.key.as_deref(), raw.id.clone(), true)?;
+        let kind = self.kind(path, raw.kind, raw.primary_key.as_deref(), raw.id.clone(), true)?;
         let columns = Columns {
-            key: raw.key.as_deref(),
+            primary_key: raw.primary_key.as_deref(),
             id: raw.id.as_deref(),
             event_time: raw.event_time.as_ref().map(event_time_path),
             identifiers: &raw.identifiers,
@@ -137,7 +137,7 @@ impl Builder<'_> {
                 decimals: text_columns(raw.decimals),
                 storage_options: raw.storage.into_iter().map(|(key, value)| (key, value.into_inner())).collect(),
             }),
-            key: raw.key.or_else(|| raw.id.clone()),
+            primary_key: raw.primary_key.or_else(|| raw.id.clone()),
             kind,
             identifiers: raw.identifiers.into_iter().collect(),
             event_time: raw.event_time.as_ref().map(|raw| event_time_path(raw).to_owned()),
@@ -151,7 +151,7 @@ impl Builder<'_> {
     }
 
     fn kafka_source(&mut self, name: &str, path: &Path, raw: RawKafkaSource, prefix: &str) -> Option<Source> {
-        let kind = self.kind(path, raw.kind, raw.key.as_deref(), raw.id.clone(), false)?;
+        let kind = self.kind(path, raw.kind, raw.primary_key.as_deref(), raw.id.clone(), false)?;
         let dedupe = self.dedupe(path, &kind, raw.dedupe);
         let schema = self.declared_schema(path, &raw);
         if raw.schema.is_none() && raw.on_invalid.is_some() {
@@ -160,7 +160,7 @@ impl Builder<'_> {
             self.error(code::CONFIG_INVALID_VALUE, &path, message);
         }
         let columns = Columns {
-            key: raw.key.as_deref(),
+            primary_key: raw.primary_key.as_deref(),
             id: raw.id.as_deref(),
             event_time: raw.event_time.as_ref().map(event_time_path),
             identifiers: &raw.identifiers,
@@ -181,7 +181,7 @@ impl Builder<'_> {
                     RawOnDecodeFailures::Pause => OnDecodeFailures::Pause,
                 },
             }),
-            key: raw.key.or_else(|| raw.id.clone()),
+            primary_key: raw.primary_key.or_else(|| raw.id.clone()),
             kind,
             identifiers: raw.identifiers.into_iter().collect(),
             event_time: raw.event_time.as_ref().map(|raw| event_time_path(raw).to_owned()),
@@ -205,9 +205,11 @@ impl Builder<'_> {
         id_needed: bool,
     ) -> Option<SourceKind> {
         match kind {
+            // Under its former name it has been reported.
+            RawKind::State if key.is_none() && self.tree.find(&path.key("key")).is_some() => None,
             RawKind::State if key.is_none() => {
-                let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key("key"), "the key is missing");
-                self.report(problem.hint("add `key: <column>`: rows that are overwritten (`kind: state`) need the column that says which row it is"), path);
+                let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key("primary_key"), "the key is missing");
+                self.report(problem.hint("add `primary_key: <column>`: rows that are overwritten (`kind: state`) need the column that says which row it is"), path);
                 None
             }
             RawKind::State => {
@@ -217,7 +219,7 @@ impl Builder<'_> {
                         &path.key("id"),
                         "`id` has no meaning for `kind: state`",
                     );
-                    self.report(problem.hint("remove it; `key` says which row it is"), &path.key("id"));
+                    self.report(problem.hint("remove it; `primary_key` says which row it is"), &path.key("id"));
                 }
                 Some(SourceKind::State)
             }
@@ -360,7 +362,7 @@ impl Builder<'_> {
     /// The columns that a source speaks of must be paths, lead to known types, and be declared where a schema is.
     fn columns(&mut self, path: &Path, columns: &Columns<'_>, schema: Option<&Schema>) {
         self.known_types(&path.key("identifiers"), columns.identifiers);
-        let single = [("key", columns.key), ("id", columns.id), ("event_time", columns.event_time)];
+        let single = [("primary_key", columns.primary_key), ("id", columns.id), ("event_time", columns.event_time)];
         let mut named: Vec<(Path, &str)> =
             single.iter().filter_map(|(key, column)| column.map(|column| (path.key(*key), column))).collect();
         named.extend(columns.identifiers.keys().map(|column| (path.key("identifiers").key(column), column.as_str())));
@@ -421,7 +423,7 @@ impl Builder<'_> {
 
 /// What a source says about its columns, whatever its type.
 struct Columns<'a> {
-    key: Option<&'a str>,
+    primary_key: Option<&'a str>,
     id: Option<&'a str>,
     event_time: Option<&'a str>,
     identifiers: &'a BTreeMap<String, String>,

@@ -202,14 +202,14 @@ identity:
     customer_id: { priority: 1, max: 1 }
     email: { priority: 2, max: 5, normalise: email }
 sources:
-  rows: { type: kafka, kind: state, topic: app.rows, key: customer_id, strict: false, identifiers: { customer_id: customer_id } }
+  rows: { type: kafka, kind: state, topic: app.rows, primary_key: customer_id, strict: false, identifiers: { customer_id: customer_id } }
 accounts:
   main: { type: klaviyo, api_key: '${env:PATH}' }
 destinations:
   k:
     account: main
     create: true
-    key: email
+    identifier: email
     identifiers: { email: email }
     routes: [{ from: rows, transform: t.js }]
 ";

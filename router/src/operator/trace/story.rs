@@ -196,7 +196,7 @@ pub fn tell(config: &Config, person: Person, gathered: Gathered, one_event: bool
                 refusal: facts
                     .refusals
                     .iter()
-                    .find(|(kind, _)| *kind == destination.key)
+                    .find(|(kind, _)| *kind == destination.identifier)
                     .map(|(_, text)| text.as_str()),
             };
             let outcome = Outcome { steps: steps(at), verdict: verdict(&scene, at) };

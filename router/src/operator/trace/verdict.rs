@@ -150,13 +150,13 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
             let until = since.saturating_add(Duration::from_secs(destination.hold_for.as_secs()));
             let paused = pause.map_or_else(String::new, |pause| format!("; {}", paused_text(pause)));
             let lack = if refusal.is_some() { code::IDENTIFIER_REFUSED } else { code::NO_KEY };
-            let kind = &destination.key;
+            let kind = &destination.identifier;
             let why = match refusal {
                 Some(refusal) => format!("{refusal}; no other {kind} is known"),
                 None => format!("the person has no {kind}"),
             };
             let text = format!(
-                "held since {since}: {why} (`key` of destination {}); it goes on by itself when an event brings one, and ends as a dead letter after {until}{paused}",
+                "held since {since}: {why} (`identifier` of destination {}); it goes on by itself when an event brings one, and ends as a dead letter after {until}{paused}",
                 destination.name
             );
             waits(Status::Held, Some(since), Some(lack), text)
@@ -255,7 +255,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::config::model::{DestinationKind, DestinationStart, NonFinite, Nulls, OnConflict, OnMissingKey, Retry};
+    use crate::config::model::{DestinationStart, OnMissingKey, Retry};
     use crate::operator::dlq::{Queue, Reference};
     use crate::operator::shown::Place;
     use crate::operator::trace::gather::DeadLetter;
@@ -265,16 +265,12 @@ mod tests {
         Destination {
             name: "klaviyo".into(),
             account: "main".into(),
-            kind: DestinationKind::Klaviyo,
-            create: true,
-            key: "email".into(),
+            options: tailwater_connectors::registry::KINDS[0].options(&serde_json::json!({ "create": true })).unwrap(),
+            identifier: "email".into(),
             identifiers: BTreeMap::new(),
             on_missing_key: OnMissingKey::Hold,
             hold_for: Duration::from_secs(86_400),
             start: DestinationStart::Now,
-            nulls: Nulls::Omit,
-            non_finite: NonFinite::Omit,
-            on_conflict: OnConflict::Reject,
             skip_unchanged: false,
             retry: Retry { attempts_max: 3, backoff_min: Duration::ZERO, backoff_max: Duration::ZERO },
             routes: Vec::new(),

@@ -280,9 +280,9 @@ impl<'r, 's> Row<'r, 's> {
 fn own_key(source: &Source) -> Option<&str> {
     match (&source.input, &source.kind) {
         (SourceInput::Delta(_), _) => None,
-        (SourceInput::Kafka(_), SourceKind::State) => source.key.as_deref(),
+        (SourceInput::Kafka(_), SourceKind::State) => source.primary_key.as_deref(),
         (SourceInput::Kafka(_), SourceKind::Events { id }) => {
-            source.key.as_deref().filter(|key| Some(*key) != id.as_deref())
+            source.primary_key.as_deref().filter(|key| Some(*key) != id.as_deref())
         }
     }
 }
@@ -329,10 +329,13 @@ fn event_id(
         },
         SourceKind::Events { id: None } => dead_letter::header_text(record, "ce_id"),
         SourceKind::State => {
-            if source.key.is_some() && matches!(position, SourcePosition::Table { .. }) && envelope.row_key.is_none() {
+            if source.primary_key.is_some()
+                && matches!(position, SourcePosition::Table { .. })
+                && envelope.row_key.is_none()
+            {
                 let message = format!(
-                    "expected the row's key in `{}` (source {}, `key`), found null; without it rows could not be told apart",
-                    source.key.as_deref().unwrap_or_default(),
+                    "expected the row's key in `{}` (source {}, `primary_key`), found null; without it rows could not be told apart",
+                    source.primary_key.as_deref().unwrap_or_default(),
                     source.name
                 );
                 return Ok(Err(Reason::new(code::DELTA_KEY_INVALID, message)));
@@ -407,7 +410,7 @@ mod tests {
             name: "app".into(),
             input: SourceInput::Kafka(KafkaSource::of("app.events")),
             kind,
-            key: None,
+            primary_key: None,
             identifiers: vec![("user.email".into(), "email".into()), ("id".into(), "customer_id".into())],
             event_time: Some("at".into()),
             event_time_rules: EventTimeRules::default(),
@@ -606,7 +609,7 @@ mod tests {
     /// Issue 10: the configured key was ignored, so rows without a record key shared an empty one.
     #[test]
     fn a_row_is_known_by_its_configured_key() {
-        let keyed = |kind, key: Option<&str>| Source { key: key.map(str::to_owned), ..source(kind) };
+        let keyed = |kind, key: Option<&str>| Source { primary_key: key.map(str::to_owned), ..source(kind) };
         let row_key = |source: &Source, offset, value: &str| {
             let bytes = Some(value.as_bytes());
             let record = Record::new("app.events".into(), 2, offset, Timestamp::default(), None, bytes, None, vec![]);
@@ -630,7 +633,7 @@ mod tests {
     /// Its replay lies elsewhere, and is the same row all the same.
     #[test]
     fn a_row_without_its_key_is_the_same_row_when_it_is_replayed() {
-        let source = Source { key: Some("no".into()), ..source(SourceKind::State) };
+        let source = Source { primary_key: Some("no".into()), ..source(SourceKind::State) };
         let first = record(Some(r#"{"id":"c1"}"#), vec![]);
         let position = Some(SourcePosition::Log(first.coordinates()));
         let again = with_header("t.replay.app", &Envelope { position, ..Envelope::default() }.to_bytes(), vec![]);
@@ -681,7 +684,7 @@ mod tests {
         let facts = source(SourceKind::Events { id: Some("id".into()) });
         let Decoded::Reject(reason) = decode(&cut, &facts, None, "acme") else { panic!("accepted") };
         assert!(reason.message.contains("half of a surrogate pair"), "{}", reason.message);
-        let keyed = Source { key: Some("id".into()), ..source(SourceKind::State) };
+        let keyed = Source { primary_key: Some("id".into()), ..source(SourceKind::State) };
         assert_eq!(self::event(&cut, &keyed).row_key.as_deref(), Some(&b"app.events[2]@40"[..]));
     }
 

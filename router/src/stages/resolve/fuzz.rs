@@ -79,7 +79,7 @@ fn source(kind: SourceKind) -> Source {
         name: "app".into(),
         input: SourceInput::Kafka(KafkaSource::of("app.events")),
         kind,
-        key: Some("id".into()),
+        primary_key: Some("id".into()),
         identifiers: vec![("user.email".into(), "email".into()), ("id".into(), "customer_id".into())],
         event_time: Some("at".into()),
         event_time_rules: crate::config::model::EventTimeRules::default(),

@@ -331,7 +331,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
 
     fn no_key(&self, envelope: &Envelope<'_>) -> Reason {
         let mut message = format!(
-            "expected an identifier of type {} (destination {}, `key`), the profile has none",
+            "expected an identifier of type {} (destination {}, `identifier`), the profile has none",
             self.wants.key(),
             self.wants.destination()
         );

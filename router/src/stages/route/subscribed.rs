@@ -76,7 +76,7 @@ impl Subscriptions for Compiled<'_> {
     }
 
     fn key(&self) -> &str {
-        &self.routes.handle.config.key
+        &self.routes.handle.config.identifier
     }
 
     fn on_missing_key(&self) -> OnMissingKey {

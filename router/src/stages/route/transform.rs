@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tailwater_connectors::ClassifyInput;
+use tailwater_connectors::{ClassifyInput, NonFinite};
 use tailwater_core::delivery::Reason;
 use tailwater_core::envelope::Envelope;
 use tailwater_core::judge::Signature;
@@ -23,7 +23,7 @@ use super::existence::BACKFILL;
 use super::plan::{Action, ActionKind, Work};
 use super::routes::{Route, Routes};
 use crate::config::WhenError;
-use crate::config::model::{NonFinite, Source};
+use crate::config::model::Source;
 use crate::kafka::Record;
 use crate::stages::Error;
 use crate::stages::shared::body;
@@ -181,7 +181,7 @@ impl Results {
                 batch: prepared.first().map_or_else(String::new, |one| format!("{}-{}", one.cell.0, one.cell.1)),
             },
             now_ms: now.as_millis(),
-            non_finite: match routes.handle.config.non_finite {
+            non_finite: match routes.handle.connector.non_finite() {
                 NonFinite::Omit => tailwater_sandbox::NonFinite::Omit,
                 NonFinite::Reject => tailwater_sandbox::NonFinite::Reject,
                 NonFinite::Clear => tailwater_sandbox::NonFinite::Clear,
@@ -530,7 +530,7 @@ mod tests {
             name: "app".into(),
             input: SourceInput::Kafka(KafkaSource::of("app")),
             kind: SourceKind::State,
-            key: None,
+            primary_key: None,
             identifiers: vec![("mail".into(), "email".into()), ("customer_id".into(), "legacy_id".into())],
             event_time: None,
             event_time_rules: crate::config::model::EventTimeRules::default(),

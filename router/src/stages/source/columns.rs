@@ -14,8 +14,8 @@ pub fn required(source: &Source) -> Vec<Required> {
     let required = |key, column: &str| Required { key, column: column.to_owned() };
     let identifiers = source.identifiers.iter().map(|(column, _)| required("identifiers", column));
     // The key of facts is their id unless it is named.
-    let key = source.key.as_deref().filter(|key| Some(*key) != id);
-    let others = [("key", key), ("id", id), ("event_time", source.event_time.as_deref())];
+    let key = source.primary_key.as_deref().filter(|key| Some(*key) != id);
+    let others = [("primary_key", key), ("id", id), ("event_time", source.event_time.as_deref())];
     let others = others.into_iter().filter_map(|(key, column)| column.map(|column| required(key, column)));
     identifiers.chain(others).collect()
 }
@@ -67,7 +67,7 @@ mod tests {
             name: "scores".into(),
             input: SourceInput::Kafka(KafkaSource::of("t")),
             kind: SourceKind::Events { id: Some("order_id".into()) },
-            key: Some("order_id".into()),
+            primary_key: Some("order_id".into()),
             identifiers: vec![
                 ("customer_id".into(), "customer_id".into()),
                 ("contact.shop id".into(), "shop_id".into()),

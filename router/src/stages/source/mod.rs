@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
     fn options(&self) -> Result<Options, Error> {
         let mut options = Options::new(self.delta.table.clone());
         options.storage_options.clone_from(&self.delta.storage_options);
-        options.key.clone_from(&self.source.key);
+        options.key.clone_from(&self.source.primary_key);
         options.start = match self.delta.start {
             Start::Snapshot => tailwater_delta::Start::Snapshot,
             Start::Latest => tailwater_delta::Start::Latest,

@@ -18,7 +18,7 @@ pub struct Size(pub u64);
 
 /// A text that is never shown. The schema marks it, so that a literal value is reported.
 #[derive(Clone)]
-pub struct Secret(pub SecretString);
+pub struct Secret(SecretString);
 
 /// What Tailwater's own things are called: part of topic names, so letters, digits, `_` and `-` in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -64,12 +64,21 @@ impl Size {
 }
 
 impl Secret {
+    /// The text itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    pub fn inner(&self) -> &SecretString {
+        &self.0
+    }
+
     pub fn into_inner(self) -> SecretString {
         self.0
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.expose_secret().is_empty()
+        self.expose().is_empty()
     }
 }
 
@@ -144,6 +153,19 @@ written_as_text!(Size, "Size", "^[0-9]+(B|KB|MB|GB)$", "a size such as 64MB, 512
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self(text.into()))
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// Whether a reload changed it. Both values are the operator's own, so a comparison in constant time protects nothing.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
     }
 }
 
