@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
 use crate::engine::{self, Error, Vendor};
-use crate::{iterable, klaviyo};
+use crate::{customerio, iterable, klaviyo};
 
 /// The simulators, in the order in which help shows them.
-pub static KINDS: &[Kind] = &[Kind::of::<klaviyo::Command>(), Kind::of::<iterable::Command>()];
+pub static KINDS: &[Kind] =
+    &[Kind::of::<klaviyo::Command>(), Kind::of::<iterable::Command>(), Kind::of::<customerio::Command>()];
 
 /// The arguments of one simulator. The doc comment of the type is the command's help.
 pub trait Arguments: Args {

@@ -8,6 +8,7 @@
 //! It must never be lenient either: where a vendor's behaviour is not documented it takes the stricter reading and says so.
 
 mod command;
+pub mod customerio;
 pub mod engine;
 pub mod iterable;
 pub mod klaviyo;

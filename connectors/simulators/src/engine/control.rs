@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -25,6 +25,7 @@ pub(super) fn router<V: Vendor>() -> Router<Arc<Shared<V>>> {
     Router::new()
         .route("/_simulator", get(overview::<V>))
         .route("/_simulator/", get(overview::<V>))
+        .route("/_simulator/page", get(page))
         .route("/_simulator/requests", get(requests::<V>))
         .route("/_simulator/profiles", get(profiles::<V>))
         .route("/_simulator/profile", get(profile::<V>))
@@ -40,7 +41,12 @@ pub(super) fn router<V: Vendor>() -> Router<Arc<Shared<V>>> {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
-async fn overview<V: Vendor>(State(shared): App<V>) -> Response {
+/// For a browser the page, for everything else the same as JSON.
+async fn overview<V: Vendor>(State(shared): App<V>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.contains("text/html") {
+        return page().await;
+    }
     let see = [
         "requests",
         "profiles",
@@ -54,6 +60,13 @@ async fn overview<V: Vendor>(State(shared): App<V>) -> Response {
     ]
     .map(|name| format!("/_simulator/{name}"));
     Json(json!({"simulator": V::KIND, "stats": shared.stats(), "lists": shared.lists(), "see": see})).into_response()
+}
+
+/// One page for all vendors: it asks this control plane and knows nothing of its own.
+async fn page() -> Response {
+    // Nothing but the page's own script and style: what arrived is shown as text, whoever sent it.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html"))).into_response()
 }
 
 #[derive(Debug, Deserialize)]

@@ -403,3 +403,16 @@ async fn the_control_plane_shows_what_arrived_and_resets() {
     );
     vendor.simulator.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_browser_gets_the_page_and_a_program_the_numbers() {
+    let vendor = Vendor::start().await;
+    let ask = |accept: &'static str| {
+        vendor.client.get(format!("{}/_simulator/", vendor.simulator.url())).header("accept", accept).send()
+    };
+    let page = ask("text/html,application/xhtml+xml").await.unwrap();
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    assert!(page.text().await.unwrap().starts_with("<!doctype html>"));
+    assert_eq!(read(ask("*/*").await.unwrap()).await.1["simulator"], "klaviyo");
+    assert_eq!(vendor.get("/_simulator/objects").await.1, json!({"objects": []}));
+}
