@@ -71,7 +71,7 @@ pub fn watch(shared: &Arc<Context>, spawner: &Spawner, verdict: &Verdict) {
                         let all: Vec<&str> = trouble.iter().map(|one| one.text.as_str()).collect();
                         let message = format!("the dry run is not complete: {}", all.join("; "));
                         error!(code = %first.code, "{message}\n{text}");
-                        verdict.set(TaskError { code: first.code, message }).ok();
+                        verdict.set(TaskError::fatal(first.code, message)).ok();
                     }
                 }
                 shared.shutdown.request("the dry run has ended");

@@ -24,19 +24,11 @@ use crate::embedded;
 use crate::kafka::topics::{self, Names, Step};
 use crate::runtime::supervisor::{Cause, ExitReason, Spawner, Supervisor, TaskError, TaskKind};
 use crate::runtime::{Context, clock};
+use crate::stages;
 use crate::stages::route::existence;
-use crate::stages::{self, Error};
 use crate::state::Cache;
 use crate::state::schemas::Schemas;
 use crate::telemetry::{Telemetry, admin};
-
-/// The first pause before a stage is started again from its last commit, and the longest one.
-const RESTART_WAIT_MIN: Duration = Duration::from_millis(200);
-const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// How often a stage's producer may be fenced within a time; a broker that is away does it once, and its restart perhaps once more.
-const FENCES_MAX: usize = 5;
-const FENCES_WITHIN: Duration = Duration::from_secs(600);
 
 /// The parts of the flow that a process can take on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +75,7 @@ impl Role {
 
 impl StartError {
     fn new(code: Code, error: &dyn std::error::Error) -> Self {
-        let TaskError { code, message } = TaskError::new(code, error);
+        let TaskError { code, message, .. } = TaskError::new(code, error);
         Self { code, message }
     }
 }
@@ -121,13 +113,10 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
     let live = Arc::new(Live::new(&config, Arc::clone(&pool), options.dry_run)?);
     let cache = Cache::open(&config.state_dir, clock::now).map_err(|error| StartError::new(error.code(), &error))?;
     // After the lock on the state folder: its data lie in there.
-    let broker = match &options.embedded {
-        Some(broker) => Some(
-            embedded::Broker::start(broker.clone(), &telemetry, &supervisor.shutdown())
-                .map_err(|error| StartError::new(error.code(), &error))?,
-        ),
-        None => None,
-    };
+    if let Some(broker) = &options.embedded {
+        embedded::start(broker.clone(), &telemetry, &supervisor)
+            .map_err(|error| StartError::new(error.code(), &error))?;
+    }
     let names = Names::new(&config.kafka.prefix);
     let shared = Arc::new(Context {
         schemas: Schemas::new(&config.kafka, names.schemas()),
@@ -135,7 +124,7 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
         cache,
         telemetry,
         shutdown: supervisor.shutdown(),
-        runtime,
+        spawner: supervisor.spawner(),
         config,
     });
     for (name, slots) in live.destinations() {
@@ -152,9 +141,7 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
     let roles = if options.roles.is_empty() { Role::ALL.to_vec() } else { options.roles.clone() };
     let spawner = supervisor.spawner();
     supervisor.thread("start", TaskKind::Once, move |_| {
-        if !topics_ready(&waits)? {
-            return Ok(());
-        }
+        topics_ready(&waits)?;
         for role in &roles {
             spawn(&waits, &live, &spawner, *role);
         }
@@ -165,78 +152,49 @@ pub fn run(mut config: Config, options: &Options, runtime: Handle) -> Result<Exi
         }
         Ok(())
     });
-    let mut reason = supervisor.run_until_shutdown();
+    let mut reason = supervisor.run_until_shutdown(|| {
+        if dry {
+            dry_run::clean_up(&shared.config);
+        }
+    });
     if let (Some(error), Cause::Requested(_)) = (verdict.get(), &reason.cause) {
         reason.cause = Cause::Failed { task: "dry run".to_owned(), error: error.clone() };
-    }
-    if dry {
-        dry_run::clean_up(&shared.config);
-    }
-    if let Some(broker) = broker {
-        broker.stop();
     }
     Ok(reason)
 }
 
-/// Checks the topics and makes what is missing; waits for a broker. False when the process is asked to stop meanwhile.
-fn topics_ready(shared: &Arc<Context>) -> Result<bool, TaskError> {
+/// Checks the topics and makes what is missing. While no broker answers, the error is a recoverable one.
+fn topics_ready(shared: &Context) -> Result<(), TaskError> {
     let readiness = shared.telemetry.readiness("topics");
     let kafka = &shared.config.kafka;
-    let wanted = topics::wanted(&shared.config);
-    let mut told = 0_u32;
-    loop {
-        match topics::plan(kafka, &wanted) {
-            Ok(steps) => {
-                let blocking: Vec<&Step> =
-                    steps.iter().filter(|step| step.is_blocking() && !matches!(step, Step::Absent { .. })).collect();
-                if !blocking.is_empty() {
-                    let text: Vec<String> = blocking.iter().map(ToString::to_string).collect();
-                    return Err(TaskError { code: code::TOPIC_MISMATCH, message: text.join("; ") });
-                }
-                for step in &steps {
-                    if let Step::Absent { .. } = step {
-                        warn!(code = "topic_missing", "{step}");
-                    }
-                }
-                let missing = steps.iter().filter(|step| matches!(step, Step::Create(_))).count();
-                if missing > 0 && !kafka.create_topics {
-                    return Err(TaskError {
-                        code: code::TOPIC_MISSING,
-                        message: format!(
-                            "{missing} topics are missing and `kafka.create_topics` is false; run `tailwater topics apply`, or `topics plan` for the list"
-                        ),
-                    });
-                }
-                let made = topics::apply(kafka, &steps).map_err(|error| TaskError::new(error.code(), &error))?;
-                if made > 0 {
-                    info!(topics = made, prefix = shared.names.prefix(), "made what was missing");
-                }
-                if let Err(error) = remember_new(shared) {
-                    if !error.is_recoverable() {
-                        return Err(TaskError::new(error.code(), &error));
-                    }
-                    warn!(code = %error.code(), "since when the destinations exist is not written down yet: {error}");
-                    if shared.shutdown.wait(Duration::from_secs(1)) {
-                        return Ok(false);
-                    }
-                    continue;
-                }
-                readiness.ready();
-                return Ok(true);
-            }
-            Err(error) if error.is_recoverable() => {
-                if told.is_multiple_of(10) {
-                    warn!(code = %error.code(), "{}", TaskError::new(error.code(), &error).message);
-                }
-                told += 1;
-                readiness.not_ready(error.to_string());
-                if shared.shutdown.wait(Duration::from_secs(1)) {
-                    return Ok(false);
-                }
-            }
-            Err(error) => return Err(TaskError::new(error.code(), &error)),
+    let steps = topics::plan(kafka, &topics::wanted(&shared.config)).inspect_err(|error| {
+        readiness.not_ready(error.to_string());
+    })?;
+    let blocking: Vec<&Step> =
+        steps.iter().filter(|step| step.is_blocking() && !matches!(step, Step::Absent { .. })).collect();
+    if !blocking.is_empty() {
+        let text: Vec<String> = blocking.iter().map(ToString::to_string).collect();
+        return Err(TaskError::fatal(code::TOPIC_MISMATCH, text.join("; ")));
+    }
+    for step in &steps {
+        if let Step::Absent { .. } = step {
+            warn!(code = "topic_missing", "{step}");
         }
     }
+    let missing = steps.iter().filter(|step| matches!(step, Step::Create(_))).count();
+    if missing > 0 && !kafka.create_topics {
+        let message = format!(
+            "{missing} topics are missing and `kafka.create_topics` is false; run `tailwater topics apply`, or `topics plan` for the list"
+        );
+        return Err(TaskError::fatal(code::TOPIC_MISSING, message));
+    }
+    let made = topics::apply(kafka, &steps).map_err(|error| TaskError::new(error.code(), &error))?;
+    if made > 0 {
+        info!(topics = made, prefix = shared.names.prefix(), "made what was missing");
+    }
+    remember_new(shared)?;
+    readiness.ready();
+    Ok(())
 }
 
 /// Writes down since when new destinations exist, before any stage reads or writes.
@@ -259,68 +217,28 @@ fn spawn(shared: &Arc<Context>, live: &Live, spawner: &Spawner, role: Role) {
                 if let SourceInput::Delta(delta) = &source.input {
                     let (shared, source, delta) = (Arc::clone(shared), source.clone(), delta.clone());
                     let name = format!("source.{}", source.name);
-                    spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
-                        keep(&shared, &name, || stages::source::run(&shared, &source, &delta))
-                    });
+                    spawner.thread(&name, TaskKind::Stage, move |_| Ok(stages::source::run(&shared, &source, &delta)?));
                 }
             }
         }
         Role::Resolve => {
             let shared = Arc::clone(shared);
-            spawner.thread("resolve", TaskKind::Stage, move |_| {
-                keep(&shared, "resolve", || stages::resolve::run(&shared))
-            });
+            spawner.thread("resolve", TaskKind::Stage, move |_| Ok(stages::resolve::run(&shared)?));
         }
         Role::Route => {
             for (destination, slots) in live.destinations() {
                 let (shared, slots) = (Arc::clone(shared), slots.clone());
                 let name = format!("route.{destination}");
-                spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
-                    keep(&shared, &name, || stages::route::run(&shared, &slots.routes))
-                });
+                spawner.thread(&name, TaskKind::Stage, move |_| Ok(stages::route::run(&shared, &slots.routes)?));
             }
         }
         Role::Send => {
             for (destination, slots) in live.destinations() {
                 let (shared, slots) = (Arc::clone(shared), slots.clone());
                 let name = format!("send.{destination}");
-                spawner.thread(&name.clone(), TaskKind::Stage, move |_| {
-                    keep(&shared, &name, || stages::send::run(&shared, &slots.handle))
-                });
+                spawner.thread(&name, TaskKind::Stage, move |_| Ok(stages::send::run(&shared, &slots.handle)?));
             }
         }
-    }
-}
-
-/// Runs a stage; what passes by itself (a broker that is away, a transaction that was aborted or has timed out) makes it start again
-/// from its last commit, everything else ends the process.
-fn keep(shared: &Context, name: &str, mut run: impl FnMut() -> Result<(), Error>) -> Result<(), TaskError> {
-    let mut wait = RESTART_WAIT_MIN;
-    let mut fences = Vec::new();
-    loop {
-        let started = std::time::Instant::now();
-        let Err(error) = run() else { return Ok(()) };
-        let problem = TaskError::new(error.code(), &error);
-        if !error.is_recoverable() {
-            return Err(problem);
-        }
-        if started.elapsed() > RESTART_WAIT_MAX * 3 {
-            wait = RESTART_WAIT_MIN;
-        }
-        if error.code() == code::KAFKA_FENCED {
-            // Whose id is taken away again and again shares it with somebody who is alive: two copies of one state folder.
-            fences.retain(|at: &std::time::Instant| at.elapsed() < FENCES_WITHIN);
-            fences.push(std::time::Instant::now());
-            if fences.len() > FENCES_MAX {
-                return Err(problem);
-            }
-        }
-        warn!(stage = name, code = %problem.code, wait_ms = wait.as_millis(), "starts again from its last commit: {}", problem.message);
-        shared.telemetry.metrics().transaction_aborted(name);
-        if shared.shutdown.wait(wait) {
-            return Ok(());
-        }
-        wait = (wait * 2).min(RESTART_WAIT_MAX);
     }
 }
 

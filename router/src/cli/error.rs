@@ -23,7 +23,7 @@ pub enum Error {
 impl Error {
     /// An error of a lower layer, with the causes that its own message leaves out.
     pub fn failed(code: Code, error: &dyn std::error::Error) -> Self {
-        let TaskError { code, message } = TaskError::new(code, error);
+        let TaskError { code, message, .. } = TaskError::new(code, error);
         Self::Failed { code, message }
     }
 

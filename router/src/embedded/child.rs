@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tracing::{Level, debug, error, info, warn};
 
 use super::{Error, Options, START_MAX};
-use crate::runtime::supervisor::Shutdown;
+use crate::runtime::supervisor::{Shutdown, Spawner, TaskKind};
 
 /// How long an address that is in use is waited for: a predecessor whose parent was killed needs a moment to end.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts the program and waits until it answers as a broker.
-    pub(super) fn start(options: &Options, stop: &Shutdown) -> Result<Self, Error> {
+    pub(super) fn start(options: &Options, spawner: &Spawner, stop: &Shutdown) -> Result<Self, Error> {
         let folder = |source| Error::Folder { folder: options.folder.clone(), source };
         std::fs::create_dir_all(&options.folder).map_err(folder)?;
         let data = options.folder.canonicalize().map_err(folder)?;
@@ -57,7 +57,7 @@ impl Child {
             .map_err(|source| Error::Spawn { program: options.program.clone(), source })?;
         let lines = Lines::default();
         if let Some(output) = process.stderr.take() {
-            follow(output, &lines);
+            follow(output, spawner, &lines);
         }
         let input = process.stdin.take();
         let mut child = Self { process, input, lines };
@@ -157,17 +157,17 @@ fn answers(address: SocketAddr) -> bool {
 }
 
 /// Logs what the program says. The thread ends with the pipe.
-fn follow(output: impl Read + Send + 'static, lines: &Lines) {
+fn follow(output: impl Read + Send + 'static, spawner: &Spawner, lines: &Lines) {
     let lines = Arc::clone(lines);
-    let follow = move || {
-        let mut output = BufReader::new(output);
+    let mut output = BufReader::new(output);
+    spawner.thread("broker-log", TaskKind::Foundation, move |_| {
         let mut level = Level::INFO;
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
             // A line that is longer is cut into several.
             match output.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes) {
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => return Ok(()),
                 Ok(_) => {}
             }
             let line = String::from_utf8_lossy(&bytes);
@@ -184,10 +184,7 @@ fn follow(output: impl Read + Send + 'static, lines: &Lines) {
             }
             lines.push_back(line.to_owned());
         }
-    };
-    if let Err(problem) = std::thread::Builder::new().name("broker-log".to_owned()).spawn(follow) {
-        warn!("the embedded broker's log cannot be followed: {problem}");
-    }
+    });
 }
 
 /// The level that a line names among its first words.
@@ -215,6 +212,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::runtime::supervisor::{GRACE, Supervisor};
+    use crate::telemetry::Telemetry;
+
+    /// Starts it under a supervisor of its own.
+    fn start(options: &Options, stop: &Shutdown) -> Result<Child, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let supervisor = Supervisor::new(runtime.handle().clone(), Telemetry::new().unwrap(), GRACE);
+        Child::start(options, &supervisor.spawner(), stop)
+    }
 
     fn script(folder: &Path, text: &str) -> Options {
         use std::os::unix::fs::PermissionsExt as _;
@@ -229,7 +235,7 @@ mod tests {
     fn a_program_that_ends_at_once_is_told_with_its_last_words() {
         let folder = tempfile::tempdir().unwrap();
         let options = script(folder.path(), "echo \"ERROR no room in $2\" >&2; exit 7");
-        let Err(error) = Child::start(&options, &Shutdown::new()) else { panic!("it started") };
+        let Err(error) = start(&options, &Shutdown::new()) else { panic!("it started") };
         let text = error.to_string();
         assert!(matches!(error, Error::Ended { .. }) && text.contains('7'), "{text}");
     }
@@ -246,7 +252,7 @@ mod tests {
             }
             raised.request("test");
         });
-        assert!(matches!(Child::start(&options, &stop), Err(Error::Interrupted)));
+        assert!(matches!(start(&options, &stop), Err(Error::Interrupted)));
         raise.join().unwrap();
     }
 
@@ -256,7 +262,7 @@ mod tests {
         let mut options = script(folder.path(), "exit 0");
         // Not an address of this machine: refused at once, where one that is in use is waited for.
         options.address = "192.0.2.1:9092".parse().unwrap();
-        let Err(error) = Child::start(&options, &Shutdown::new()) else { panic!("it started") };
+        let Err(error) = start(&options, &Shutdown::new()) else { panic!("it started") };
         assert!(matches!(error, Error::Address { .. }), "{error}");
         assert!(error.to_string().contains("kafka.brokers"), "{error}");
     }

@@ -12,19 +12,16 @@ mod child;
 mod program;
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tailwater_core::{Code, code};
-use tracing::{error, info, warn};
+use tracing::info;
 
 use self::child::Child;
 use self::program::program;
-use crate::runtime::supervisor::Shutdown;
+use crate::runtime::supervisor::{Shutdown, Supervisor, TaskError, TaskKind};
 use crate::telemetry::Telemetry;
-use crate::telemetry::health::Readiness;
 
 /// Where the broker listens unless `kafka.brokers` says otherwise: where a Kafka usually does.
 pub const ADDRESS_DEFAULT: &str = "127.0.0.1:9092";
@@ -38,13 +35,6 @@ const START_MAX: Duration = Duration::from_secs(300);
 
 /// How long it may take to end before it is killed.
 const END_MAX: Duration = Duration::from_secs(20);
-
-/// The first and the longest pause before it is started again.
-const RESTART_WAIT_MIN: Duration = Duration::from_millis(200);
-const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// One that has run for so long has recovered: the next pause is the shortest again.
-const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 
 /// How often a running broker is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -93,15 +83,6 @@ pub struct Options {
     pub folder: PathBuf,
 }
 
-/// The running broker. It ends with this value, or in order with [`Broker::stop`].
-///
-/// It has a keeper of its own instead of the supervisor's, because everything that the supervisor ends still needs it, and so
-/// does what comes after (the end of a dry run deletes topics).
-pub struct Broker {
-    stop: Shutdown,
-    keeper: Option<JoinHandle<()>>,
-}
-
 impl Error {
     pub const fn code(&self) -> Code {
         match self {
@@ -130,92 +111,55 @@ impl Options {
     }
 }
 
-// === impl Broker ===
-
-impl Broker {
-    /// Starts it and waits until it answers. `process` is asked to stop should the broker's keeper itself fail.
-    ///
-    /// # Errors
-    /// It cannot be started, or not here. What fails later is tried again, and makes the process not ready meanwhile.
-    pub fn start(options: Options, telemetry: &Telemetry, process: &Shutdown) -> Result<Self, Error> {
-        let stop = Shutdown::new();
-        let readiness = telemetry.readiness("broker");
-        let began = Instant::now();
-        let child = Child::start(&options, &stop)?;
-        readiness.ready();
-        info!(
-            address = %options.address,
-            folder = %options.folder.display(),
-            program = %options.program.display(),
-            took_ms = began.elapsed().as_millis(),
-            "the embedded broker answers"
-        );
-        let (stopping, process) = (stop.clone(), process.clone());
-        let keep = move || {
-            let kept = catch_unwind(AssertUnwindSafe(|| keep(&options, child, &stopping, &readiness)));
-            if kept.is_err() {
-                // The panic hook has logged what happened.
-                process.request("the keeper of the embedded broker panicked");
+/// Starts the broker, waits until it answers, and leaves it to the supervisor, which starts it again when it dies and ends it after
+/// everything that needs it.
+///
+/// # Errors
+/// It cannot be started, or not here. What fails later is tried again, and makes the process not ready meanwhile.
+pub fn start(options: Options, telemetry: &Telemetry, supervisor: &Supervisor) -> Result<(), Error> {
+    let readiness = telemetry.readiness("broker");
+    let spawner = supervisor.spawner();
+    let began = Instant::now();
+    let child = Child::start(&options, &spawner, &supervisor.shutdown())?;
+    readiness.ready();
+    info!(
+        address = %options.address,
+        folder = %options.folder.display(),
+        program = %options.program.display(),
+        took_ms = began.elapsed().as_millis(),
+        "the embedded broker answers"
+    );
+    let mut first = Some(child);
+    supervisor.thread("broker", TaskKind::Foundation, move |stop| {
+        let watched = match first.take() {
+            Some(child) => watch(child, stop),
+            None => {
+                let began = Instant::now();
+                Child::start(&options, &spawner, stop).and_then(|child| {
+                    info!(took_ms = began.elapsed().as_millis(), "the embedded broker answers again");
+                    readiness.ready();
+                    watch(child, stop)
+                })
             }
         };
-        let keeper = std::thread::Builder::new().name("broker".to_owned()).spawn(keep);
-        let keeper = keeper.map_err(|source| Error::Spawn { program: PathBuf::from("(its thread)"), source })?;
-        Ok(Self { stop, keeper: Some(keeper) })
-    }
-
-    /// Ends it in order and waits for that.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.stop.request("everything that needs the broker has ended");
-        if let Some(keeper) = self.keeper.take()
-            && keeper.join().is_err()
-        {
-            error!("the keeper of the embedded broker panicked");
+        match watched {
+            Ok(()) | Err(Error::Interrupted) => Ok(()),
+            Err(problem) => {
+                readiness.not_ready(problem.to_string());
+                Err(TaskError::new(problem.code(), &problem))
+            }
         }
-    }
+    });
+    Ok(())
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// Watches the child and starts another one when it has ended, until it is asked to stop.
-fn keep(options: &Options, mut child: Child, stop: &Shutdown, readiness: &Readiness) {
-    let mut wait = RESTART_WAIT_MIN;
-    loop {
-        let began = Instant::now();
-        let problem = loop {
-            if stop.wait(LOOK) {
-                child.stop(END_MAX);
-                return;
-            }
-            if let Some(problem) = child.problem() {
-                break problem;
-            }
-        };
-        if began.elapsed() >= RECOVERED_AFTER {
-            wait = RESTART_WAIT_MIN;
+/// Waits until the broker is asked to stop, and ends it; or until it has ended by itself, which is the error.
+fn watch(mut child: Child, stop: &Shutdown) -> Result<(), Error> {
+    while !stop.wait(LOOK) {
+        if let Some(problem) = child.problem() {
+            return Err(problem);
         }
-        readiness.not_ready(problem.to_string());
-        let mut problem = problem;
-        child = loop {
-            warn!(code = %problem.code(), wait_ms = wait.as_millis(), "the embedded broker is started again: {problem}");
-            if stop.wait(wait) {
-                return;
-            }
-            wait = (wait * 2).min(RESTART_WAIT_MAX);
-            match Child::start(options, stop) {
-                Ok(child) => break child,
-                Err(Error::Interrupted) => return,
-                Err(error) => problem = error,
-            }
-        };
-        info!(took_ms = began.elapsed().as_millis(), "the embedded broker answers again");
-        readiness.ready();
     }
+    child.stop(END_MAX);
+    Ok(())
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-
-use super::supervisor::Shutdown;
+use super::supervisor::{Shutdown, Spawner};
 use crate::config::model::Config;
 use crate::kafka::topics::Names;
 use crate::state::Cache;
@@ -19,6 +17,6 @@ pub struct Context {
     pub schemas: Schemas,
     pub telemetry: Telemetry,
     pub shutdown: Shutdown,
-    /// Where the calls to vendors run.
-    pub runtime: Handle,
+    /// Starts whatever runs beside the parts: the calls to vendors.
+    pub spawner: Spawner,
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tailwater_core::Code;
 
+use crate::runtime::supervisor::TaskError;
 use crate::{kafka, state};
 
 /// Why a stage stopped.
@@ -44,6 +45,12 @@ impl Error {
             Self::Kafka(error) | Self::State(state::Error::Kafka(error)) => error.is_recoverable(),
             Self::State(_) | Self::Invalid { .. } => false,
         }
+    }
+}
+
+impl From<Error> for TaskError {
+    fn from(error: Error) -> Self {
+        Self { recoverable: error.is_recoverable(), ..Self::new(error.code(), &error) }
     }
 }
 

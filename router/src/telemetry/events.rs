@@ -122,6 +122,8 @@ pub struct TaskRestarted<'a> {
     pub code: Code,
     pub message: &'a str,
     pub wait: Duration,
+    /// The error has aborted its transaction.
+    pub transactional: bool,
 }
 
 /// A task ended in a way that ends the process.
@@ -268,8 +270,13 @@ impl Event for Rebalanced<'_> {
 
 impl Event for TaskRestarted<'_> {
     fn tell(&self, telemetry: &Telemetry) {
-        let Self { task, code, message, wait } = *self;
-        warn!(task, %code, wait_ms = millis(wait), "ended with an error and will be started again: {message}");
+        let Self { task, code, message, wait, transactional } = *self;
+        if transactional {
+            warn!(stage = task, %code, wait_ms = millis(wait), "starts again from its last commit: {message}");
+            telemetry.metrics().transaction_aborted(task);
+        } else {
+            warn!(task, %code, wait_ms = millis(wait), "is started again: {message}");
+        }
         telemetry.metrics().task_restarts.with_label_values(&[task]).inc();
         telemetry
             .status(&format!("task.{task}"), json!({"state": "restarting", "code": code.as_str(), "message": message}));

@@ -4,6 +4,8 @@ use std::fmt;
 
 use tailwater_core::Code;
 
+use crate::kafka;
+
 /// Why a task failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -11,6 +13,8 @@ pub struct TaskError {
     pub code: Code,
     /// The error with its causes.
     pub message: String,
+    /// Whether it passes by itself, so that the task may start again.
+    pub recoverable: bool,
 }
 
 /// Why the process ends.
@@ -51,7 +55,18 @@ impl TaskError {
             }
             cause = next.source();
         }
-        Self { code, message }
+        Self { code, message, recoverable: false }
+    }
+
+    /// One that a new start does not cure.
+    pub const fn fatal(code: Code, message: String) -> Self {
+        Self { code, message, recoverable: false }
+    }
+}
+
+impl From<kafka::Error> for TaskError {
+    fn from(error: kafka::Error) -> Self {
+        Self { recoverable: error.is_recoverable(), ..Self::new(error.code(), &error) }
     }
 }
 

@@ -4,9 +4,9 @@
 //! how long it may drain, and whether it may end by itself. A panic always ends the process: the state of whoever panicked is unknown,
 //! and a restart from the last commit is safe. Nothing is spawned past the supervisor, so nothing can end unseen.
 //!
-//! Shutdown has two phases. First everything that works is asked to stop and drains: it finishes its batch, commits, and gives its
+//! Shutdown has three phases. First everything that works is asked to stop and drains: it finishes its batch, commits, and gives its
 //! partitions back. When that is done, or the grace period (`run --grace`) has passed, the servers stop; until then the probes and metrics show how the
-//! drain goes. The first SIGTERM or SIGINT begins this; a second one ends the process at once, which loses nothing that was
+//! drain goes. Last comes what all others stand on: the embedded broker. The first SIGTERM or SIGINT begins this; a second one ends the process at once, which loses nothing that was
 //! promised (what was not committed is read again).
 
 mod exit;
@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,38 +39,58 @@ pub const GRACE: Duration = Duration::from_secs(25);
 /// How long a server may take to answer its last requests.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
-/// The first pause before a task is started again; it doubles with each failure.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-
-/// The longest pause before a task is started again.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
-
-/// A task that has run for so long has recovered: its next failure begins with the first pause again.
-const RECOVERED_AFTER: Duration = Duration::from_secs(300);
+/// How long the embedded broker may take to end: longer than it is waited for before it is killed.
+const FOUNDATION_END_MAX: Duration = Duration::from_secs(25);
 
 /// What a task is, and with that what happens when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TaskKind {
-    /// Reads a table or another origin of events. Its trouble is its own: the other sources and the stages go on.
-    Source,
-    /// Takes batches from Kafka. An error means that Kafka, the state or we ourselves are broken, and the process ends; what passes
-    /// by itself (a broker that is away) it must wait out.
+    /// Commits batches to Kafka. What passes by itself (a broker that is away, a transaction that was aborted) makes it start again from
+    /// its last commit; any other error means that Kafka, the state or we ourselves are broken, and the process ends.
     Stage,
     /// Looks after something beside the flow: watches files, reports. It is started again.
     Watcher,
     /// Answers requests, the probes among them; stops after everything else has drained.
     Server,
-    /// Does one thing and ends.
+    /// Does one thing and ends; waits out what passes by itself.
     Once,
+    /// What all others stand on: the embedded broker. It ends after everything else.
+    Foundation,
 }
 
 /// What an error of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnError {
-    /// It is started again after a pause that doubles from `min` to `max`.
-    Restart { min: Duration, max: Duration },
+enum OnError {
+    Restart(Restart),
     /// The process shuts down.
     ShutDown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Restart {
+    /// After which errors; others shut the process down.
+    after: After,
+    /// The first pause; it doubles with each failure.
+    min: Duration,
+    max: Duration,
+    /// A task that has run for so long has recovered: its next failure begins with the first pause again.
+    recovered: Duration,
+    fences: Option<Fences>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Any,
+    /// What the error itself calls recoverable.
+    Recoverable,
+}
+
+/// How often the broker may take a task's transactional id away. A broker that was away does it once, and its restart perhaps once
+/// more. A task whose id is taken again and again shares it with another process: two copies of one state folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fences {
+    max: usize,
+    within: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +100,17 @@ struct Policy {
     drain: Option<Duration>,
     /// Whether it may end without having been asked to.
     may_finish: bool,
-    /// Whether it stops only after the others.
-    last: bool,
+    phase: Phase,
+    /// Whether an error aborts a transaction, which is counted.
+    transactional: bool,
+}
+
+/// The order in which tasks end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Work,
+    Serve,
+    Foundation,
 }
 
 /// Starts tasks; clones start them under the same supervisor.
@@ -94,6 +124,8 @@ struct Shared {
     shutdown: Shutdown,
     /// Asks the servers to stop.
     closing: Shutdown,
+    /// Asks the foundation to stop.
+    ending: Shutdown,
     running: Mutex<Running>,
     /// Wakes the supervisor when there is a message.
     told: Condvar,
@@ -149,31 +181,80 @@ struct Keeper {
     stop: Shutdown,
     telemetry: Telemetry,
     failures: u32,
+    /// When the broker took its transactional id away, of late.
+    fenced: Vec<Instant>,
 }
 
 // === impl TaskKind ===
 
 impl TaskKind {
     const fn policy(self) -> Policy {
-        const RESTART: OnError = OnError::Restart { min: BACKOFF_MIN, max: BACKOFF_MAX };
+        /// Works for the whole grace period, and ends the process with any error.
+        const PLAIN: Policy = Policy {
+            on_error: OnError::ShutDown,
+            drain: None,
+            may_finish: false,
+            phase: Phase::Work,
+            transactional: false,
+        };
         match self {
-            Self::Source => Policy { on_error: RESTART, drain: None, may_finish: false, last: false },
-            Self::Stage => Policy { on_error: OnError::ShutDown, drain: None, may_finish: false, last: false },
-            Self::Watcher => Policy { on_error: RESTART, drain: Some(CLOSE_MAX), may_finish: false, last: false },
-            Self::Server => {
-                Policy { on_error: OnError::ShutDown, drain: Some(CLOSE_MAX), may_finish: false, last: true }
-            }
-            Self::Once => Policy { on_error: OnError::ShutDown, drain: None, may_finish: true, last: false },
+            Self::Stage => Policy {
+                on_error: OnError::Restart(Restart {
+                    after: After::Recoverable,
+                    min: Duration::from_millis(200),
+                    max: Duration::from_secs(10),
+                    recovered: Duration::from_secs(30),
+                    fences: Some(Fences { max: 5, within: Duration::from_secs(600) }),
+                }),
+                transactional: true,
+                ..PLAIN
+            },
+            Self::Watcher => Policy {
+                on_error: OnError::Restart(Restart {
+                    after: After::Any,
+                    min: Duration::from_secs(1),
+                    max: Duration::from_secs(60),
+                    recovered: Duration::from_secs(300),
+                    fences: None,
+                }),
+                drain: Some(CLOSE_MAX),
+                ..PLAIN
+            },
+            Self::Server => Policy { drain: Some(CLOSE_MAX), phase: Phase::Serve, ..PLAIN },
+            Self::Once => Policy {
+                on_error: OnError::Restart(Restart {
+                    after: After::Recoverable,
+                    min: Duration::from_millis(500),
+                    max: Duration::from_secs(3),
+                    recovered: Duration::from_secs(300),
+                    fences: None,
+                }),
+                may_finish: true,
+                ..PLAIN
+            },
+            Self::Foundation => Policy {
+                on_error: OnError::Restart(Restart {
+                    after: After::Any,
+                    min: Duration::from_millis(200),
+                    max: Duration::from_secs(10),
+                    recovered: Duration::from_secs(60),
+                    fences: None,
+                }),
+                drain: Some(FOUNDATION_END_MAX),
+                may_finish: true,
+                phase: Phase::Foundation,
+                ..PLAIN
+            },
         }
     }
 
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Source => "source",
             Self::Stage => "stage",
             Self::Watcher => "watcher",
             Self::Server => "server",
             Self::Once => "once",
+            Self::Foundation => "foundation",
         }
     }
 }
@@ -188,6 +269,7 @@ impl Supervisor {
             telemetry,
             shutdown: Shutdown::with_grace(grace),
             closing: Shutdown::new(),
+            ending: Shutdown::new(),
             running: Mutex::default(),
             told: Condvar::new(),
         }));
@@ -222,18 +304,19 @@ impl Supervisor {
     }
 
     /// Waits until a signal, a failure or the tasks themselves end the process, drains, and says why. SIGTERM and SIGINT are handled
-    /// from here on. Threads that have not ended by then are still there: the caller must end the process.
-    pub fn run_until_shutdown(self) -> ExitReason {
+    /// from here on. `finally` is called when only the foundation is left. Threads that have not ended by then are still there: the
+    /// caller must end the process.
+    pub fn run_until_shutdown(self, finally: impl FnOnce()) -> ExitReason {
         match signals::Listener::start(self.shutdown()) {
-            Ok(_listener) => self.run(),
+            Ok(_listener) => self.run(finally),
             Err(error) => {
                 let error = TaskError::new(code::TASK_FAILED, &error);
-                self.drain(Cause::Failed { task: "signals".to_owned(), error })
+                self.drain(Cause::Failed { task: "signals".to_owned(), error }, finally)
             }
         }
     }
 
-    fn run(self) -> ExitReason {
+    fn run(self, finally: impl FnOnce()) -> ExitReason {
         let shutdown = self.shutdown();
         let spawner = self.spawner();
         self.spawner.0.runtime.spawn(async move {
@@ -244,7 +327,7 @@ impl Supervisor {
         loop {
             let message = self.spawner.next_message(None);
             if let Some(cause) = message.and_then(|message| self.cause(message)) {
-                return self.drain(cause);
+                return self.drain(cause, finally);
             }
         }
     }
@@ -261,16 +344,18 @@ impl Supervisor {
             // It noticed the wish to stop before we did.
             End::Finished if self.spawner.0.shutdown.is_requested() => None,
             // A process that has only servers is never finished.
-            End::Finished if kind.policy().may_finish => (self.spawner.count(works) == 0).then_some(Cause::Finished),
+            End::Finished if kind.policy().may_finish => {
+                (self.spawner.count(Phase::Work) == 0).then_some(Cause::Finished)
+            }
             End::Finished => {
                 let message = "it ended although nobody asked it to".to_owned();
-                Some(Cause::Failed { task: name, error: TaskError { code: code::TASK_FAILED, message } })
+                Some(Cause::Failed { task: name, error: TaskError::fatal(code::TASK_FAILED, message) })
             }
         }
     }
 
-    /// Ends everything: first what works, then what serves.
-    fn drain(self, mut cause: Cause) -> ExitReason {
+    /// Ends everything: first what works, then what serves, then what all of it stands on.
+    fn drain(self, mut cause: Cause, finally: impl FnOnce()) -> ExitReason {
         let shared = Arc::clone(&self.spawner.0);
         match &cause {
             Cause::Failed { task, error } => {
@@ -283,11 +368,14 @@ impl Supervisor {
         }
         shared.telemetry.health().stopping();
         shared.shutdown.request(cause.to_string());
-        let working = self.spawner.count(works);
+        let working = self.spawner.count(Phase::Work);
         info!(reason = %cause, working, "shutting down: finishing what has begun");
-        let mut undrained = self.wait_for(works, &mut cause);
+        let mut undrained = self.wait_for(Phase::Work, &mut cause);
         shared.closing.request(cause.to_string());
-        undrained.extend(self.wait_for(serves, &mut cause));
+        undrained.extend(self.wait_for(Phase::Serve, &mut cause));
+        finally();
+        shared.ending.request(cause.to_string());
+        undrained.extend(self.wait_for(Phase::Foundation, &mut cause));
         let reason = ExitReason { cause, undrained };
         if reason.exit_code() == 0 {
             info!(reason = %reason, "everything has ended");
@@ -298,17 +386,17 @@ impl Supervisor {
         reason
     }
 
-    /// Waits until the tasks of these kinds have ended, at most as long as the most patient of their policies allows, and returns those
+    /// Waits until the tasks of a phase have ended, at most as long as the most patient of their policies allows, and returns those
     /// that have not. An error while draining becomes the cause if none was an error before.
-    fn wait_for(&self, kinds: fn(TaskKind) -> bool, cause: &mut Cause) -> Vec<String> {
-        let deadline = Instant::now() + self.spawner.longest_drain(kinds);
+    fn wait_for(&self, phase: Phase, cause: &mut Cause) -> Vec<String> {
+        let deadline = Instant::now() + self.spawner.longest_drain(phase);
         loop {
             // Counted first: whoever has left the list has left its message.
-            let done = self.spawner.count(kinds) == 0;
+            let done = self.spawner.count(phase) == 0;
             match self.spawner.next_message(Some(if done { Instant::now() } else { deadline })) {
                 Some(message) => note(message, cause),
                 None if done => return Vec::new(),
-                None => return self.spawner.abandon(kinds),
+                None => return self.spawner.abandon(phase),
             }
         }
     }
@@ -320,21 +408,13 @@ fn note(message: Message, cause: &mut Cause) {
         Message::Requested | Message::Ended { end: End::Finished, .. } => return,
         Message::Ended { end: End::Failed(error), name, .. } => (name, error),
         Message::Ended { end: End::Panicked(message), name, .. } => {
-            (name, TaskError { code: code::TASK_FAILED, message })
+            (name, TaskError::fatal(code::TASK_FAILED, message))
         }
     };
     warn!(task = name, code = %error.code, "ended with an error while it drained: {error}");
     if matches!(cause, Cause::Requested(_) | Cause::Finished) {
         *cause = Cause::Failed { task: name, error };
     }
-}
-
-fn works(kind: TaskKind) -> bool {
-    !kind.policy().last
-}
-
-fn serves(kind: TaskKind) -> bool {
-    kind.policy().last
 }
 
 // === impl Spawner ===
@@ -358,9 +438,26 @@ impl Spawner {
         self.task_with(name, kind, kind.policy(), body);
     }
 
+    /// Starts a call on the runtime: work that its caller waits for itself, and that a shutdown does not wait for. `ended` is told whatever
+    /// happens, and whether the call has panicked.
+    pub fn call(&self, work: impl Future<Output = ()> + Send + 'static, ended: impl FnOnce(bool) + Send + 'static) {
+        let running = self.0.telemetry.metrics().tasks.with_label_values(&["call"]);
+        running.inc();
+        let work = self.0.runtime.spawn(work);
+        self.0.runtime.spawn(async move {
+            let panicked = work.await.is_err();
+            running.dec();
+            ended(panicked);
+        });
+    }
+
     /// The wish to stop that tasks of this kind are given.
     fn stop(&self, policy: Policy) -> Shutdown {
-        if policy.last { self.0.closing.clone() } else { self.0.shutdown.clone() }
+        match policy.phase {
+            Phase::Work => self.0.shutdown.clone(),
+            Phase::Serve => self.0.closing.clone(),
+            Phase::Foundation => self.0.ending.clone(),
+        }
     }
 
     fn thread_with<F>(&self, name: &str, kind: TaskKind, policy: Policy, mut body: F)
@@ -438,6 +535,7 @@ impl Spawner {
             stop: self.stop(policy),
             telemetry: self.0.telemetry.clone(),
             failures: 0,
+            fenced: Vec::new(),
         }
     }
 
@@ -479,24 +577,25 @@ impl Spawner {
         }
     }
 
-    fn count(&self, kinds: fn(TaskKind) -> bool) -> usize {
-        self.running().tasks.values().filter(|task| kinds(task.kind)).count()
+    fn count(&self, phase: Phase) -> usize {
+        self.running().tasks.values().filter(|task| task.kind.policy().phase == phase).count()
     }
 
-    fn longest_drain(&self, kinds: fn(TaskKind) -> bool) -> Duration {
+    fn longest_drain(&self, phase: Phase) -> Duration {
         self.running()
             .tasks
             .values()
-            .filter(|task| kinds(task.kind))
+            .filter(|task| task.kind.policy().phase == phase)
             .map(|task| task.kind.policy().drain.unwrap_or_else(|| self.0.shutdown.left()))
             .max()
             .unwrap_or_default()
     }
 
-    /// Gives up on the tasks of these kinds and returns their names. Tasks of the runtime are aborted; a thread cannot be.
-    fn abandon(&self, kinds: fn(TaskKind) -> bool) -> Vec<String> {
+    /// Gives up on the tasks of a phase and returns their names. Tasks of the runtime are aborted; a thread cannot be.
+    fn abandon(&self, phase: Phase) -> Vec<String> {
         let mut running = self.running();
-        let gone: Vec<u64> = running.tasks.iter().filter(|(_, task)| kinds(task.kind)).map(|(id, _)| *id).collect();
+        let gone: Vec<u64> =
+            running.tasks.iter().filter(|(_, task)| task.kind.policy().phase == phase).map(|(id, _)| *id).collect();
         let mut names = Vec::with_capacity(gone.len());
         for id in gone {
             if let Some(task) = running.tasks.remove(&id) {
@@ -524,20 +623,64 @@ impl Keeper {
             Ok(Ok(())) => return Next::End(End::Finished),
             Ok(Err(error)) => error,
         };
-        let OnError::Restart { min, max } = self.policy.on_error else { return Next::End(End::Failed(error)) };
+        let OnError::Restart(restart) = self.policy.on_error else { return Next::End(End::Failed(error)) };
+        if restart.after == After::Recoverable && !error.recoverable {
+            return Next::End(End::Failed(error));
+        }
         if self.stop.is_requested() {
             // It would have been started again; there is nothing left to start it for.
             warn!(task = self.name, code = %error.code, "ended with an error while it was stopped: {error}");
             return Next::End(End::Finished);
         }
-        if took >= RECOVERED_AFTER {
+        if let Some(fences) = restart.fences
+            && error.code == code::KAFKA_FENCED
+        {
+            self.fenced.retain(|at| at.elapsed() < fences.within);
+            self.fenced.push(Instant::now());
+            if self.fenced.len() > fences.max {
+                return Next::End(End::Failed(error));
+            }
+        }
+        if took >= restart.recovered {
             self.failures = 0;
         }
-        let wait = min.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(max);
+        let doubled = restart.min.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        let wait = doubled.min(restart.max);
         self.failures = self.failures.saturating_add(1).min(31);
-        self.telemetry.emit(&TaskRestarted { task: &self.name, code: error.code, message: &error.message, wait });
+        self.telemetry.emit(&TaskRestarted {
+            task: &self.name,
+            code: error.code,
+            message: &error.message,
+            wait,
+            transactional: self.policy.transactional,
+        });
         Next::Again(wait)
     }
+}
+
+/// Runs `work` on a named thread of its own while `wait` runs on this one; both have ended when it returns. `wait` is given a receiver that
+/// is disconnected as soon as `work` is over. `Err` is a panic of `work`, or that there was no thread for it.
+pub fn beside<T: Send, W>(
+    name: &str,
+    work: impl FnOnce() -> T + Send,
+    wait: impl FnOnce(&Receiver<()>) -> W,
+) -> (Result<T, String>, W) {
+    // Nothing is sent: the channel is closed with the end of the work.
+    let (finished, over): (SyncSender<()>, _) = sync_channel(0);
+    std::thread::scope(|scope| {
+        let run = move || {
+            let result = work();
+            drop(finished);
+            result
+        };
+        let worker = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run);
+        let waited = wait(&over);
+        let result = match worker {
+            Ok(worker) => worker.join().map_err(|payload| format!("it has panicked: {}", panic_text(&*payload))),
+            Err(error) => Err(format!("it could not be started: {error}")),
+        };
+        (result, waited)
+    })
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {

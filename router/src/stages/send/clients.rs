@@ -113,9 +113,7 @@ impl<'a> Clients<'a> {
     /// Runs a call elsewhere. One that panics must not leave its deliveries in flight for ever: its end is reported in any case.
     fn run(&self, call: u64, work: impl Future<Output = ()> + Send + 'static) {
         let answers = self.answers.0.clone();
-        let work = self.shared.runtime.spawn(work);
-        self.shared.runtime.spawn(async move {
-            let panicked = work.await.is_err();
+        self.shared.spawner.call(work, move |panicked| {
             // The stage may have ended meanwhile; then nobody needs the answer.
             answers.send(Answer::Ended { call, panicked }).ok();
         });
@@ -345,10 +343,15 @@ impl Outside for Clients<'_> {
 
     fn probe(&mut self) {
         let connector = Arc::clone(&self.destination.connector);
-        let answers = self.answers.0.clone();
-        self.shared.runtime.spawn(async move {
+        let (answers, panics) = (self.answers.0.clone(), self.answers.0.clone());
+        let probe = async move {
             let works = connector.probe().await.is_ok();
             answers.send(Answer::Probed { works }).ok();
+        };
+        self.shared.spawner.call(probe, move |panicked| {
+            if panicked {
+                panics.send(Answer::Probed { works: false }).ok();
+            }
         });
     }
 

@@ -1,13 +1,14 @@
 //! One step of a table's reader, on a thread of its own. To open a table and to pair a rewrite of millions of rows takes minutes; meanwhile
 //! the lease is looked after, the process shows that it lives, and what is read is reported.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tailwater_delta::{Cursor, Options, Progress, Reader, Step};
 
 use crate::kafka;
 use crate::kafka::lease::{Change, Lease};
+use crate::runtime::supervisor::beside;
 use crate::stages::IDLE_WAIT;
 
 /// How long a step may go without reading a row or a file before it no longer counts as alive. The kernel reads a log without telling
@@ -54,33 +55,24 @@ pub fn step(
         let step = reader.next()?;
         Ok((reader, step))
     };
-    // Nothing is sent: the channel is closed with the end of the step.
-    let (finished, outcome): (SyncSender<()>, _) = sync_channel(0);
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(move || {
-            let result = work();
-            drop(finished);
-            result
-        });
-        let watched = wait(&outcome, &progress, watch);
-        // It ends with the step, or at once when it was stopped.
-        let result = worker.join().unwrap_or_else(|_| {
-            Err(tailwater_delta::Error::Read {
-                table,
-                version: None,
-                doing: "read the changes",
-                detail: "the thread that reads it has panicked".to_owned(),
-                transient: false,
-            })
-        });
-        if watched? == Change::Lost {
-            return Ok(Ended::Stopped);
-        }
-        Ok(match result {
-            Ok((reader, step)) => Ended::Step(Box::new(reader), step),
-            Err(tailwater_delta::Error::Stopped { .. }) => Ended::Stopped,
-            Err(error) => Ended::Failed(error),
+    // It ends with the step, or at once when it was stopped.
+    let (result, watched) = beside("table", work, |over| wait(over, &progress, watch));
+    if watched? == Change::Lost {
+        return Ok(Ended::Stopped);
+    }
+    let result = result.unwrap_or_else(|what| {
+        Err(tailwater_delta::Error::Read {
+            table,
+            version: None,
+            doing: "read the changes",
+            detail: format!("the thread that reads it: {what}"),
+            transient: false,
         })
+    });
+    Ok(match result {
+        Ok((reader, step)) => Ended::Step(Box::new(reader), step),
+        Err(tailwater_delta::Error::Stopped { .. }) => Ended::Stopped,
+        Err(error) => Ended::Failed(error),
     })
 }
 
