@@ -8,7 +8,6 @@
 //! their arguments, so that they can be tested with a simulated clock and random schedules. What is *frozen* here (the
 //! envelope, the ids, the ledger's keys) is pinned by golden bytes, because records that are already in Kafka carry it.
 
-pub mod clock;
 pub mod code;
 pub mod delivery;
 pub mod envelope;
@@ -26,7 +25,6 @@ pub mod time;
 pub mod tracker;
 mod wire;
 
-pub use clock::Clock;
 pub use code::Code;
 pub use ids::{DeliveryKey, EventId, ProfileId, SchemaId};
 pub use position::{ChangeKind, Coordinates, OwnedPosition, SourcePosition};

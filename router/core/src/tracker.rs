@@ -138,6 +138,7 @@ impl OffsetTracker {
     }
 
     /// Every open offset, ascending.
+    #[cfg(test)]
     pub fn open_offsets(&self) -> impl Iterator<Item = i64> + '_ {
         self.slots.iter().filter(|slot| slot.is_open()).map(|slot| slot.0)
     }

@@ -146,10 +146,6 @@ impl Health {
         self.fatal.load(Ordering::Relaxed)
     }
 
-    pub fn is_down(&self) -> bool {
-        self.all_brokers_down.load(Ordering::Relaxed)
-    }
-
     /// Why no connection could be made, for people: what has to be checked, else the client's own words; empty if nothing is known.
     pub fn why(&self) -> String {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);

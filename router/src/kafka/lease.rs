@@ -34,10 +34,6 @@ impl Lease {
         Ok(Self { consumer: Consumer::subscribe(kafka, group, &[topic.to_owned()])?, held: false })
     }
 
-    pub const fn is_held(&self) -> bool {
-        self.held
-    }
-
     /// Looks after the membership; must be called often, also while the lease is held. When it answers
     /// [`Change::Lost`], the lease is not given back until [`Self::release`] is called.
     ///
@@ -69,11 +65,6 @@ impl Lease {
             }
             Polled::Records(_) => Ok(Change::None),
         }
-    }
-
-    /// Whether the lease was held at the last poll and that poll is recent.
-    pub fn is_fresh(&self) -> bool {
-        self.consumer.ownership().owns(0)
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use tailwater_core::envelope::Merge;
-use tailwater_core::schema::Difference;
 use tailwater_core::{Code, code};
 use tracing::{error, info, warn};
 
@@ -76,24 +75,6 @@ pub struct DeadLettered<'a> {
     pub records: usize,
     /// The reason of the first one.
     pub example: &'a str,
-}
-
-/// Deliveries of one batch are tried again for the same reason.
-#[derive(Debug, Clone, Copy)]
-pub struct Retried<'a> {
-    pub destination: &'a str,
-    pub code: Code,
-    pub deliveries: usize,
-    pub wait: Duration,
-    pub example: &'a str,
-}
-
-/// A source's schema changed.
-#[derive(Debug, Clone, Copy)]
-pub struct SchemaChanged<'a> {
-    pub source: &'a str,
-    pub version: Option<u64>,
-    pub difference: &'a Difference,
 }
 
 /// What a rebalance did to a stage's partitions.
@@ -221,24 +202,6 @@ impl Event for DeadLettered<'_> {
         warn!(stage, flow, %code, records, "dead-lettered: {example}");
         let records = u64::try_from(records).unwrap_or(u64::MAX);
         telemetry.metrics().dead_lettered.with_label_values(&[stage, flow, code.as_str()]).inc_by(records);
-    }
-}
-
-impl Event for Retried<'_> {
-    fn tell(&self, telemetry: &Telemetry) {
-        let Self { destination, code, deliveries, wait, example } = *self;
-        warn!(destination, %code, deliveries, wait_ms = millis(wait), "will be tried again: {example}");
-        let deliveries = u64::try_from(deliveries).unwrap_or(u64::MAX);
-        telemetry.metrics().retries.with_label_values(&[destination, code.as_str()]).inc_by(deliveries);
-    }
-}
-
-impl Event for SchemaChanged<'_> {
-    fn tell(&self, telemetry: &Telemetry) {
-        let Self { source, version, difference } = *self;
-        let Difference { added, removed, retyped, renamed, replaced } = difference;
-        warn!(source, version, ?added, ?removed, ?retyped, ?renamed, ?replaced, "the schema changed");
-        telemetry.metrics().schema_changed(source);
     }
 }
 

@@ -381,6 +381,7 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
     }
 
     /// Whether anything of this key waits, is in flight, is unsettled, or is held.
+    #[cfg(test)]
     pub fn is_busy(&self, key: &K) -> bool {
         self.keys.contains_key(key)
     }

@@ -356,18 +356,6 @@ impl Store {
         Ok(())
     }
 
-    /// Whether any key begins with `prefix`.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    pub fn has_prefix(&self, partition: i32, prefix: &[u8]) -> Result<bool, Error> {
-        let open = self.partition(partition)?;
-        if open.overlay.is_empty() {
-            return Ok(open.keyspace.prefix(prefix).next().is_some());
-        }
-        Ok(!self.scan(partition, prefix)?.is_empty())
-    }
-
     /// Writes a key into the open batch; `None` deletes it. Keys must not begin with a zero byte.
     ///
     /// # Errors
