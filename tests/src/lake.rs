@@ -81,10 +81,10 @@ fn copy_files(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) {
     }
 }
 
-/// Makes a file one that was written a minute ago. A commit that says nothing of how long it should be is read when it has not grown for a
+/// Makes a file one that was written a while ago. A commit that says nothing of how long it should be is read when it has not grown for a
 /// while.
 pub fn age(file: &Path) -> std::io::Result<()> {
-    fs::File::open(file)?.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60))
+    fs::File::open(file)?.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(600))
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -30,6 +30,30 @@ pub struct Cursor {
     /// The schema that was announced last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
+    /// The commits that were read last, to notice if one of them grows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read: Vec<ReadCommit>,
+}
+
+/// A commit as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadCommit {
+    pub version: u64,
+    pub bytes: u64,
+    /// The first half of the SHA-256 of these bytes, in hexadecimal.
+    pub digest: String,
+    /// The place behind its last row; none while it is being read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// It was read as the end of a snapshot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshot: bool,
+    /// It was shown to be complete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proven: bool,
+    /// The place of the next row of what was added to it since; none if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
 }
 
 #[cfg(test)]
@@ -50,10 +74,21 @@ mod tests {
             schema: Some(Schema {
                 columns: vec![Column { nullable: false, id: Some(3), ..Column::new("id", "bigint") }],
             }),
+            read: vec![ReadCommit {
+                version: 3,
+                bytes: 812,
+                digest: "9f86d081884c7d659a2feaa0c55ad015".into(),
+                rows: Some(2),
+                snapshot: true,
+                proven: true,
+                late: Some(2),
+            }],
         };
         let golden = concat!(
             r#"{"format":1,"table":"41486939-8476-41f6-955a-7bc20abb9454","generation":1,"version":4,"ordinal":17,"#,
-            r#""snapshot":true,"schema":{"columns":[{"name":"id","type":"bigint","nullable":false,"id":3}]}}"#
+            r#""snapshot":true,"schema":{"columns":[{"name":"id","type":"bigint","nullable":false,"id":3}]},"#,
+            r#""read":[{"version":3,"bytes":812,"digest":"9f86d081884c7d659a2feaa0c55ad015","rows":2,"snapshot":true,"#,
+            r#""proven":true,"late":2}]}"#
         );
         assert_eq!(serde_json::to_string(&cursor).unwrap(), golden);
         assert_eq!(serde_json::from_str::<Cursor>(golden).unwrap(), cursor);

@@ -85,6 +85,12 @@ pub enum Error {
     )]
     Incomplete { table: String, version: u64, bytes: u64 },
 
+    #[error(
+        "the commit of version {version} of table {table} had {read} bytes when it was read and has {bytes} now: {why}, so the rest of it \
+         cannot be read exactly, and no later version is read. Restore the commit as it was read, or begin with a snapshot. {BEGIN_ANEW}"
+    )]
+    Grown { table: String, version: u64, read: u64, bytes: u64, why: &'static str },
+
     #[error("the reader of table {table} was stopped")]
     Stopped { table: String },
 
@@ -118,7 +124,7 @@ impl Error {
             Self::Unsupported { .. } => code::DELTA_UNSUPPORTED,
             Self::Key { .. } => code::DELTA_KEY_INVALID,
             Self::Columns { .. } => code::DELTA_COLUMN_MISSING,
-            Self::Incomplete { .. } => code::DELTA_COMMIT_INCOMPLETE,
+            Self::Incomplete { .. } | Self::Grown { .. } => code::DELTA_COMMIT_INCOMPLETE,
             Self::CursorFormat { .. } => code::STATE_UNREADABLE,
             Self::Read { .. } | Self::Stopped { .. } => code::DELTA_READ_FAILED,
         }

@@ -50,10 +50,11 @@ mod text;
 mod variant;
 mod version;
 mod view;
+mod watch;
 
-pub use cursor::{Cursor, FORMAT as CURSOR_FORMAT};
+pub use cursor::{Cursor, FORMAT as CURSOR_FORMAT, ReadCommit};
 pub use error::Error;
-pub use options::{OnReplaced, Options, Required, Start};
+pub use options::{OnReplaced, Options, Required, SETTLE, Start};
 pub use progress::Progress;
 pub use reader::Reader;
 pub use required::{Missing, Why};

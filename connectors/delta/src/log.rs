@@ -3,7 +3,7 @@
 //!
 //! Lines end at `\n` and nowhere else: statistics may hold U+2028 unescaped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
 use serde::Deserialize;
@@ -21,6 +21,8 @@ pub(crate) struct Add {
     pub size: u64,
     pub data_change: bool,
     pub deletion_vector: Option<DeletionVectorDescriptor>,
+    /// A JSON object with `numRecords` and more.
+    pub stats: Option<String>,
 }
 
 /// A data file that a commit removes.
@@ -110,6 +112,10 @@ fn yes() -> bool {
     true
 }
 
+fn count(files: usize) -> u64 {
+    u64::try_from(files).unwrap_or(u64::MAX)
+}
+
 // === impl Actions ===
 
 impl Actions {
@@ -137,7 +143,7 @@ impl Actions {
     }
 
     /// Whether the file is all of the commit. Spark writes `commitInfo` first and counts the commit's files in it; delta-rs writes it
-    /// last. Other writers say nothing.
+    /// last. Other writers say nothing. Only actions that bring, take away or describe rows count.
     pub fn extent(&self) -> Extent {
         if self.lines == 0 {
             return Extent::Empty;
@@ -146,29 +152,91 @@ impl Actions {
         if by_delta_rs && self.ends_with_info && self.lines > 1 {
             return Extent::Whole;
         }
-        let count = |files: usize| u64::try_from(files).unwrap_or(u64::MAX);
-        let (adds, removes, cdc) = (count(self.adds.len()), count(self.removes.len()), count(self.cdc.len()));
-        let added = self.metric(&["numFiles", "numAddedFiles", "numTargetFilesAdded", "num_added_files"]);
-        let removed = self.metric(&["numRemovedFiles", "numTargetFilesRemoved", "num_removed_files"]);
-        let changes = self.metric(&["numAddedChangeFiles", "numTargetChangeFilesAdded"]);
-        let appends = self.info.operation.as_deref() == Some("WRITE")
-            && self.parameter("mode").is_some_and(|mode| mode.trim_matches('"').eq_ignore_ascii_case("append"));
-        if appends {
-            // A file without rows is counted, and is left out of the commit.
-            let rows = self.metric(&["numOutputRows", "num_added_rows"]);
-            return match added {
-                Some(added) if added == adds => Extent::Whole,
-                Some(added) if added > adds && rows.is_none_or(|rows| rows > 0) => Extent::Short,
-                Some(_) | None => Extent::Unknown,
-            };
-        }
-        match (added, removed) {
-            (Some(added), Some(removed)) if added > adds || removed > removes => Extent::Short,
-            (Some(added), Some(removed)) if added == adds && removed == removes && changes.unwrap_or(0) == cdc => {
-                Extent::Whole
+        let operation = self.info.operation.as_deref().unwrap_or_default();
+        match operation {
+            // It has no row and no schema.
+            "VACUUM START" | "VACUUM END" | "CLUSTER BY" => return Extent::Whole,
+            "CREATE TABLE" if self.metadata.is_some() && self.protocol => return Extent::Whole,
+            // No other action of these counts.
+            "SET TBLPROPERTIES"
+            | "UNSET TBLPROPERTIES"
+            | "ADD COLUMNS"
+            | "CHANGE COLUMN"
+            | "CHANGE COLUMNS"
+            | "RENAME COLUMN"
+            | "DROP COLUMNS"
+            | "ADD CONSTRAINT"
+            | "DROP CONSTRAINT"
+                if self.metadata.is_some() =>
+            {
+                return Extent::Whole;
             }
-            _ => Extent::Unknown,
+            _ => {}
         }
+        if operation == "WRITE"
+            && self.parameter("mode").is_some_and(|mode| mode.trim_matches('"').eq_ignore_ascii_case("append"))
+        {
+            return self.extent_of_append();
+        }
+        self.extent_by_files(operation)
+    }
+
+    fn extent_of_append(&self) -> Extent {
+        let Some(announced) = self.metric(&["numFiles", "numAddedFiles", "num_added_files"]) else {
+            return Extent::Unknown;
+        };
+        let files = count(self.adds.len());
+        if announced == files {
+            return Extent::Whole;
+        }
+        // A file without rows is counted, and is left out of the commit: then the rows tell.
+        let rows = self.metric(&["numOutputRows", "num_added_rows"]);
+        if rows.is_some() && rows == self.rows_added() {
+            return Extent::Whole;
+        }
+        if announced > files { Extent::Short } else { Extent::Unknown }
+    }
+
+    fn extent_by_files(&self, operation: &str) -> Extent {
+        let added =
+            self.metric(&["numFiles", "numAddedFiles", "numTargetFilesAdded", "num_added_files", "numRestoredFiles"]);
+        let removed = self.metric(&["numRemovedFiles", "numTargetFilesRemoved", "num_removed_files"]);
+        let changes = self.metric(&["numAddedChangeFiles", "numTargetChangeFilesAdded"]).unwrap_or(0);
+        let (Some(added), Some(removed)) = (added, removed) else { return Extent::Unknown };
+        // A file that gets a deletion vector is removed and added again, and counts as neither.
+        let vectors = self.metric(&["numDeletionVectorsAdded", "numTargetDeletionVectorsAdded"]).unwrap_or(0);
+        let added = added.saturating_add(vectors);
+        let (adds, removes, cdc) = (count(self.adds.len()), count(self.removes.len()), count(self.cdc.len()));
+        if added > adds || removed.max(vectors) > removes || changes > cdc {
+            return Extent::Short;
+        }
+        let all_removed = removes == removed.saturating_add(vectors)
+            // An UPDATE counts the files with a new vector among the removed ones.
+            || (operation == "UPDATE" && removes == removed);
+        if added == adds && changes == cdc && all_removed && self.vectors_are_paired() {
+            return Extent::Whole;
+        }
+        Extent::Unknown
+    }
+
+    /// Whether each file that is added with a deletion vector is removed without it, or with another one.
+    fn vectors_are_paired(&self) -> bool {
+        let removed: HashSet<&str> = self.removes.iter().map(|remove| remove.path.as_str()).collect();
+        let mut with_vector = self.adds.iter().filter(|add| add.deletion_vector.is_some());
+        with_vector.all(|add| removed.contains(add.path.as_str()))
+    }
+
+    /// The rows of the added files; none where the statistics of one do not say.
+    fn rows_added(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Stats {
+            num_records: Option<u64>,
+        }
+        self.adds.iter().try_fold(0_u64, |sum, add| {
+            let stats: Stats = serde_json::from_str(add.stats.as_deref()?).ok()?;
+            sum.checked_add(stats.num_records?)
+        })
     }
 
     fn metric(&self, names: &[&str]) -> Option<u64> {
@@ -249,6 +317,14 @@ mod tests {
             info(r#""operationParameters":{"mode":"Append"},"operationMetrics":{"numFiles":"1","numOutputRows":"0"}"#);
         let update =
             info(r#""operationMetrics":{"numAddedFiles":"1","numRemovedFiles":"1","numAddedChangeFiles":"0"}"#);
+        let rows =
+            info(r#""operationParameters":{"mode":"Append"},"operationMetrics":{"numFiles":"2","numOutputRows":"4"}"#);
+        let counted =
+            r#"{"add":{"path":"a","partitionValues":{},"size":1,"dataChange":true,"stats":"{\"numRecords\":4}"}}"#;
+        // A DELETE that marks rows in one file.
+        let vector =
+            info(r#""operationMetrics":{"numAddedFiles":"0","numRemovedFiles":"0","numDeletionVectorsAdded":"1"}"#);
+        let marked = r#"{"add":{"path":"a","partitionValues":{},"size":1,"dataChange":true,"deletionVector":{"storageType":"u","pathOrInlineDv":"ab^-aqEH.-t@S}K{vb[*k^","sizeInBytes":1,"cardinality":1}}}"#;
         let delta_rs = info(r#""clientVersion":"delta-rs.0.25.0""#);
         for (lines, expected) in [
             (vec![], Extent::Empty),
@@ -256,14 +332,61 @@ mod tests {
             (vec![add], Extent::Unknown),
             (vec![&append], Extent::Short),
             (vec![&append, add], Extent::Whole),
-            (vec![&empty], Extent::Unknown),
+            (vec![&empty], Extent::Whole),
+            (vec![&rows], Extent::Short),
+            (vec![&rows, add], Extent::Short),
+            (vec![&rows, counted], Extent::Whole),
+            (vec![&update], Extent::Short),
             (vec![&update, add], Extent::Short),
             (vec![&update, add, remove], Extent::Whole),
+            (vec![&vector], Extent::Short),
+            (vec![&vector, marked], Extent::Short),
+            (vec![&vector, marked, remove], Extent::Unknown),
+            (vec![&vector, marked, r#"{"remove":{"path":"a"}}"#], Extent::Whole),
+            (vec![r#"{"commitInfo":{"operation":"VACUUM END"}}"#], Extent::Whole),
+            (vec![r#"{"commitInfo":{"operation":"ADD COLUMNS"}}"#], Extent::Unknown),
+            (vec![r#"{"commitInfo":{"operation":"ADD COLUMNS"}}"#, r#"{"metaData":{}}"#], Extent::Whole),
+            (vec![r#"{"commitInfo":{"operation":"CREATE TABLE"}}"#, r#"{"metaData":{}}"#], Extent::Unknown),
             (vec![add, &delta_rs], Extent::Whole),
             (vec![&delta_rs], Extent::Unknown),
             (vec![&delta_rs, add], Extent::Unknown),
         ] {
             assert_eq!(Actions::parse(lines.join("\n").as_bytes()).unwrap().extent(), expected, "{lines:?}");
         }
+    }
+
+    // Issue 10, A1: a DELETE with deletion vectors counts no files, so its first line alone was taken for all of it.
+    #[test]
+    fn no_beginning_of_a_commit_of_spark_is_whole() {
+        let lake = std::env::var_os("TAILWATER_LAKE").map_or_else(
+            || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/lake"),
+            std::path::PathBuf::from,
+        );
+        // Without the lake of Spark's tables there is nothing to look at.
+        let Ok(tables) = std::fs::read_dir(&lake) else { return };
+        let mut unknown = Vec::new();
+        for log in tables.flatten().filter_map(|table| std::fs::read_dir(table.path().join("_delta_log")).ok()) {
+            for path in log.flatten().map(|entry| entry.path()) {
+                // A commit; a checkpoint may end in the same way.
+                if path.file_name().is_none_or(|name| name.len() != "00000000000000000000.json".len()) {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let lines: Vec<&str> = text.lines().collect();
+                for cut in 0..lines.len() {
+                    let rest = Actions::parse(lines[cut..].join("\n").as_bytes()).unwrap();
+                    let counts = rest.adds.len() + rest.removes.len() + rest.cdc.len();
+                    if counts > 0 || rest.metadata.is_some() {
+                        let begun = Actions::parse(lines[..cut].join("\n").as_bytes()).unwrap();
+                        assert_ne!(begun.extent(), Extent::Whole, "{}, {cut} lines", path.display());
+                    }
+                }
+                if Actions::parse(text.as_bytes()).unwrap().extent() != Extent::Whole {
+                    unknown.push(path);
+                }
+            }
+        }
+        // A clone counts no added files.
+        assert!(unknown.iter().all(|path| path.to_string_lossy().contains("shallow_clone")), "{unknown:?}");
     }
 }

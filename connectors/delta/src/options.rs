@@ -15,9 +15,9 @@ pub const ROWS_MAX: usize = 2_000;
 /// Bytes of JSON in one [`crate::Rows`], whatever the number of rows; a single row may exceed it.
 pub const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How long a commit in a folder has to stay as it is until it is taken for complete, unless it says itself that it is. Object stores
-/// show a commit when it is whole.
-pub const SETTLE: Duration = Duration::from_secs(10);
+/// How long a commit in a folder has to stay as it is until it is taken for complete, where neither the commit itself nor a later version
+/// shows that it is. Object stores show a commit when it is whole.
+pub const SETTLE: Duration = Duration::from_secs(60);
 
 /// Where a reader without a cursor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,29 +1,27 @@
 //! Reads a table step by step: finds the next version, announces its schema, gives its rows, keeps the cursor.
 
+mod late;
+mod snapshot;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use delta_kernel::scan::StatsOptions;
-use delta_kernel::scan::state::ScanFile;
-use delta_kernel::{Engine, KernelError, SnapshotRef};
 use tailwater_core::code;
 use tailwater_core::schema::Schema;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::cursor::{Cursor, FORMAT};
+use crate::cursor::{Cursor, FORMAT, ReadCommit};
 use crate::error::{Error, short};
-use crate::files::{Content, DataFile, Kind, Selection};
 use crate::layout::Key;
 use crate::log::{Actions, Extent};
 use crate::options::{OnReplaced, Options, Start};
-use crate::paths::LastActions;
 use crate::progress::Progress;
 use crate::required::missing;
-use crate::settle::{Growing, Settle};
+use crate::settle::{Growing, Settle, Settled};
 use crate::step::{Rows, SchemaChange, Step, Waiting};
 use crate::table::{Commit, State, Table};
-use crate::version::{Chunk, Part, Plan, VersionReader};
+use crate::version::{Chunk, Plan, VersionReader};
 
 /// Versions without rows that are passed before the caller is given the cursor: OPTIMIZE and the like leave many.
 const EMPTY_VERSIONS_MAX: u32 = 100;
@@ -63,7 +61,11 @@ pub struct Reader {
     last: Option<Commit>,
     /// The commit that is waited for.
     settle: Settle,
+    /// A commit that has grown since it was read.
+    grown: Option<Commit>,
     work: Option<VersionReader>,
+    /// The commit that `work` reads the rest of, as it is now; none while it reads the cursor's version.
+    late: Option<ReadCommit>,
     pending: VecDeque<Step>,
     empty_versions: u32,
 }
@@ -106,6 +108,7 @@ impl Reader {
                 ordinal: 0,
                 snapshot: true,
                 schema: None,
+                read: Vec::new(),
             },
             table,
             options,
@@ -113,7 +116,9 @@ impl Reader {
             listed: VecDeque::new(),
             last: None,
             settle: Settle::default(),
+            grown: None,
             work: None,
+            late: None,
             pending: VecDeque::new(),
             empty_versions: 0,
         };
@@ -248,6 +253,7 @@ impl Reader {
                 self.cursor.ordinal = 0;
                 self.cursor.snapshot = true;
                 self.state = None;
+                self.cursor.read.clear();
                 self.listed.clear();
                 self.last = None;
                 self.require_change_feed(latest)
@@ -262,22 +268,31 @@ impl Reader {
         if self.work.is_some() {
             return Ok(Next::Begun);
         }
+        self.late = None;
         if self.cursor.snapshot {
             let plan = self.snapshot_plan()?;
             self.open_version(plan)?;
             return Ok(Next::Begun);
         }
         let version = self.cursor.version;
-        let Some(commit) = self.commit(version)? else {
+        let commit = self.commit(version)?;
+        if let Some(grown) = self.grown.take() {
+            let rest = self.read_rest(&grown);
+            self.listed.clear();
+            return rest;
+        }
+        let Some(commit) = commit else {
             return Ok(if self.cursor.snapshot { Next::Begun } else { Next::CaughtUp(version.saturating_sub(1)) });
         };
         // What a commit that cannot be read looks like is asked for again.
-        let (actions, bytes) = self.table.actions_and_size(&commit).inspect_err(|_| self.listed.clear())?;
-        if let Some(why) = self.settle.look(&commit, bytes, &actions, self.table.quiet(&self.options)) {
+        let (actions, bytes) = self.table.actions_and_bytes(&commit).inspect_err(|_| self.listed.clear())?;
+        let settled = self.settled(&commit, &bytes, &actions);
+        if let Settled::Growing(why) = settled {
             // Its size is asked for again, and later commits wait with it.
             self.listed.clear();
             return Ok(Next::Waiting(commit, why));
         }
+        self.require_same(version, &bytes)?;
         if actions.extent() == Extent::Short {
             warn!(
                 table = %self.table.name,
@@ -305,6 +320,7 @@ impl Reader {
         };
         let plan = Plan::of_commit(&self.table, &state, actions, version, Some(timestamp), previous)?;
         self.open_version(plan)?;
+        self.cursor.watch(ReadCommit::of(version, &bytes, settled == Settled::Proven, false));
         self.listed.pop_front();
         self.last = Some(commit);
         self.state = Some(state);
@@ -324,8 +340,13 @@ impl Reader {
     fn commit(&mut self, version: u64) -> Result<Option<Commit>, Error> {
         if self.listed.front().is_none_or(|commit| commit.version != version) {
             // The version before it is listed too: if it is not what was read, the table is another one.
-            self.listed = self.table.commits(version.saturating_sub(1))?.into();
-            let before = self.listed.pop_front_if(|commit| commit.version < version);
+            let before = version.saturating_sub(1);
+            let from = self.cursor.watched_from().map_or(before, |watched| watched.min(before));
+            let mut listed: VecDeque<Commit> = self.table.commits(from)?.into();
+            let watched: Vec<Commit> =
+                std::iter::from_fn(|| listed.pop_front_if(|commit| commit.version < version)).collect();
+            self.listed = listed;
+            let before = watched.last().filter(|commit| commit.version == before).cloned();
             let same = match (&before, &self.last) {
                 (Some(before), Some(last)) => before == last,
                 (Some(_), None) => true,
@@ -336,22 +357,12 @@ impl Reader {
                 if self.cursor.snapshot {
                     return Ok(None);
                 }
-                if let (Some(now), Some(then)) = (&before, &self.last)
-                    && now.version == then.version
-                    && now.size != then.size
-                {
-                    error!(
-                        table = %self.table.name,
-                        version = now.version,
-                        code = %code::DELTA_COMMIT_INCOMPLETE,
-                        "the commit had {} bytes when it was read and has {} now; what was added to it was not read: give the source \
-                         another name to begin with a snapshot",
-                        then.size,
-                        now.size
-                    );
-                }
                 self.last = before;
             }
+            self.grown = watched.into_iter().find(|commit| {
+                let mut read = self.cursor.read.iter().filter(|read| read.version == commit.version);
+                read.any(|read| read.bytes != commit.size)
+            });
         }
         match self.listed.front() {
             Some(commit) if commit.version == version => Ok(Some(commit.clone())),
@@ -385,72 +396,6 @@ impl Reader {
             Some(state) if state.version == version => Ok(state.clone()),
             _ => self.table.state(Some(version), &self.options).map(Arc::new),
         }
-    }
-
-    fn snapshot_plan(&mut self) -> Result<Plan, Error> {
-        let version = self.cursor.version;
-        let state = Arc::new(self.table.state(Some(version), &self.options)?);
-        self.require_columns(&state)?;
-        let (mut files, checkpoint) = self.snapshot_files(&state)?;
-        let mut last = LastActions::default();
-        self.each_commit(checkpoint.map_or(0, |checkpoint| checkpoint + 1), version, |actions| {
-            last.commit(&self.table, actions);
-        })?;
-        last.reconcile(&self.table, version, &mut files)?;
-        // The order of the log's replay changes with each checkpoint, the names do not.
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let commit = self.table.commits(version)?.into_iter().next().filter(|commit| commit.version == version);
-        let timestamp = match &commit {
-            Some(commit) if state.in_commit_timestamps => self.table.actions(commit)?.info.in_commit_timestamp,
-            Some(commit) => Some(commit.modified),
-            None => None,
-        };
-        let part = |files: Vec<DataFile>| Part {
-            layout: state.layout.clone(),
-            schema: state.schema.clone(),
-            schema_version: version,
-            files: Arc::new(files),
-        };
-        let plan =
-            Plan { version, timestamp, snapshot: true, before: part(Vec::new()), after: part(files), recorded: false };
-        self.last = commit;
-        self.state = Some(state);
-        Ok(plan)
-    }
-
-    /// The files of a snapshot, and the version of the checkpoint that they come from in part.
-    fn snapshot_files(&self, state: &State) -> Result<(Vec<DataFile>, Option<u64>), Error> {
-        let list = |snapshot: SnapshotRef, engine: &Arc<dyn Engine>| {
-            let checkpoint = snapshot.log_segment().checkpoint_version;
-            let scan = snapshot.scan_builder().with_stats(StatsOptions::none()).build()?;
-            let mut files: Vec<DataFile> = Vec::new();
-            for metadata in scan.scan_metadata(engine.as_ref())? {
-                files = metadata?.visit_scan_files(files, push_file)?;
-            }
-            Ok::<_, KernelError>((files, checkpoint))
-        };
-        match list(state.snapshot.clone(), &self.table.log_engine()) {
-            Ok(files) => Ok(files),
-            Err(error) => match self.table.of_commits(Some(state.version), &error, list)? {
-                Some(files) => Ok(files),
-                None => Err(self.table.error(Some(state.version), "list the files", &error)),
-            },
-        }
-    }
-
-    /// Reads the commits from `from` to `to`, those that the log still has.
-    fn each_commit(&self, from: u64, to: u64, mut take: impl FnMut(&Actions)) -> Result<(), Error> {
-        let mut next = from;
-        while next <= to {
-            let commits = self.table.commits(next)?;
-            let Some(last) = commits.last() else { break };
-            next = last.version + 1;
-            for commit in commits.iter().filter(|commit| commit.version <= to) {
-                self.table.go_on(&self.options)?;
-                take(&self.table.actions(commit)?);
-            }
-        }
-        Ok(())
     }
 
     fn require_change_feed(&self, state: &State) -> Result<(), Error> {
@@ -488,8 +433,12 @@ impl Reader {
 
     fn give(&mut self, work: &VersionReader, chunk: Chunk) {
         self.announce(&chunk.schema, chunk.schema_version);
-        if chunk.last {
-            self.move_on(work.version());
+        if self.late.is_some() {
+            if let Some(watched) = self.cursor.watched(work.version()) {
+                watched.late = Some(chunk.next);
+            }
+        } else if chunk.last {
+            self.move_on(work.version(), chunk.next);
         } else {
             self.cursor.ordinal = chunk.next;
         }
@@ -505,7 +454,14 @@ impl Reader {
 
     /// The version has no more rows.
     fn finish(&mut self, work: &VersionReader) {
-        self.move_on(work.version());
+        if let Some(mut now) = self.late.take() {
+            now.rows = Some(work.place());
+            if let Some(watched) = self.cursor.watched(work.version()) {
+                *watched = now;
+            }
+            return;
+        }
+        self.move_on(work.version(), work.place());
         let Some(state) = self.state.clone() else { return };
         // A schema may change without a row.
         self.announce(&state.schema, state.version);
@@ -522,8 +478,10 @@ impl Reader {
         }
     }
 
-    fn move_on(&mut self, version: u64) {
+    /// The version is done; `rows` is the place behind its last row.
+    fn move_on(&mut self, version: u64, rows: u64) {
         if self.cursor.version == version {
+            self.cursor.watched_to(version, rows);
             self.cursor.version = version + 1;
             self.cursor.ordinal = 0;
             self.cursor.snapshot = false;
@@ -544,12 +502,15 @@ impl Reader {
 fn latest_complete(table: &Table, options: &Options) -> Result<State, Error> {
     let latest = table.latest_state(options)?;
     let mut version = latest.version;
+    let mut followed = false;
     // A version of which only the checkpoint is left is old.
     while let Some(commit) = table.commits(version)?.into_iter().next().filter(|commit| commit.version == version) {
-        let (actions, bytes) = table.actions_and_size(&commit)?;
-        if Settle::default().look(&commit, bytes, &actions, table.quiet(options)).is_none() {
+        let (actions, bytes) = table.actions_and_bytes(&commit)?;
+        let settled = Settle::default().look(&commit, size(&bytes), &actions, table.quiet(options), followed);
+        if !matches!(settled, Settled::Growing(_)) {
             break;
         }
+        followed |= commit.size > 0;
         version = version.checked_sub(1).ok_or_else(|| Error::Incomplete {
             table: table.name.clone(),
             version: 0,
@@ -557,6 +518,10 @@ fn latest_complete(table: &Table, options: &Options) -> Result<State, Error> {
         })?;
     }
     if version == latest.version { Ok(latest) } else { table.state(Some(version), options) }
+}
+
+fn size(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// Makes a library's panic an error: a damaged parquet file can make one (parquet 60, column offsets), and a table is other
@@ -581,14 +546,4 @@ fn contained<T>(
             transient: false,
         })
     })
-}
-
-fn push_file(files: &mut Vec<DataFile>, file: ScanFile) {
-    files.push(DataFile {
-        path: file.path,
-        size: u64::try_from(file.size).unwrap_or_default(),
-        partition_values: file.partition_values.into_iter().map(|(name, value)| (name, Some(value))).collect(),
-        selection: if file.dv_info.has_vector() { Selection::Except(file.dv_info) } else { Selection::All },
-        content: Content::Rows(Kind::Insert),
-    });
 }

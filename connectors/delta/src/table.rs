@@ -161,11 +161,11 @@ impl Table {
 
     /// Reads a commit.
     pub fn actions(&self, commit: &Commit) -> Result<Actions, Error> {
-        Ok(self.actions_and_size(commit)?.0)
+        Ok(self.actions_and_bytes(commit)?.0)
     }
 
-    /// Reads a commit; with the number of bytes that were read of it.
-    pub fn actions_and_size(&self, commit: &Commit) -> Result<(Actions, u64), Error> {
+    /// Reads a commit; with the bytes that were read of it.
+    pub fn actions_and_bytes(&self, commit: &Commit) -> Result<(Actions, Vec<u8>), Error> {
         let version = commit.version;
         let read = |detail: String| Error::Read {
             table: self.name.clone(),
@@ -184,7 +184,7 @@ impl Table {
             bytes.extend_from_slice(&part.map_err(|error| self.commit_error(version, &error))?);
         }
         let actions = Actions::parse(&bytes).map_err(|detail| read(short(&detail, &self.secrets)))?;
-        Ok((actions, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+        Ok((actions, bytes))
     }
 
     /// The table at a version, or its latest one.

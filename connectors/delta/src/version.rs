@@ -221,6 +221,11 @@ fn changed_files(
 impl VersionReader {
     /// Prepares a version; rows before the place `from` are passed over.
     pub fn open(table: Arc<Table>, plan: Plan, options: &Options, from: u64) -> Result<Self, Error> {
+        Self::open_at(table, plan, options, 0, from)
+    }
+
+    /// The same, with `first` as the place of the first row.
+    pub fn open_at(table: Arc<Table>, plan: Plan, options: &Options, first: u64, from: u64) -> Result<Self, Error> {
         let (pairs, report) = pair(&table, &plan, options)?;
         let scan = scan(&table, &options.progress, &plan, Side::Before);
         Ok(Self {
@@ -234,7 +239,7 @@ impl VersionReader {
             side: Side::Before,
             scan,
             batch: None,
-            ordinal: 0,
+            ordinal: first,
             from,
             images: HashMap::new(),
             image_bytes: 0,
@@ -248,6 +253,11 @@ impl VersionReader {
 
     pub fn version(&self) -> u64 {
         self.plan.version
+    }
+
+    /// The place of the next row.
+    pub fn place(&self) -> u64 {
+        self.ordinal
     }
 
     /// What became of the version's deletes and inserts; once.

@@ -94,6 +94,101 @@ fn an_empty_commit_is_never_complete_and_one_that_says_it_is_whole_is_at_once() 
     assert_eq!(text(&found), [r#"1 insert {"id":"a","score":1.0}"#]);
 }
 
+/// Appends to a commit, which is quiet afterwards.
+fn append(table: &OwnTable, version: u64, text: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(table.commit_path(version)).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    drop(file);
+    table.age(version);
+}
+
+/// Reads on at a cursor whose schema was announced before.
+fn read_on(options: Options, cursor: Option<tailwater_delta::Cursor>, before: &Everything) -> Everything {
+    let mut found = Everything { schemas: before.schemas.clone(), ..Everything::default() };
+    match Reader::open(options, cursor) {
+        Ok(mut reader) => found.read_on(&mut reader),
+        Err(error) => found.error = Some(error),
+    }
+    found
+}
+
+// What came of a commit after it had been read was never read, and that was said once.
+#[test]
+fn the_rest_of_a_commit_that_was_read_too_early_is_read() {
+    for restarts in [false, true] {
+        let table = OwnTable::new();
+        table.commit(1, &[table.add("one.parquet", &[(Some("a"), 1.0)])]);
+        append(&table, 2, &lines(&[table.add("two.parquet", &[(Some("b"), 2.0), (Some("c"), 3.0)])]));
+        let options = Options { rows_max: 1, ..table.options() };
+        let mut reader = Reader::open(Options { start: Start::Version(1), ..options.clone() }, None).unwrap();
+        let mut found = Everything::default();
+        found.read_on(&mut reader);
+        assert_eq!(found.rows.len(), 3);
+        append(&table, 2, &lines(&[table.add("four.parquet", &[(Some("d"), 4.0), (Some("f"), 6.0)])]));
+        table.commit(3, &[table.add("five.parquet", &[(Some("e"), 5.0)])]);
+        if restarts {
+            reader = Reader::open(options.clone(), found.end.clone()).unwrap();
+        }
+        found.read_on(&mut reader);
+        found.expect_no_error("a commit that grew");
+        let places = |found: &Everything| -> Vec<String> {
+            found.rows.iter().map(|(version, row)| format!("{version}.{}", row.ordinal)).collect()
+        };
+        assert_eq!(places(&found), ["1.0", "2.0", "2.1", "2.2", "2.3", "3.0"]);
+        // After each step of it, a restart gives the rest and nothing twice.
+        for (count, cursor) in &found.cursors {
+            let rest = read_on(options.clone(), Some(cursor.clone()), &found);
+            assert_eq!(count + rest.rows.len(), 6, "{cursor:?}");
+        }
+        // It grows again when a later version has been read.
+        append(&table, 2, &lines(&[table.add("eight.parquet", &[(Some("h"), 8.0)])]));
+        found.read_on(&mut reader);
+        failed(&found, "delta_commit_incomplete", &["version 2", "later versions have been read"]);
+    }
+}
+
+#[test]
+fn the_rest_of_a_commit_that_a_snapshot_ended_with_is_read() {
+    let table = OwnTable::new();
+    append(&table, 1, &lines(&[table.add("two.parquet", &[(Some("b"), 2.0)])]));
+    let mut reader = Reader::open(table.options(), None).unwrap();
+    let mut found = Everything::default();
+    found.read_on(&mut reader);
+    append(&table, 1, &lines(&[table.add("one.parquet", &[(Some("a"), 1.0)])]));
+    found.read_on(&mut reader);
+    assert_eq!(text(&found), [r#"1 insert {"id":"b","score":2.0}"#, r#"1 insert {"id":"a","score":1.0}"#]);
+    assert_eq!(found.rows[1].1.ordinal, 1);
+}
+
+#[test]
+fn a_rest_that_cannot_be_read_exactly_fails_until_somebody_acts() {
+    let table = OwnTable::new();
+    table.commit(1, &[table.add("one.parquet", &[(Some("a"), 1.0)])]);
+    let first = lines(&[table.add("two.parquet", &[(Some("a"), 2.0)])]);
+    append(&table, 2, &first);
+    let mut reader = Reader::open(table.options(), None).unwrap();
+    let mut found = Everything::default();
+    found.read_on(&mut reader);
+    let cursor = found.end.clone();
+    append(&table, 2, &lines(&[support::own::remove("one.parquet")]));
+    table.commit(3, &[table.add("three.parquet", &[(Some("c"), 3.0)])]);
+    for _ in 0..3 {
+        found.error = None;
+        found.read_on(&mut reader);
+        failed(&found, "delta_commit_incomplete", &["version 2", "removes rows", "another name"]);
+    }
+    failed(&read_on(table.options(), cursor.clone(), &found), "delta_commit_incomplete", &["version 2"]);
+    // The commit as it was read: the source goes on.
+    std::fs::write(table.commit_path(2), first).unwrap();
+    table.age(2);
+    let rest = read_on(table.options(), cursor.clone(), &found);
+    assert_eq!(text(&rest), [r#"3 insert {"id":"c","score":3.0}"#]);
+    // A rewritten one, of the same beginning or not.
+    std::fs::write(table.commit_path(2), lines(&[json!({"commitInfo": {}})])).unwrap();
+    table.age(2);
+    failed(&read_on(table.options(), cursor, &found), "delta_commit_incomplete", &["is not what it begins with now"]);
+}
+
 #[test]
 fn a_snapshot_begins_with_the_latest_version_that_is_complete() {
     let table = OwnTable::new();

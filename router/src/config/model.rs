@@ -121,6 +121,8 @@ pub struct DeltaSource {
     /// A local path or an object store URL.
     pub table: String,
     pub poll_interval: Duration,
+    /// How long a commit must stay as it is that nothing shows to be complete.
+    pub commit_settle: Duration,
     pub start: Start,
     pub coalesce: bool,
     /// A column that an overwrite adds counts as a difference.

@@ -257,6 +257,10 @@ pub struct RawDeltaSource {
     /// How often the table's log is looked at.
     #[serde(default = "default::poll_interval")]
     pub poll_interval: Period,
+    /// How long a commit in a folder must stay unchanged before it is read, where neither its `commitInfo` nor a later version shows that
+    /// it is complete. With a later version it is 10 seconds at most. Object stores show whole commits only.
+    #[serde(default = "default::commit_settle")]
+    pub commit_settle: Period,
     /// Where to begin when the source runs for the first time.
     #[serde(default)]
     pub start: RawStart,
@@ -602,6 +606,9 @@ mod default {
     }
     pub fn poll_interval() -> Period {
         Period::seconds(2)
+    }
+    pub fn commit_settle() -> Period {
+        Period::seconds(60)
     }
     pub fn hold_for() -> Period {
         Period::days(30)

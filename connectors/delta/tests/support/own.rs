@@ -44,10 +44,10 @@ impl OwnTable {
         self.age(version);
     }
 
-    /// Makes a commit one that was written a minute ago: it is complete.
+    /// Makes a commit one that was written a while ago: it is complete.
     pub fn age(&self, version: u64) {
         let file = std::fs::File::open(self.commit_path(version)).expect("a commit");
-        file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("a time");
+        file.set_modified(SystemTime::now() - Duration::from_secs(600)).expect("a time");
     }
 
     pub fn commit_path(&self, version: u64) -> PathBuf {

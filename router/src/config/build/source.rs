@@ -116,6 +116,7 @@ impl Builder<'_> {
         self.columns(path, &columns, None);
         let dedupe = self.dedupe(path, &kind, raw.dedupe);
         self.within(&path.key("poll_interval"), raw.poll_interval, Period::millis(100), Period::days(1));
+        self.within(&path.key("commit_settle"), raw.commit_settle, Period::millis(100), Period::days(1));
         let table = self.table(path, &raw.table);
         let (coalesce, added_columns_differ) = match raw.coalesce {
             RawCoalesce::Enabled(enabled) => (enabled, true),
@@ -126,6 +127,7 @@ impl Builder<'_> {
             input: SourceInput::Delta(DeltaSource {
                 table,
                 poll_interval: raw.poll_interval.0,
+                commit_settle: raw.commit_settle.0,
                 start: match raw.start {
                     RawStart::Snapshot => Start::Snapshot,
                     RawStart::Latest => Start::Latest,

@@ -41,6 +41,9 @@ const TROUBLE: &[u8] = b"trouble";
 /// The longest pause between two attempts at a table that cannot be read.
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// How often a problem that only a person can cure is reported again.
+const TROUBLE_REPEATED: Duration = Duration::from_secs(5 * 60);
+
 /// How long a version may be waited for until its writer is taken to have given up on it.
 const WAITING_WARN: Duration = Duration::from_secs(60);
 
@@ -96,6 +99,8 @@ struct Trouble {
     text: String,
     wait: Duration,
     next: Instant,
+    /// When it was logged last.
+    logged: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -152,6 +157,7 @@ impl<'a> Session<'a> {
         options.aliases.clone_from(&self.source.aliases);
         options.before_image = self.source.before_image;
         options.on_replaced = OnReplaced::Fail;
+        options.settle = self.delta.commit_settle;
         options.required = columns::required(self.source);
         options.progress = self.progress.clone();
         if let Some((schema, _)) = self.schema {
@@ -466,19 +472,26 @@ impl<'a> Session<'a> {
 
     fn trouble(&mut self, problem: &tailwater_delta::Error, lease: &Lease) -> Result<(), Error> {
         let text = problem.to_string();
-        let wait = match &self.trouble {
-            Some(trouble) if trouble.text == text => (trouble.wait * 2).min(TROUBLE_WAIT_MAX),
+        let now = Instant::now();
+        let next = if problem.is_pause() { "" } else { "; trying again" };
+        let (wait, logged) = match &self.trouble {
+            Some(trouble) if trouble.text == text => {
+                let repeated = !problem.is_transient() && now.duration_since(trouble.logged) >= TROUBLE_REPEATED;
+                if repeated {
+                    error!(source = %self.source.name, code = %problem.code(), "{text}{next}");
+                }
+                ((trouble.wait * 2).min(TROUBLE_WAIT_MAX), if repeated { now } else { trouble.logged })
+            }
             Some(_) | None => {
-                let next = if problem.is_pause() { "" } else { "; trying again" };
                 error!(source = %self.source.name, code = %problem.code(), "{text}{next}");
                 self.leave_note(problem.code(), &text, lease)?;
-                self.delta.poll_interval.max(Duration::from_millis(500))
+                (self.delta.poll_interval.max(Duration::from_millis(500)), now)
             }
         };
         let state = if problem.is_pause() { "paused" } else { "failing" };
         self.status(serde_json::json!({"state": state, "code": problem.code().as_str(), "message": text}));
         self.shared.telemetry.metrics().source_failed(&self.source.name, problem.code());
-        self.trouble = Some(Trouble { text, wait, next: Instant::now() + wait });
+        self.trouble = Some(Trouble { text, wait, next: now + wait, logged });
         Ok(())
     }
 
