@@ -165,6 +165,12 @@ pub enum Error {
     )]
     OffsetLost { group: String, topic: String, partition: i32, committed: i64, low: i64, high: i64 },
     #[error(
+        "{topic}[{partition}] does not hold the record at offset {last} any more that was read last (group {group}): the topic was deleted \
+         and recreated, and what is new in it before offset {committed} was not read; to read it from its beginning, set the group's offset: \
+         kafka-consumer-groups.sh --group {group} --topic {topic} --reset-offsets --to-earliest --execute"
+    )]
+    TopicRecreated { group: String, topic: String, partition: i32, committed: i64, last: i64 },
+    #[error(
         "topic {topic} does not exist, or does not any more; `tailwater topics plan` shows what is missing, `tailwater topics apply` makes it"
     )]
     TopicMissing { topic: String },
@@ -196,7 +202,7 @@ impl Error {
             Self::Fatal { .. } => code::KAFKA_FATAL,
             Self::Fenced { .. } => code::KAFKA_FENCED,
             Self::TooLarge { .. } => code::KAFKA_RECORD_TOO_LARGE,
-            Self::OffsetLost { .. } => code::KAFKA_OFFSET_LOST,
+            Self::OffsetLost { .. } | Self::TopicRecreated { .. } => code::KAFKA_OFFSET_LOST,
             Self::TopicMissing { .. } => code::TOPIC_MISSING,
             Self::Option { .. } => code::CONFIG_INVALID_VALUE,
         }
@@ -210,6 +216,7 @@ impl Error {
             | Self::Fatal { .. }
             | Self::TooLarge { .. }
             | Self::OffsetLost { .. }
+            | Self::TopicRecreated { .. }
             | Self::TopicMissing { .. }
             | Self::Option { .. } => false,
         }

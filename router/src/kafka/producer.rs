@@ -300,6 +300,7 @@ impl Producer {
             | Error::OffsetLost { .. }
             | Error::TopicMissing { .. }
             | Error::Option { .. }
+            | Error::TopicRecreated { .. }
             | Error::Client { .. } => false,
         };
         if !vague {

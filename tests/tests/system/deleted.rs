@@ -53,6 +53,27 @@ fn a_sources_topic_that_was_deleted_and_recreated_ends_the_process_with_its_code
     assert_ends_with(&mut process, &["kafka_offset_lost", &scene.rows_topic(), "was deleted and recreated"]);
 }
 
+// Issue 10, D: nothing showed that the new topic, as long as the old one, holds other records.
+#[test]
+fn a_recreated_topic_that_is_as_long_as_the_old_one_is_not_taken_for_it() {
+    for more in [0, 3] {
+        let scene = Scene::new("source-remade-long");
+        scene.configure_rows();
+        let mut process = scene.run();
+        let row =
+            |index: usize| json!({"customer_id": format!("c{index}"), "email": format!("c{index}@x.org"), "score": 1});
+        scene.topics().produce_json(&scene.rows_topic(), (0..20).map(|index| ("c", row(index))));
+        scene.audits("rows", "klaviyo", &Counts::delivered(20));
+        scene.topics().delete(&scene.rows_topic());
+        scene.topics().create(&scene.rows_topic(), 4, &[]);
+        scene.topics().produce_json(&scene.rows_topic(), (20..40 + more).map(|index| ("c", row(index))));
+        assert_ends_with(&mut process, &["kafka_offset_lost", &scene.rows_topic(), "was deleted and recreated"]);
+        // It stays so until a person acts.
+        let mut process = scene.spawn("tailwater run", &["run", "--config", "tailwater.yaml"]);
+        assert_ends_with(&mut process, &["kafka_offset_lost", &scene.rows_topic(), "was deleted and recreated"]);
+    }
+}
+
 #[test]
 fn a_destinations_topic_that_is_deleted_ends_the_process_with_its_code() {
     deleted_under_a_running_process("deleted-outbound", "outbound.klaviyo");

@@ -206,6 +206,7 @@ impl<'a> Session<'a> {
                 readiness.ready();
             }
             let records = self.gather()?;
+            self.look_at_topics(&records)?;
             if !records.is_empty() {
                 self.batch(&records, lease)?;
             }

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tailwater_core::SourcePosition;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Session;
 use super::decode::Event;
@@ -33,6 +34,14 @@ const READ: u8 = b'r';
 /// How often offsets are committed again that have not moved: far below the week after which the broker drops them.
 const COMMIT_AGAIN: Duration = Duration::from_secs(6 * 3600);
 
+/// A partition that brought nothing for this long may have been deleted and recreated meanwhile. To delete a topic, to create it and to write
+/// as many records as were read takes longer.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How often partitions that bring nothing are looked at, and how many of them at a time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+const LOOKED_AT_MAX: usize = 16;
+
 /// The positions of one session.
 #[derive(Default)]
 pub(super) struct Positions {
@@ -40,6 +49,11 @@ pub(super) struct Positions {
     applied: BTreeMap<Partition, Applied>,
     /// How far each partition was read; known of those that records came from, now or before.
     read: BTreeMap<Partition, i64>,
+    /// The last record that was read of each partition, and when it was known to be there.
+    last: BTreeMap<Partition, (ReadTo, Instant)>,
+    /// When quiet partitions are looked at, and the one that was looked at last.
+    look: Option<Instant>,
+    looked_at: Option<Partition>,
     /// When offsets that have not moved are committed again.
     commit_again: Option<Instant>,
 }
@@ -77,10 +91,104 @@ impl Session<'_> {
                 self.remembered(start, &transactional)?;
             }
             if start.committed {
-                self.positions.read.insert((Arc::clone(&start.topic), start.partition), start.offset);
+                let partition = (Arc::clone(&start.topic), start.partition);
+                let key = partition_key(READ, &start.topic, start.partition);
+                // An operator who resets the offset has seen what the topic holds.
+                if let Some(read) = self.unit.store().get_json::<ReadTo>(0, &key, "how far a partition was read")?
+                    && read.next == start.offset
+                {
+                    self.positions.last.insert(partition.clone(), (read, Instant::now()));
+                }
+                self.positions.read.insert(partition, start.offset);
             }
         }
+        let known: Vec<Partition> = self.positions.last.keys().cloned().collect();
+        self.require_same(&known)?;
         Ok(starts)
+    }
+
+    /// Fails if a partition that brought records after it was quiet, or one of those that are quiet, was deleted and recreated: it has other
+    /// records at the offsets that were read, and those would never be read.
+    pub(super) fn look_at_topics(&mut self, records: &[Record]) -> Result<(), Error> {
+        let quiet = |last: &(ReadTo, Instant)| last.1.elapsed() >= QUIET;
+        let mut moved: Vec<Partition> = Vec::new();
+        for record in records {
+            let partition = (Arc::clone(&record.topic), record.partition);
+            if moved.last() != Some(&partition)
+                && !moved.contains(&partition)
+                && self.positions.last.get(&partition).is_some_and(quiet)
+            {
+                moved.push(partition);
+            }
+        }
+        self.require_same(&moved)?;
+        let due = *self.positions.look.get_or_insert_with(|| Instant::now() + LOOK_INTERVAL);
+        if Instant::now() < due {
+            return Ok(());
+        }
+        self.positions.look = Some(Instant::now() + LOOK_INTERVAL);
+        let known = &self.positions.last;
+        let after = match &self.positions.looked_at {
+            Some(partition) => known.range((Bound::Excluded(partition.clone()), Bound::Unbounded)),
+            None => known.range::<Partition, _>(..),
+        };
+        let next: Vec<Partition> = after.take(LOOKED_AT_MAX).map(|(partition, _)| partition.clone()).collect();
+        self.positions.looked_at = next.last().cloned();
+        match self.require_same(&next) {
+            Err(error @ Error::Kafka(kafka::Error::TopicRecreated { .. })) => Err(error),
+            // A topic that is gone is noticed by who reads it.
+            Err(error) => {
+                debug!("could not look at what was read last: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Fails if one of the partitions does not hold the record any more that was read of it last.
+    fn require_same(&mut self, partitions: &[Partition]) -> Result<(), Error> {
+        let mut ranges = Vec::new();
+        let recreated = |topic: &str, partition: i32, read: &ReadTo| kafka::Error::TopicRecreated {
+            group: self.consumer.group().to_owned(),
+            topic: topic.to_owned(),
+            partition,
+            committed: read.next,
+            last: read.last,
+        };
+        for (topic, partition) in partitions {
+            let Some((read, _)) = self.positions.last.get(&(Arc::clone(topic), *partition)) else { continue };
+            let (low, high) = self.consumer.watermarks(topic, *partition)?;
+            if read.last >= high {
+                return Err(recreated(topic, *partition, read).into());
+            }
+            if read.last >= low {
+                let topic = topic.to_string();
+                ranges.push(Range { topic, partition: *partition, start: read.last, end: read.last + 1 });
+            }
+        }
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let mut other = None;
+        self.reader.read::<Error>(&ranges, |record| {
+            let found = self.positions.last.get(&(Arc::clone(&record.topic), record.partition));
+            if let Some((read, _)) = found
+                && record.offset == read.last
+                && record.timestamp.as_millis() != read.timestamp
+            {
+                other = Some(recreated(&record.topic, record.partition, read));
+            }
+            Ok(true)
+        })?;
+        if let Some(error) = other {
+            return Err(error.into());
+        }
+        for partition in partitions {
+            if let Some((_, seen)) = self.positions.last.get_mut(partition) {
+                *seen = Instant::now();
+            }
+        }
+        Ok(())
     }
 
     fn remembered(&mut self, start: &mut Start, transactional: impl Fn(&str) -> bool) -> Result<(), Error> {
@@ -181,6 +289,7 @@ impl Session<'_> {
             let value = serde_json::to_vec(&read).unwrap_or_default();
             self.unit.store_mut().put(0, partition_key(READ, &topic, partition), Some(value))?;
             offsets.push(((Arc::clone(&topic), partition), read.next));
+            self.positions.last.insert((Arc::clone(&topic), partition), (read, Instant::now()));
             self.positions.read.insert((topic, partition), read.next);
         }
         Ok(offsets)
