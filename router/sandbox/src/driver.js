@@ -38,7 +38,7 @@
   const OMIT = 0, REJECT = 1;
   const SCHEMAS_MAX = 32;
 
-  const { state, shown, hidden, RealDate } = surface(emit, settings);
+  const { state, shown, hidden, RealDate, isRefusal } = surface(emit, settings);
   const dateTime = uncurry(RealDate.prototype.getTime);
 
   // === Errors of our own ===
@@ -92,8 +92,9 @@
       if (error instanceof UnsafeInteger) kind = 'unsafe_integer';
       if (error instanceof UnsafeDecimal) kind = 'unsafe_decimal';
       if (kind !== 'threw') column = error.column;
+      if (isRefusal(error)) kind = 'timeout';
       if (error instanceof ErrorClass) {
-        message = kind === 'threw' ? `${error.name}: ${error.message}` : StringFunction(error.message);
+        message = kind === 'threw' || kind === 'timeout' ? `${error.name}: ${error.message}` : StringFunction(error.message);
         if (typeof error.stack === 'string') stack = cut(error.stack, 0, 16384);
       } else {
         message = `threw ${typeof error === 'string' ? error : shown(error)}, which is no Error`;

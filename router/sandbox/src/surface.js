@@ -62,8 +62,19 @@
     defineProperty(holder, name, { value: wrapped, writable: true, enumerable: false, configurable: true });
   }
 
+  // The errors of what is bounded: a row that ends with one has exceeded its time limit, in which the call would not have ended.
+  const refusals = new WeakSet();
+  const has = uncurry(WeakSet.prototype.has), add = uncurry(WeakSet.prototype.add);
+  const isRefusal = (error) => typeof error === 'object' && error !== null && has(refusals, error);
+
+  function refusal(message) {
+    const error = new RangeErrorClass(message);
+    add(refusals, error);
+    return error;
+  }
+
   function refuse(name, max) {
-    throw new RangeErrorClass(`${name} refuses a size beyond ${max}`);
+    throw refusal(`${name} refuses a size beyond ${max}`);
   }
 
   function bound(holder, name, sizeOf, max) {
@@ -159,7 +170,7 @@
     const wrapped = {
       [name](...rest) {
         if (typeof this === 'string' && typeof rest[0] === 'string' && this.length * rest[0].length > HUGE_SEARCH) {
-          throw new RangeErrorClass(`${name} refuses to look for a text of ${rest[0].length} characters in one of ${this.length}`);
+          throw refusal(`${name} refuses to look for a text of ${rest[0].length} characters in one of ${this.length}`);
         }
         return call(this, ...rest);
       },
@@ -327,5 +338,5 @@
     count: silent, countReset: silent, clear: silent,
   });
 
-  return { state, shown, hidden, RealDate };
+  return { state, shown, hidden, RealDate, isRefusal };
 })

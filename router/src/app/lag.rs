@@ -62,7 +62,7 @@ fn groups(shared: &Context, roles: &[Role]) -> Result<Vec<Group>, Error> {
             Role::Source => {}
             Role::Resolve => {
                 let topics: Vec<String> =
-                    shared.config.sources.values().map(|source| topics::input_topic(names, source)).collect();
+                    shared.config.sources.values().flat_map(|source| topics::input_topics(names, source)).collect();
                 add("resolve", "", &topics)?;
             }
             Role::Route => {

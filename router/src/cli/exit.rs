@@ -21,7 +21,7 @@ pub enum Exit {
     KafkaUnreachable = 4,
     /// `run` was asked to stop and something did not end in time. Nothing is lost: what was not committed is read again.
     NotDrained = 5,
-    /// `status` found something that needs a person: paused, failing, stopped, waiting or stalled; `audit` found a pause.
+    /// `status` found something that needs a person: paused, failing, stopped, waiting or stalled; `audit` found a pause or a source that is not read.
     Attention = 6,
     /// A bug in Tailwater.
     Internal = 70,
@@ -36,7 +36,7 @@ Exit codes:
    3  the configuration cannot be used
    4  no Kafka broker answers
    5  stopped, but something did not end in time (nothing is lost)
-   6  something needs attention (`status`: paused, failing, stopped, waiting or stalled; `audit`: paused)
+   6  something needs attention (`status`: paused, failing, stopped, waiting or stalled; `audit`: paused, or a source is not read)
   70  a bug in tailwater";
 
 impl Exit {

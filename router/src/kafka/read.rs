@@ -16,6 +16,9 @@ use crate::config::model::Kafka;
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a command waits for the first answer of a broker.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Log lines of the client that are looked through for the reason of a failure.
 const LOGS_SERVED_MAX: usize = 64;
 
@@ -49,6 +52,16 @@ impl Reader {
         let committed = BaseConsumer::from_config_and_context(&config, Context::default())
             .map_err(|error| Error::Option { detail: error.to_string() })?;
         Ok(Self { committed, brokers: kafka.brokers.clone(), config })
+    }
+
+    /// A reader for a command: somebody waits for it, so a wrong address is told soon.
+    ///
+    /// # Errors
+    /// An option that librdkafka does not know, or no broker answers.
+    pub fn reach(kafka: &Kafka) -> Result<Self, Error> {
+        let reader = Self::connect(kafka)?;
+        reader.ask(&format!("{}ledger", kafka.prefix), REACH_TIMEOUT)?;
+        Ok(reader)
     }
 
     fn unreachable(&self, during: &'static str) -> impl FnOnce(KafkaError) -> Error + '_ {

@@ -173,9 +173,11 @@ fn status_shows_what_works_what_does_not_and_what_is_left() {
     eventually("the vendor that is down is shown", PATIENCE, || {
         let seen = status();
         let line = seen.json()["destinations"][0].clone();
-        let shown = line["state"] == "failing" && line["lag"] == 1 && line["code"] == "vendor_unavailable";
+        let shown = line["state"] == "failing" && line["lag"] == 1 && line["next_attempt"].is_string();
         if shown && seen.code == Some(6) { Ok(()) } else { Err(format!("{seen:?}")) }
     });
+    let page = scene.status("klaviyo");
+    assert!(page["klaviyo.vendor"]["since"].is_string(), "{page}");
     process.stop();
     let text = scene.command(&["status", "--config", "tailwater.yaml", "--sample", "0.5"]);
     assert!(text.expect(6).contains("stopped"), "{}", text.stdout);

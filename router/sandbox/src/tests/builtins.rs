@@ -87,6 +87,32 @@ fn built_ins_over_huge_array_likes_fail_their_row_alone() {
     }
 }
 
+// Issue 10, report H: such a row ended as `transform_threw`.
+#[test]
+fn a_row_that_calls_what_cannot_be_stopped_has_exceeded_its_time() {
+    let kind = |statement: &str| {
+        let results = run(&each(&format!("row => {{ {statement} }}")), ["{}"]);
+        failed(&results[0]).kind.clone()
+    };
+    for statement in [
+        "[].includes.call({length: 2 ** 53 - 1}, 1);",
+        "[].indexOf.call({length: 2 ** 53 - 1}, 1);",
+        "[].reverse.call({length: 2 ** 53 - 1});",
+        "'a'.repeat(2 ** 24).lastIndexOf('a'.repeat(2 ** 23) + 'b');",
+        "try { [].includes.call({length: 2 ** 53 - 1}, 1); } catch (error) { throw error; }",
+    ] {
+        assert_eq!(kind(statement), RowErrorKind::Timeout, "{statement}");
+    }
+    for statement in [
+        "throw new RangeError('includes refuses a size beyond 33554432');",
+        "(1).toFixed(1000);",
+        "new Array(-1);",
+        "try { [].includes.call({length: 2 ** 53 - 1}, 1); } catch (error) { throw new RangeError(error.message); }",
+    ] {
+        assert_eq!(kind(statement), RowErrorKind::Threw, "{statement}");
+    }
+}
+
 #[test]
 fn bounded_built_ins_behave_as_before() {
     let source = "

@@ -6,6 +6,7 @@ use crate::cli::args::{TopicsArgs, TopicsCommand};
 use crate::cli::load::{Purpose, load};
 use crate::cli::{Error, Exit, Global, output};
 use crate::config::Kafka;
+use crate::kafka::read::Reader;
 use crate::kafka::topics::{self, Step, Wanted};
 use crate::stages::route::existence::{self, New};
 
@@ -14,6 +15,7 @@ use crate::stages::route::existence::{self, New};
 pub fn execute(args: &TopicsArgs, global: &Global) -> Result<Exit, Error> {
     let config = load(global, Purpose::Look)?;
     let failed = |error: crate::kafka::Error| Error::failed(error.code(), &error);
+    Reader::reach(&config.kafka).map_err(failed)?;
     let steps = topics::plan(&config.kafka, &topics::wanted(&config)).map_err(failed)?;
     let new = existence::find_new(&config).map_err(failed)?;
     match &args.command {

@@ -90,6 +90,8 @@ fn look(config: &Config, since: Option<Timestamp>, progress: &mut dyn FnMut(&str
         reader.on_its_way_to_send(destination, places)?;
         reader.parked(destination, places)?;
     }
+    progress("reading how the sources do");
+    reader.failing_sources()?;
     progress("reading the ledger to its end");
     reader.ledger(&mut ledger)?;
     ledger.add_removed(&mut known, &reader.removed_before, since.is_some());

@@ -8,12 +8,13 @@ use tailwater_core::{Coordinates, Timestamp, envelope};
 
 use super::tally::{self, Known, Ledger, Places};
 use super::{Error, Paused};
-use crate::config::model::Config;
+use crate::config::model::{Config, SourceInput};
 use crate::kafka::consumer::Partition;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::topics::{self, Names};
 use crate::kafka::{Consumer, Record};
 use crate::stages::shared::held;
+use crate::stages::source::TROUBLE;
 
 /// The committed offsets of a group.
 pub type Committed = BTreeMap<(String, i32), Option<i64>>;
@@ -26,7 +27,7 @@ pub struct Read<'a> {
     /// The first offset that Kafka still has of each ingest partition.
     pub removed_before: BTreeMap<(String, i32), i64>,
     ledger_read_to: BTreeMap<i32, i64>,
-    /// The pauses that route has written down; every partition of a destination holds the same one.
+    /// The pauses that route and send have written down; every partition of a destination holds the same one.
     pub paused: BTreeSet<Paused>,
 }
 
@@ -35,7 +36,7 @@ impl<'a> Read<'a> {
         Ok(Self {
             config,
             names: Names::new(&config.kafka.prefix),
-            reader: Reader::connect(&config.kafka)?,
+            reader: Reader::reach(&config.kafka)?,
             removed_before: BTreeMap::new(),
             ledger_read_to: BTreeMap::new(),
             paused: BTreeSet::new(),
@@ -124,22 +125,37 @@ impl<'a> Read<'a> {
 
     /// The records that wait in route's state.
     pub fn held(&mut self, destination: &str, places: &mut Places) -> Result<(), Error> {
-        for note in self.waiting(&self.names.state_route(destination), &mut places.held)? {
-            let text = |name: &str| note[name].as_str().unwrap_or_default().to_owned();
-            self.paused.insert(Paused {
-                destination: destination.to_owned(),
-                route: text("route"),
-                code: text("code"),
-                message: text("message"),
-                since: text("since"),
-            });
-        }
+        let notes = self.waiting(&self.names.state_route(destination), &mut places.held)?;
+        self.paused.extend(notes.iter().map(|note| paused("", destination, note)));
         Ok(())
     }
 
     /// The records that wait in send's state.
-    pub fn parked(&self, destination: &str, places: &mut Places) -> Result<(), Error> {
-        self.waiting(&self.names.state_send(destination), &mut places.parked).map(|_| ())
+    pub fn parked(&mut self, destination: &str, places: &mut Places) -> Result<(), Error> {
+        let notes = self.waiting(&self.names.state_send(destination), &mut places.parked)?;
+        self.paused.extend(notes.iter().map(|note| paused("", destination, note)));
+        Ok(())
+    }
+
+    /// Tables that cannot be read on, from the notes that their sources leave.
+    pub fn failing_sources(&mut self) -> Result<(), Error> {
+        for source in self.config.sources.values() {
+            let topic = self.names.state_source(&source.name);
+            if !matches!(source.input, SourceInput::Delta(_)) || self.reader.partitions(&topic)?.is_none() {
+                continue;
+            }
+            let mut trouble = None;
+            self.reader.read::<Error>(&self.reader.whole(&topic)?, |record| {
+                if record.key() == Some(TROUBLE) {
+                    trouble = record.value().and_then(|value| serde_json::from_slice(value).ok());
+                }
+                Ok(true)
+            })?;
+            if let Some(note) = trouble {
+                self.paused.insert(paused(&source.name, "", &note));
+            }
+        }
+        Ok(())
     }
 
     /// Notes the records that wait in a state topic; the pauses that it holds.
@@ -198,6 +214,18 @@ impl<'a> Read<'a> {
             ledger.add(Key::decode(key).map_err(failed)?, decode_entries(value).map_err(failed)?);
             Ok(true)
         })
+    }
+}
+
+fn paused(source: &str, destination: &str, note: &serde_json::Value) -> Paused {
+    let text = |name: &str| note[name].as_str().unwrap_or_default().to_owned();
+    Paused {
+        source: source.to_owned(),
+        destination: destination.to_owned(),
+        route: text("route"),
+        code: text("code"),
+        message: text("message"),
+        since: text("since"),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Flow {
     /// By code.
     pub dead_lettered: BTreeMap<String, u64>,
     pub held: u64,
+    /// What the held records wait for, by reason.
+    pub held_reasons: BTreeMap<String, u64>,
     pub in_flight: u64,
     pub unaccounted: u64,
 }
@@ -39,9 +41,13 @@ pub struct Lost {
     pub last_seen: Option<&'static str>,
 }
 
-/// A route that is stopped until a person acts. What it holds back counts as in flight.
+/// A route, a destination or a source that is stopped, or fails again and again. What it holds back counts as in flight.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Paused {
+    /// Empty where a destination or a route is paused.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub destination: String,
     /// Empty where the whole destination is paused.
     pub route: String,
@@ -70,6 +76,7 @@ impl Flow {
             skipped: BTreeMap::new(),
             dead_lettered: BTreeMap::new(),
             held: 0,
+            held_reasons: BTreeMap::new(),
             in_flight: 0,
             unaccounted: 0,
         }
@@ -177,8 +184,12 @@ impl Audit {
             .ok();
         }
         for flow in &self.flows {
-            let notes =
-                [("delivered", &flow.delivered), ("skipped", &flow.skipped), ("dead-lettered", &flow.dead_lettered)];
+            let notes = [
+                ("delivered", &flow.delivered),
+                ("skipped", &flow.skipped),
+                ("dead-lettered", &flow.dead_lettered),
+                ("held", &flow.held_reasons),
+            ];
             for (what, counts) in notes {
                 for (reason, count) in counts.iter().filter(|(reason, _)| !reason.is_empty()) {
                     writeln!(text, "{} to {}: {count} {what} ({reason})", flow.source, flow.destination).ok();
@@ -186,9 +197,13 @@ impl Audit {
             }
         }
         for paused in &self.paused {
-            let Paused { destination, route, code, message, since } = paused;
-            let what = if route.is_empty() { destination.clone() } else { format!("{destination}, route {route},") };
-            writeln!(text, "paused: {what} since {since} ({code}): {message}").ok();
+            let Paused { source, destination, route, code, message, since } = paused;
+            let what = match (source.is_empty(), route.is_empty()) {
+                (false, _) => format!("source {source} is not read"),
+                (true, true) => format!("paused: {destination}"),
+                (true, false) => format!("paused: {destination}, route {route},"),
+            };
+            writeln!(text, "{what} since {since} ({code}): {message}").ok();
         }
         for lost in &self.lost {
             writeln!(

@@ -186,6 +186,14 @@ fn count(flow: &mut Flow, all: Bitmap, rounds: &[Entries], places: &Places, bloc
         undecided.join(&mine);
     }
     left.join(&undecided);
+    let mut waiting = left.both(&held);
+    for entries in rounds {
+        for ((_, reason), bitmap) in entries.iter().rev().filter(|((end, _), _)| *end == End::Held) {
+            let here = waiting.both(bitmap);
+            note(&mut flow.held_reasons, reason, &here);
+            waiting = waiting.without(&here);
+        }
+    }
     let mut take = |bitmap: &Bitmap| {
         let here = left.both(bitmap);
         left = left.without(&here);
@@ -274,6 +282,17 @@ mod tests {
         assert_eq!(left, [0, 1, 3]);
         assert_eq!(flow.in_flight, 1);
         assert_eq!(flow.held, 0);
+    }
+
+    // Issue 10, D: the text gave reasons for what was skipped, and none for what is held.
+    #[test]
+    fn a_held_record_tells_what_it_waits_for_last() {
+        let first = entries(&[(End::Held, "no_key", &[0, 1, 2])]);
+        let second = entries(&[(End::Held, "merge", &[1])]);
+        let (flow, left) = counted(&[0, 1, 2], &[second, first], &places(&[], &[0, 1], &[2], &[]));
+        assert!(left.is_empty());
+        assert_eq!(flow.held, 2);
+        assert_eq!(flow.held_reasons, BTreeMap::from([("merge".to_owned(), 1), ("no_key".to_owned(), 1)]));
     }
 
     #[test]

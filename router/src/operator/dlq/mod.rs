@@ -142,7 +142,7 @@ impl<'a> Dlq<'a> {
     /// # Errors
     /// An option that the client does not know.
     pub fn connect(config: &'a Config) -> Result<Self, Error> {
-        Ok(Self { config, names: Names::new(&config.kafka.prefix), reader: Reader::connect(&config.kafka)? })
+        Ok(Self { config, names: Names::new(&config.kafka.prefix), reader: Reader::reach(&config.kafka)? })
     }
 
     /// The queues that exist: also those of destinations that the configuration no longer has.

@@ -43,14 +43,14 @@ pub fn gather(config: &Config, options: &Options, progress: &mut dyn FnMut(&str)
     let mut gather = Gather {
         config,
         names: Names::new(&config.kafka.prefix),
-        reader: Reader::connect(&config.kafka)?,
+        reader: Reader::reach(&config.kafka)?,
         dlq: Dlq::connect(config)?,
         pages: Vec::new(),
     };
     let (processes, unreachable) = gather.ask(options, progress);
     progress("measuring");
     let resolve: Vec<String> =
-        config.sources.values().map(|source| topics::input_topic(&gather.names, source)).collect();
+        config.sources.values().flat_map(|source| topics::input_topics(&gather.names, source)).collect();
     let resolve = gather.group("resolve", None, &resolve)?;
     let mut parts = Vec::new();
     for destination in config.destinations.values() {
@@ -211,9 +211,11 @@ impl Gather<'_> {
     }
 
     fn source(&self, source: &Source, resolve: &Group, moved: &Moved) -> Result<Line, Error> {
-        let topic = topics::input_topic(&self.names, source);
+        let [topic, replay] = topics::input_topics(&self.names, source);
         let ranges = self.behind(&topic, moved)?;
-        let (lag, _) = self.count(&ranges, None)?;
+        let mut all = ranges.clone();
+        all.extend(self.behind(&replay, moved)?);
+        let (lag, _) = self.count(&all, None)?;
         let mut members = resolve.members;
         let mut line_version = None;
         let mut note = Value::Null;
@@ -228,7 +230,7 @@ impl Gather<'_> {
                 }
             }
         }
-        let mut line = Line::new(&source.name, members, lag, moved.rate(&topic));
+        let mut line = Line::new(&source.name, members, lag, moved.rate(&topic) + moved.rate(&replay));
         line.version = line_version;
         line.dead_letters = self.dead_letters(&Filter { source: Some(source.name.clone()), ..Filter::default() })?;
         if ranges.is_empty() {
@@ -287,16 +289,44 @@ impl Gather<'_> {
         let mut line = Line::new(&destination.name, group.members, lag, moved.rate(&topic));
         line.dead_letters =
             self.dead_letters(&Filter { destination: Some(destination.name.clone()), ..Filter::default() })?;
+        let mut parked = 0;
+        self.each_state(&self.names.state_send(&destination.name), |entry| match entry {
+            held::Entry::Held { .. } => parked += 1,
+            held::Entry::Pause(note) => {
+                let mut note = note;
+                if let Some(route) = note["route"].as_str().filter(|route| !route.is_empty()) {
+                    note["message"] = json!(format!("route {route}: {}", note["message"].as_str().unwrap_or_default()));
+                }
+                line.worsen(State::Paused, &note);
+            }
+            held::Entry::Other => {}
+        })?;
+        line.parked = Some(parked);
+        for page in &self.pages {
+            let load = &page["destination"][format!("{}.load", destination.name)];
+            for (count, name) in [(&mut line.queue, "queue"), (&mut line.in_flight, "in_flight")] {
+                if let Some(number) = load[name].as_u64() {
+                    *count = Some(count.unwrap_or(0) + number);
+                }
+            }
+        }
+        // The offsets do not show what is parked, nor what was read and is not sent.
+        let open = parked + line.queue.unwrap_or(0);
+        if line.state == State::Idle && open > 0 {
+            line.state = State::Running;
+        }
         if let Some(vendor) = vendor
-            && lag.records > 0
+            && lag.records + open > 0
             && let Some((state, note)) = vendor.trouble()
         {
             line.worsen(state, &note);
+            line.remark(&note);
         }
         for page in &self.pages {
             for part in ["vendor", "send"] {
                 self.take(&mut line, &page["destination"][format!("{}.{part}", destination.name)]);
             }
+            line.remark(&page["destination"][format!("{}.vendor", destination.name)]);
         }
         Ok(line)
     }
@@ -393,12 +423,17 @@ struct Vendor {
     answered: Option<Timestamp>,
     /// The attempts that have to be made again, by time.
     refused: BTreeMap<Timestamp, Value>,
+    /// When each delivery was refused first.
+    first: BTreeMap<String, Timestamp>,
 }
 
 impl Vendor {
     fn learn(&mut self, at: Timestamp, entry: &Value) {
         if entry["outcome"] == "retry" {
-            let note = json!({"code": entry["code"], "message": entry["message"]});
+            let delivery = entry["delivery"].as_str().unwrap_or_default();
+            let first = self.first.entry(delivery.to_owned()).or_insert(at);
+            *first = at.min(*first);
+            let note = json!({"code": entry["code"], "message": entry["message"], "delivery": delivery});
             self.refused.insert(at, note);
         } else {
             self.answered = self.answered.max(Some(at));
@@ -411,6 +446,19 @@ impl Vendor {
         let (_, last) = self.refused.last_key_value()?;
         let mut note = last.clone();
         note["since"] = json!(since.to_string());
+        // A delivery that was refused before others got through has a fault of its own.
+        let own = |delivery: &str| {
+            let first = self.first.get(delivery);
+            first.zip(self.answered).is_some_and(|(first, answered)| *first < answered)
+        };
+        let open: BTreeSet<&str> =
+            self.refused.range(since..).filter_map(|(_, note)| note["delivery"].as_str()).collect();
+        if !open.is_empty() && open.iter().all(|delivery| own(delivery)) {
+            let message = last["message"].as_str().unwrap_or_default();
+            note["message"] =
+                json!(format!("{} refused again and again while others get through: {message}", open.len()));
+            return Some((State::Running, note));
+        }
         let state = match last["code"].as_str() {
             Some(code) if code == code::RATE_LIMITED.as_str() => State::Throttled,
             Some(code) if [code::UNAUTHORIZED.as_str(), code::FORBIDDEN.as_str()].contains(&code) => State::Paused,
@@ -429,7 +477,7 @@ mod tests {
         let mut vendor = Vendor::default();
         assert!(vendor.trouble().is_none());
         let at = Timestamp::from_millis;
-        let refused = |code: &str| json!({"outcome": "retry", "code": code, "message": "m"});
+        let refused = |code: &str| json!({"outcome": "retry", "code": code, "message": "m", "delivery": code});
         vendor.learn(at(9_000), &refused("vendor_unavailable"));
         vendor.learn(at(1_000), &refused("rate_limited"));
         vendor.learn(at(5_000), &json!({"outcome": "delivered"}));
@@ -441,5 +489,21 @@ mod tests {
         assert!(vendor.trouble().is_none());
         vendor.learn(at(11_000), &refused("unauthorized"));
         assert_eq!(vendor.trouble().unwrap().0, State::Paused);
+    }
+
+    // Issue 10, D: "klaviyo is failing" was shown while one poison row alone failed.
+    #[test]
+    fn a_delivery_that_fails_while_others_get_through_is_not_the_vendor() {
+        let mut vendor = Vendor::default();
+        let at = Timestamp::from_millis;
+        let refused = |delivery: &str| json!({"outcome": "retry", "code": "vendor_unavailable", "message": "503", "delivery": delivery});
+        vendor.learn(at(1_000), &refused("poison"));
+        vendor.learn(at(2_000), &json!({"outcome": "delivered", "delivery": "other"}));
+        vendor.learn(at(3_000), &refused("poison"));
+        let (state, note) = vendor.trouble().unwrap();
+        assert_eq!(state, State::Running);
+        assert!(note["message"].as_str().unwrap().contains("while others get through: 503"), "{note}");
+        vendor.learn(at(4_000), &refused("third"));
+        assert_eq!(vendor.trouble().unwrap().0, State::Failing);
     }
 }

@@ -60,6 +60,15 @@ pub struct Line {
     /// Routes: records that wait for the destination's key, or behind a merge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub awaiting_key: Option<u64>,
+    /// Destinations: records that were read and are not sent, of the processes that were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u64>,
+    /// Destinations: deliveries that the vendor has not answered, of the processes that were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u64>,
+    /// Destinations: records that wait in state behind others of their person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parked: Option<u64>,
     /// Sources and destinations: open dead letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<u64>,
@@ -133,6 +142,9 @@ impl Line {
             rate: (rate * 10.0).round() / 10.0,
             seconds_left,
             awaiting_key: None,
+            queue: None,
+            in_flight: None,
+            parked: None,
             dead_letters: None,
             version: None,
         }
@@ -150,6 +162,20 @@ impl Line {
         if state != State::Throttled {
             self.seconds_left = None;
         }
+    }
+}
+
+impl Line {
+    /// Takes over a note that does not change the state, if there is none yet.
+    fn remark(&mut self, note: &serde_json::Value) {
+        let text = |name: &str| note[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        if note["message"].is_null() || (self.code.is_some() && self.code != text("code")) {
+            return;
+        }
+        if self.message.is_none() {
+            (self.code, self.message, self.since) = (text("code"), text("message"), text("since"));
+        }
+        self.next_attempt = self.next_attempt.take().or_else(|| text("next_attempt"));
     }
 }
 
@@ -173,6 +199,11 @@ fn seconds(records: u64, rate: f64) -> u64 {
 impl Status {
     fn lines(&self) -> impl Iterator<Item = &Line> {
         self.sources.iter().chain(&self.routes).chain(&self.destinations)
+    }
+
+    /// Dead letters that nobody has settled.
+    pub fn dead_letters(&self) -> u64 {
+        self.lines().filter_map(|line| line.dead_letters).sum()
     }
 
     /// How many lines need a person.

@@ -14,8 +14,8 @@ impl Status {
             // Writing to a string has no way to fail.
             writeln!(
                 text,
-                "{title:width$}  {:<9}  {:>9}  {:>9}  {:>9}  {:>12}  {:>12}",
-                "state", "lag", "rate/s", "done in", "awaiting key", "dead letters"
+                "{title:width$}  {:<9}  {:>9}  {:>9}  {:>9}  {:>12}  {:>9}  {:>9}  {:>9}  {:>12}",
+                "state", "lag", "rate/s", "done in", "awaiting key", "queue", "in flight", "parked", "dead letters"
             )
             .ok();
             for line in lines {
@@ -29,7 +29,12 @@ impl Status {
         for address in &self.unreachable {
             writeln!(text, "no process of this workspace answers at {address}").ok();
         }
+        let dead_letters = self.dead_letters();
+        if dead_letters > 0 {
+            writeln!(text, "{dead_letters} dead letters are open: see `tailwater dlq list`").ok();
+        }
         match self.attention() {
+            0 if dead_letters > 0 => text.push_str("everything else is fine\n"),
             0 => text.push_str("everything is fine\n"),
             1 => text.push_str("1 thing needs attention\n"),
             count => {
@@ -45,12 +50,15 @@ fn row(text: &mut String, line: &Line, width: usize) {
     let lag = if line.lag_is_estimated { format!("~{}", line.lag) } else { line.lag.to_string() };
     writeln!(
         text,
-        "{:width$}  {:<9}  {lag:>9}  {:>9}  {:>9}  {:>12}  {:>12}",
+        "{:width$}  {:<9}  {lag:>9}  {:>9}  {:>9}  {:>12}  {:>9}  {:>9}  {:>9}  {:>12}",
         line.name,
         line.state.as_str(),
         line.rate,
         line.seconds_left.map_or_else(|| "-".to_owned(), duration),
         number(line.awaiting_key),
+        number(line.queue),
+        number(line.in_flight),
+        number(line.parked),
         number(line.dead_letters),
     )
     .ok();
@@ -95,7 +103,8 @@ mod tests {
             State::Paused,
             &json!({"code": "missing_column", "message": "`ltv` is gone", "since": "2026-03-01"}),
         );
-        let send = Line::new("klaviyo", 1, Lag { records: 9_000, estimated: true }, 10.0);
+        let mut send = Line::new("klaviyo", 1, Lag { records: 9_000, estimated: true }, 10.0);
+        (send.queue, send.in_flight, send.parked, send.dead_letters) = (Some(40), Some(5), Some(7_000), Some(2));
         let status = Status {
             at: "now".into(),
             workspace: "w".into(),
@@ -108,8 +117,9 @@ mod tests {
         };
         let text = status.to_text();
         for part in [
-            "klaviyo/ltv   paused            12          0          -             3             -",
-            "klaviyo       running        ~9000         10     15 min             -             -",
+            "klaviyo/ltv   paused            12          0          -             3          -          -          -             -",
+            "klaviyo       running        ~9000         10     15 min             -         40          5       7000             2",
+            "2 dead letters are open",
             "klaviyo/ltv is paused since 2026-03-01 (missing_column): `ltv` is gone",
             "1 thing needs attention",
         ] {

@@ -56,7 +56,7 @@ pub struct Options {
 /// # Errors
 /// There is no such topic, no broker answers, or nobody reads the output any more.
 pub fn tap(config: &Config, options: &Options, out: &mut dyn Write) -> Result<(), Error> {
-    let reader = Reader::connect(&config.kafka)?;
+    let reader = Reader::reach(&config.kafka)?;
     let topic = topic(&reader, &config.kafka.prefix, &options.topic)?;
     let kind = topic.strip_prefix(&config.kafka.prefix).unwrap_or(&topic).to_owned();
     let mut printer = Printer { kind, format: options.format, left: options.limit.unwrap_or(u64::MAX), out };

@@ -57,7 +57,7 @@ pub fn trace(config: &Config, what: &str, kind: Option<&str>, progress: &mut dyn
         let message = format!("the configuration declares no identifier type {kind}; it has {}", kinds.join(", "));
         return Ok(Found::Nobody { message, mentions: Vec::new() });
     }
-    let reader = Reader::connect(&config.kafka)?;
+    let reader = Reader::reach(&config.kafka)?;
     let names = Names::new(&config.kafka.prefix);
     let mut tracer = Tracer { config, reader: &reader, names: &names, progress };
     let mut value = what;

@@ -433,6 +433,9 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     ) -> Result<bool, Error> {
         let record = Arc::clone(&held.record);
         let kind = match record.envelope() {
+            Err(_) if let Some(reason) = held::damage(&record) => {
+                ActionKind::DeadLetter { record: Arc::clone(&record), reason }
+            }
             Err(error) => {
                 let message = format!("the header `tw` of {} could not be read: {error}", record.coordinates());
                 let reason = Reason::new(code::DECODE_FAILED, message);
@@ -489,6 +492,10 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
                     }
                     Err(_) => (true, false),
                 };
+                if let Some(reason) = held::damage(&held.record) {
+                    self.act(lane, ActionKind::DeadLetter { record: held.record, reason });
+                    continue;
+                }
                 // An earlier version queued the fence itself.
                 if is_event {
                     self.act(lane, ActionKind::HandOver { record: held.record, to: merge.survivor, backfill });
@@ -523,6 +530,9 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     }
 
     fn dead_letter_expired(&mut self, lane: i32, held: Held) {
+        if let Some(reason) = held::damage(&held.record) {
+            return self.act(lane, ActionKind::DeadLetter { record: held.record, reason });
+        }
         let mut message = format!(
             "waited since {} for an identifier of type {}, longer than `hold_for` of destination {} allows",
             held.since,

@@ -54,6 +54,12 @@ impl<O: Outside> Session<O> {
         metrics.transaction_seconds("send", took);
         let open = self.trackers.values().map(OffsetTracker::open).sum();
         metrics.deliveries(&self.setup.name, open, self.gate.in_flight());
+        self.setup.telemetry.status(
+            &format!("destination.{}.load", self.setup.name),
+            serde_json::json!({
+                "queue": self.gate.len(), "in_flight": self.gate.in_flight(), "parked": self.waiting.records(),
+            }),
+        );
         metrics.parked(&self.setup.name, self.waiting.ready());
         metrics.queue(&format!("send.{}", self.setup.name), self.gate.len(), self.gate.items_max());
         Ok(())

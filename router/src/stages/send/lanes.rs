@@ -47,6 +47,7 @@ impl<O: Outside> Session<O> {
         self.outside.forget_ends();
         failpoint::hit("rebalance.send");
         self.outside.assigned(&starts)?;
+        self.notes.taken_over();
         self.committed.extend(starts.iter().map(|start| (start.partition, start.offset)));
         if !self.reading {
             self.outside.pause(partitions, true)?;

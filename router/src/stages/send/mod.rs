@@ -48,7 +48,7 @@ use self::finished::Finished;
 use self::open::Item;
 use self::outside::{Outside, Settings};
 use self::parked::Parked;
-use self::pause::Pause;
+use self::pause::{Notes, Pause};
 use self::rejections::Rejections;
 use super::{Error, IDLE_WAIT};
 use crate::kafka::Record;
@@ -146,6 +146,7 @@ struct Session<O: Outside> {
     /// Nothing is started before this time: the account's trouble.
     not_before: Timestamp,
     paused: Option<Pause>,
+    notes: Notes,
     /// How the vendor answers, for people to see.
     vendor: Vendor,
     rejections: Rejections,
@@ -176,6 +177,7 @@ impl<O: Outside> Session<O> {
             fences: Fences::default(),
             not_before: Timestamp::default(),
             paused: None,
+            notes: Notes::default(),
             vendor: Vendor::new(&setup.telemetry, &setup.name),
             rejections: Rejections::default(),
             reading: true,
@@ -195,6 +197,7 @@ impl<O: Outside> Session<O> {
         self.judge_rejections()?;
         self.look_after_pause();
         self.look_after_fences()?;
+        self.note_pauses()?;
         // Before the next calls are made: a commit lets people go on whose last record it carries.
         self.commit_if_due()?;
         self.start()

@@ -31,7 +31,7 @@ impl<O: Outside> Session<O> {
         self.outside.history(&item.open.record, &item.delivery, &outcome)?;
         self.dirty = true;
         if !matches!(outcome, Outcome::Retry { .. }) {
-            self.vendor.answered(self.outside.now());
+            self.vendor.answered(item.delivery.key, self.outside.now());
         }
         match outcome {
             Outcome::Delivered | Outcome::DeliveredInPart(_) => {
@@ -105,12 +105,13 @@ impl<O: Outside> Session<O> {
         let chance = self.outside.chance();
         match self.setup.settings.retry.decide(attempt, after, scope, time, chance) {
             Decision::GiveUp => {
+                self.vendor.gave_up(item.delivery.key);
                 let last = exhausted(item.open.attempts, &reason);
                 self.rejected(item, last)
             }
             Decision::At(due) => {
                 let now = self.outside.now();
-                self.vendor.refused(&reason, scope, now, now.saturating_add(due.since(time)));
+                self.vendor.refused(item.delivery.key, &reason, scope, now, now.saturating_add(due.since(time)));
                 match scope {
                     Scope::Delivery | Scope::Endpoint => {
                         debug!(destination = %self.setup.name, code = %reason.code, attempt = item.open.attempts, "will be tried again: {}", reason.message);

@@ -222,7 +222,11 @@ impl<O: Outside> Session<O> {
                 open.since = Some(self.outside.instant());
                 self.offer(open.profile, Item::Record(Box::new(open)))
             }
-            Err(reason) => self.is_broken(lane, record, &reason, profile, parked.as_ref()),
+            Err(reason) => {
+                let reason = held::damage(record).unwrap_or(reason);
+                let profile = parked.as_ref().and_then(Held::owner).or(profile);
+                self.is_broken(lane, record, &reason, profile, parked.as_ref())
+            }
         }
     }
 

@@ -215,6 +215,7 @@ impl<O: Outside> Session<O> {
             code: signature.code,
             message: &message,
         });
+        self.notes.paused(name, signature.code, &message, self.outside.now());
         self.rejections.route(name).paused = Some(RoutePause { signature, wait: TRIAL_WAIT_MIN, next, trial: None });
         for (mut item, _) in suspects {
             item.open.failures = 0;
@@ -227,6 +228,7 @@ impl<O: Outside> Session<O> {
         let route = self.rejections.route(name);
         route.window.reset();
         if route.paused.take().is_some() {
+            self.notes.resumed(name);
             self.gate.expedite();
             if !self.rejections.is_paused() && self.paused.is_none() {
                 self.setup.telemetry.emit(&Resumed { destination: &self.setup.name, stage: "send" });

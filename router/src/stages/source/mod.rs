@@ -36,7 +36,7 @@ use crate::state::schemas;
 const CURSOR: &[u8] = b"cursor";
 
 /// Where the reason lies why the table cannot be read now, for those who look from outside.
-const TROUBLE: &[u8] = b"trouble";
+pub const TROUBLE: &[u8] = b"trouble";
 
 /// The longest pause between two attempts at a table that cannot be read.
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@
 //! 'r' profile                nothing is missing any more: what waits goes on, batch by batch, as soon as its routes run
 //! 'f' profile                the profile was absorbed: what waits goes to the survivor, batch by batch; the value is the merge
 //! 'i' profile                the identifiers in use that were seen last
-//! 'p'                        why the route is paused, for people to read
+//! 'p' route                  why the route is paused, for people to read; route's stage leaves the name out, send's does for a destination
 //! 'b'                        since when the destination exists
 //! ```
 //!
@@ -16,10 +16,11 @@
 use std::sync::Arc;
 
 use tailwater_core::envelope::Merge;
-use tailwater_core::{ProfileId, Timestamp};
+use tailwater_core::{ProfileId, Timestamp, code};
 
 use super::Held;
 use crate::kafka::Record;
+use crate::stages::shared::dead_letter;
 
 pub(super) const HELD: u8 = b'h';
 pub(super) const SINCE: u8 = b't';
@@ -29,6 +30,9 @@ pub(super) const RELEASED: u8 = b'r';
 pub(super) const MOVING: u8 = b'f';
 pub(super) const PAUSE: &[u8] = b"p";
 pub(in crate::stages) const BEGINNING: &[u8] = b"b";
+
+/// A header `tw` that no version writes.
+const UNREADABLE: &[u8] = b"\0";
 
 pub(super) fn profile_key(tag: u8, profile: ProfileId) -> Vec<u8> {
     let mut key = Vec::with_capacity(26);
@@ -138,6 +142,28 @@ pub(super) fn decode(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8]) ->
         headers,
     );
     Some(Held { record: Arc::new(record), since: Timestamp::from_millis(since), key })
+}
+
+/// Stands for a record whose entry cannot be read: its bytes as they are, no header that could be understood, and why. Whoever would send it
+/// makes a dead letter of it.
+pub(super) fn damaged(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8], message: String) -> Held {
+    let number = |from: usize| {
+        let bytes = bytes.get(from..from + 8)?;
+        Some(i64::from_be_bytes(bytes.try_into().ok()?))
+    };
+    let offset = key.get(18..26).and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_be_bytes);
+    let since = number(1).filter(|_| bytes.first() == Some(&1)).unwrap_or(0);
+    let record = Record::new(
+        Arc::clone(topic),
+        lane,
+        offset,
+        Timestamp::from_millis(0),
+        None,
+        Some(bytes),
+        Some(UNREADABLE),
+        dead_letter::refused_at_source(code::STATE_DAMAGED, message),
+    );
+    Held { record: Arc::new(record), since: Timestamp::from_millis(since), key }
 }
 
 /// A byte string with its length, or one that is absent; `None` if it was cut.

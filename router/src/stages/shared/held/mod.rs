@@ -17,10 +17,11 @@ use tailwater_core::{ProfileId, Timestamp, code};
 pub(in crate::stages) use self::bytes::BEGINNING;
 use self::bytes::{HELD, IDENTIFIERS, MOVING, PAUSE, RELEASED, SINCE, WAITS};
 use self::bytes::{
-    awaited, decode, encode, held_key, merge_key, moving_merge, moving_value, profile_key, profile_of, since_key,
-    split_since,
+    awaited, damaged, decode, encode, held_key, merge_key, moving_merge, moving_value, profile_key, profile_of,
+    since_key, split_since,
 };
 use crate::kafka::Record;
+use crate::stages::shared::dead_letter;
 use crate::state::{self, Map};
 
 /// The profiles of one process's lanes that have something waiting, so that the others cost no look into the store.
@@ -275,7 +276,7 @@ impl Waiting {
         max: usize,
     ) -> Result<Vec<Held>, state::Error> {
         let entries = store.scan_first(lane, &profile_key(HELD, profile), max)?;
-        entries.into_iter().take(max).map(|(key, value)| waiting(store, topic, lane, key, &value)).collect()
+        Ok(entries.into_iter().take(max).map(|(key, value)| waiting(store, topic, lane, key, &value)).collect())
     }
 
     /// A fence that an earlier version queued behind the records of its profile. The queue is read record by record: it may be long.
@@ -293,7 +294,7 @@ impl Waiting {
         store.each_key(lane, &profile_key(HELD, profile), |key| keys.push(key.to_vec()))?;
         for key in keys {
             let Some(value) = store.get(lane, &key)? else { continue };
-            let held = waiting(store, topic, lane, key, &value)?;
+            let held = waiting(store, topic, lane, key, &value);
             if let Ok(Role::Fence(merge)) = held.record.envelope().map(|envelope| envelope.role) {
                 return Ok(Some(merge));
             }
@@ -461,7 +462,7 @@ impl Waiting {
                 continue;
             }
             if let Some(value) = store.get(lane, &held_key)? {
-                found.push((profile, waiting(store, topic, lane, held_key, &value)?));
+                found.push((profile, Held { since, ..waiting(store, topic, lane, held_key, &value) }));
             }
         }
         Ok(found)
@@ -489,7 +490,7 @@ pub fn find(
 ) -> Result<Option<Held>, state::Error> {
     let key = held_key(profile, false, record.offset);
     let Some(value) = store.get(lane, &key)? else { return Ok(None) };
-    waiting(store, &record.topic, lane, key, &value).map(Some)
+    Ok(Some(waiting(store, &record.topic, lane, key, &value)))
 }
 
 /// Remembers the identifiers in use of a profile that waits.
@@ -531,6 +532,34 @@ pub fn set_pause(store: &mut impl Map, lane: i32, reason: Option<&serde_json::Va
     store.put(lane, PAUSE.to_vec(), value)
 }
 
+/// Writes down what is paused and why, by route (empty for the whole destination). What is not among it is not paused any more.
+///
+/// # Errors
+/// The lane is not restored.
+pub fn set_pauses(
+    store: &mut impl Map,
+    lane: i32,
+    notes: &BTreeMap<String, serde_json::Value>,
+) -> Result<bool, state::Error> {
+    let mut wanted: BTreeMap<Vec<u8>, Vec<u8>> =
+        notes.iter().map(|(route, note)| ([PAUSE, route.as_bytes()].concat(), note.to_string().into_bytes())).collect();
+    let mut changed = false;
+    for (key, value) in store.scan(lane, PAUSE)? {
+        match wanted.remove(&key) {
+            Some(note) if note == value => {}
+            note => {
+                changed = true;
+                store.put(lane, key, note)?;
+            }
+        }
+    }
+    for (key, note) in wanted {
+        changed = true;
+        store.put(lane, key, Some(note))?;
+    }
+    Ok(changed)
+}
+
 /// What a state record of route says, for the tools that read the topic from outside.
 pub enum Entry {
     Held { profile: ProfileId, held: Held },
@@ -538,24 +567,37 @@ pub enum Entry {
     Other,
 }
 
-/// Reads a record of `state.route.<destination>`.
+/// Reads a record of `state.route.<destination>` or `state.send.<destination>`.
 pub fn read_entry(topic: &Arc<str>, lane: i32, key: &[u8], value: &[u8]) -> Entry {
     match key.first() {
         Some(&HELD) => match (profile_of(key), decode(topic, lane, key.to_vec(), value)) {
             (Some(profile), Some(held)) => Entry::Held { profile, held },
             _ => Entry::Other,
         },
-        _ if key == PAUSE => serde_json::from_slice(value).map_or(Entry::Other, Entry::Pause),
+        _ if key.starts_with(PAUSE) => serde_json::from_slice(value).map_or(Entry::Other, Entry::Pause),
         _ => Entry::Other,
     }
 }
 
 /// A waiting record of the state; one that cannot be read is never taken for none.
-fn waiting(store: &impl Map, topic: &Arc<str>, lane: i32, key: Vec<u8>, value: &[u8]) -> Result<Held, state::Error> {
-    let shown = key.clone();
-    decode(topic, lane, key, value).ok_or_else(|| {
-        store.damaged(lane, &shown, "a waiting record", &format!("{} bytes of an unknown form", value.len()))
+fn waiting(store: &impl Map, topic: &Arc<str>, lane: i32, key: Vec<u8>, value: &[u8]) -> Held {
+    decode(topic, lane, key.clone(), value).unwrap_or_else(|| {
+        let detail = format!("{} bytes of an unknown form", value.len());
+        let message = store.damaged(lane, &key, "a waiting record", &detail).to_string();
+        damaged(topic, lane, key, value, message)
     })
+}
+
+/// Why a waiting record is a dead letter whatever it waits for, if its entry could not be read.
+pub fn damage(record: &Record) -> Option<Reason> {
+    dead_letter::refusal_of(record).filter(|reason| reason.code == code::STATE_DAMAGED && record.envelope().is_err())
+}
+
+impl Held {
+    /// Whose record it is, whatever the record says.
+    pub fn owner(&self) -> Option<ProfileId> {
+        profile_of(&self.key)
+    }
 }
 
 #[cfg(test)]

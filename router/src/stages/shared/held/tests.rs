@@ -28,23 +28,34 @@ fn what_a_merge_handed_over_goes_before_the_survivors_own_and_nothing_else_chang
     assert_eq!(offsets(&waiting, &store, profile), [800, 900, 7, 300]);
 }
 
+// Issue 10, B6: one entry that could not be read ended the process, at every start.
 #[test]
-fn a_damaged_record_is_told_and_not_passed_over() {
+fn a_damaged_record_is_told_and_not_passed_over_and_the_others_go_on() {
     let (mut store, _folder) = Store::without_broker(&[0]);
     let mut waiting = Waiting::default();
     let profile = ProfileId::of("w", "email", "a@b.c", 0);
     let topic: Arc<str> = Arc::from("t.resolved");
-    for offset in [1, 2] {
+    for offset in [1, 2, 3] {
         assert_eq!(
             waiting.hold(&mut store, 0, profile, &record_at(offset), false, Timestamp::from_millis(1)).unwrap(),
             Hold::Waits
         );
     }
-    store.put(0, held_key(profile, false, 2), Some(vec![9])).unwrap();
+    for bytes in [vec![], vec![9], vec![1; 30]] {
+        store.put(0, held_key(profile, false, 2), Some(bytes.clone())).unwrap();
+        let queue = waiting.queue(&store, 0, profile, &topic).unwrap();
+        assert_eq!(queue.iter().map(|held| held.record.offset).collect::<Vec<_>>(), [1, 2, 3]);
+        let damages: Vec<_> = queue.iter().map(|held| damage(&held.record)).collect();
+        let reason = damages[1].as_ref().unwrap();
+        assert_eq!(reason.code, code::STATE_DAMAGED);
+        assert!(reason.message.contains("a waiting record"), "{}", reason.message);
+        assert!(damages[0].is_none() && damages[2].is_none());
+        assert_eq!((queue[1].record.value(), queue[1].owner()), (Some(&bytes[..]), Some(profile)));
+        let expired = waiting.expired(&store, 0, &topic, Timestamp::from_millis(50), 10).unwrap();
+        assert_eq!(expired.len(), 3);
+        assert_eq!(expired[1].1.since, Timestamp::from_millis(1), "its entry by age can be removed");
+    }
     let code = |error: state::Error| error.code();
-    assert_eq!(waiting.queue(&store, 0, profile, &topic).map_err(code).unwrap_err().as_str(), "state_damaged");
-    let expired = waiting.expired(&store, 0, &topic, Timestamp::from_millis(50), 10);
-    assert_eq!(expired.map_err(code).unwrap_err().as_str(), "state_damaged");
     store.put(0, profile_key(IDENTIFIERS, profile), Some(b"[".to_vec())).unwrap();
     assert_eq!(identifiers(&store, 0, profile).map_err(code).unwrap_err().as_str(), "state_damaged");
 }
