@@ -50,5 +50,7 @@ while IFS= read -r page; do
   [ "$(wc -c <"$page")" -ge 200 ] || fail "$page says next to nothing"
 done < <(find docs/errors -name '*.md' | sort)
 
+deploy/checks/tidy.pl || failures=$((failures + 1))
+
 [ "$failures" -eq 0 ] || { printf 'docs: %d problems\n' "$failures" >&2; exit 1; }
 printf 'docs: %d links and %d codes are right\n' "$checked" "$(echo "$codes" | wc -l)"

@@ -1,6 +1,6 @@
 //! The workshop for system tests: a real Kafka, the real binary, real Delta tables, and a vendor that keeps what it received.
 //!
-//! The tests themselves are in `tests/system.rs`, one binary with a module for each part of the story. They run the program that users
+//! The tests themselves are in `tests/system/main.rs`, one binary with a module for each part of the story. They run the program that users
 //! run and look only at what a user can see: topics, the vendor, the command line, the files. Nothing here may reach into the
 //! router's own crates, except for the words of `tailwater-core` in which its records are written.
 //!

@@ -10,8 +10,8 @@ use saphyr::Scalar;
 use saphyr_parser::{Event, Parser, ScanError, Span};
 use tailwater_core::code;
 
-use super::interpolate::Text;
 use super::problem::{Path, Place, Problem, Step};
+use super::text::Text;
 
 /// Bytes of a configuration file. Ten thousand routes fit; a file that was named by mistake does not fill the memory.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

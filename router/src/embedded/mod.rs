@@ -23,9 +23,6 @@ use self::program::program;
 use crate::runtime::supervisor::{Shutdown, Supervisor, TaskError, TaskKind};
 use crate::telemetry::Telemetry;
 
-/// Where the broker listens unless `kafka.brokers` says otherwise: where a Kafka usually does.
-pub const ADDRESS_DEFAULT: &str = "127.0.0.1:9092";
-
 /// The folder of its data, inside of `state_dir`, and the one of its program, inside of that.
 const FOLDER: &str = "broker";
 const PROGRAM_FOLDER: &str = "program";

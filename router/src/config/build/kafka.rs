@@ -14,8 +14,10 @@ use crate::config::Broker;
 use crate::config::model::{Kafka, Latency};
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{RawKafka, RawLatency};
-use crate::embedded::ADDRESS_DEFAULT;
 use tailwater_connectors::config::{Period, Secret};
+
+/// Where the embedded broker listens unless `kafka.brokers` says otherwise: where a Kafka usually does.
+const EMBEDDED_ADDRESS_DEFAULT: &str = "127.0.0.1:9092";
 
 /// Copies of each partition that a cluster keeps, unless the configuration says otherwise.
 const REPLICATION_FACTOR: i32 = 3;
@@ -112,10 +114,10 @@ impl Builder<'_> {
                     problem.hint("name the brokers as host:port, or start one with `tailwater run --embedded`"),
                     path,
                 );
-                ADDRESS_DEFAULT.to_owned()
+                EMBEDDED_ADDRESS_DEFAULT.to_owned()
             }
             (Broker::Given | Broker::Either, Some(brokers)) => brokers,
-            (Broker::Embedded | Broker::Either, None) => ADDRESS_DEFAULT.to_owned(),
+            (Broker::Embedded | Broker::Either, None) => EMBEDDED_ADDRESS_DEFAULT.to_owned(),
             (Broker::Embedded, Some(brokers)) => {
                 let address = brokers.trim().replace("localhost:", "127.0.0.1:");
                 match address.parse::<SocketAddr>() {

@@ -15,12 +15,12 @@ use crate::config::model::{
     DeltaSource, EventTimeRules, KafkaSource, OnDecodeFailures, OnDelete, OnInvalid, Source, SourceInput, SourceKind,
     Start, TextColumns,
 };
+use crate::config::names::{Names, input_topic};
 use crate::config::problem::{Path, Problem};
 use crate::config::raw::{
     RawAddedColumns, RawCoalesce, RawDeltaSource, RawEventTime, RawKafkaSource, RawKind, RawOnDecodeFailures,
     RawOnDelete, RawOnInvalid, RawOnInvalidTime, RawStart, RawTextColumns, RawTimeUnit,
 };
-use crate::kafka::topics::{Names, input_topic};
 use tailwater_connectors::config::Period;
 
 /// Schemes under which tables can be read.

@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct as _, Serializer};
 
 use super::Place;
-use super::tally::{LOST_MAX, place_text};
+
+/// Unaccounted records whose coordinates are listed; beyond that they are counted.
+pub const LOST_MAX: usize = 1000;
 
 /// One source at one destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -221,4 +223,9 @@ impl Audit {
         }
         text
     }
+}
+
+/// A place as people write it.
+fn place_text(place: &Place) -> String {
+    format!("{}[{}]@{}", place.0, place.1, place.2)
 }

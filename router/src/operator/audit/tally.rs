@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 
 use tailwater_core::ledger::{BLOCK, Bitmap, End, Entries, Key};
 
-use super::Place;
-use super::report::{Audit, Flow, Lost};
+use super::report::{Audit, Flow, LOST_MAX, Lost};
 use crate::config::model::Config;
 use crate::kafka::topics::{self, Names};
-
-/// Unaccounted records whose coordinates are listed; beyond that they are counted.
-pub const LOST_MAX: usize = 1000;
 
 /// A block of an ingest partition: topic, partition, offset / 1024.
 pub type BlockId = (String, i32, i64);
@@ -216,11 +212,6 @@ fn last_seen(rounds: &[Entries], offset: i64) -> Option<&'static str> {
     rounds.iter().find_map(|entries| {
         entries.iter().rev().find(|(_, bitmap)| bitmap.contains(offset)).map(|((end, _), _)| end.as_str())
     })
-}
-
-/// A place as people write it.
-pub fn place_text(place: &Place) -> String {
-    format!("{}[{}]@{}", place.0, place.1, place.2)
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::Deserialize;
 use tailwater_core::envelope::{Envelope, Role};
 use tailwater_core::ledger::{self, BLOCK, End};
 use tailwater_core::operation::Outbound;
 use tailwater_core::{EventId, ProfileId, Timestamp};
 use tailwater_identity::Person;
 
-use super::story::{Attempt, Pause};
 use crate::config::model::Config;
 use crate::kafka::read::{Range, Reader};
 use crate::kafka::topics::Names;
@@ -35,6 +35,34 @@ pub struct Gathered {
     pub mentions: Vec<Letter>,
     /// Destinations at which the person waits for a merge.
     pub merging: BTreeSet<String>,
+}
+
+/// One record of the topic `deliveries`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Attempt {
+    pub at: String,
+    pub destination: String,
+    pub event: String,
+    pub kind: String,
+    pub attempt: u32,
+    pub outcome: String,
+    #[serde(default)]
+    pub code: Option<String>,
+    #[serde(default)]
+    pub message: Option<String>,
+    #[serde(default)]
+    pub ticket: Option<String>,
+    #[serde(default)]
+    pub target: Option<String>,
+}
+
+/// Why a route stands still, as it notes in its state.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Pause {
+    pub route: String,
+    pub code: String,
+    pub message: String,
+    pub since: String,
 }
 
 /// What is known of one event.

@@ -13,7 +13,8 @@ use tailwater_core::envelope::Role;
 use tailwater_core::{EventId, ProfileId};
 use tailwater_identity::Person;
 
-pub use self::story::{Event, Mention, Story, Subject, Verdict};
+pub use self::story::{Event, Mention, Story, Subject};
+pub use self::verdict::Verdict;
 
 use super::Error;
 use super::dlq::{Letter, Queue};
@@ -177,7 +178,7 @@ impl Tracer<'_, '_> {
             (self.progress)("looking for the event in the history");
             let text = id.to_string();
             self.reader.read::<Error>(&self.reader.whole(&topic)?, |record| {
-                let attempt = record.value().and_then(|value| serde_json::from_slice::<story::Attempt>(value).ok());
+                let attempt = record.value().and_then(|value| serde_json::from_slice::<gather::Attempt>(value).ok());
                 if attempt.is_some_and(|attempt| attempt.event == text) {
                     found = record.key().and_then(|key| std::str::from_utf8(key).ok()).and_then(ProfileId::parse);
                 }

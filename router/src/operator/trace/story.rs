@@ -2,79 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tailwater_identity::Person;
 
 use super::gather::{At, Facts, Gathered};
-use super::verdict::{Scene, steps, verdict};
+use super::verdict::{Scene, Status, Step, Verdict, steps, verdict};
 use crate::config::model::Config;
 use crate::operator::dlq::Letter;
 use crate::operator::shown::Place;
-
-/// One record of the topic `deliveries`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Attempt {
-    pub at: String,
-    pub destination: String,
-    pub event: String,
-    pub kind: String,
-    pub attempt: u32,
-    pub outcome: String,
-    #[serde(default)]
-    pub code: Option<String>,
-    #[serde(default)]
-    pub message: Option<String>,
-    #[serde(default)]
-    pub ticket: Option<String>,
-    #[serde(default)]
-    pub target: Option<String>,
-}
-
-/// Why a route stands still, as it notes in its state.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Pause {
-    pub route: String,
-    pub code: String,
-    pub message: String,
-    pub since: String,
-}
-
-/// Where an event is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    Delivered,
-    Skipped,
-    DeadLettered,
-    /// Waits for the destination's key, or behind a merge.
-    Held,
-    /// Waits behind the pause of a route.
-    Paused,
-    InFlight,
-    NotSubscribed,
-    Unknown,
-}
-
-/// Where an event is at a destination, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verdict {
-    pub status: Status,
-    /// When it was delivered, or since when it waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
-    /// The whole answer, for a person.
-    pub text: String,
-}
-
-/// Something that happened to an event at a destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
-    pub text: String,
-}
 
 /// An event, from where it came in to where it is.
 #[derive(Debug, Clone, Serialize)]
@@ -154,21 +89,6 @@ pub struct Story {
     /// Whether one event was asked for.
     #[serde(skip)]
     pub one_event: bool,
-}
-
-impl Status {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Skipped => "skipped",
-            Self::DeadLettered => "dead-lettered",
-            Self::Held => "held",
-            Self::Paused => "behind a pause",
-            Self::InFlight => "in flight",
-            Self::NotSubscribed => "not subscribed",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 impl Mention {

@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use super::story::{Event, Mention, Status, Story};
+use super::story::{Event, Mention, Story};
+use super::verdict::Status;
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,13 +1,50 @@
 //! Where an event is at a destination, and why: from what was found there to one sentence. Pure.
 
+use serde::Serialize;
 use std::time::Duration;
 
 use tailwater_core::ledger::End;
 use tailwater_core::{Code, Timestamp, code};
 
-use super::gather::{At, Passed};
-use super::story::{Pause, Status, Step, Verdict};
+use super::gather::{At, Passed, Pause};
 use crate::config::model::Destination;
+
+/// Where an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Delivered,
+    Skipped,
+    DeadLettered,
+    /// Waits for the destination's key, or behind a merge.
+    Held,
+    /// Waits behind the pause of a route.
+    Paused,
+    InFlight,
+    NotSubscribed,
+    Unknown,
+}
+
+/// Where an event is at a destination, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    pub status: Status,
+    /// When it was delivered, or since when it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The whole answer, for a person.
+    pub text: String,
+}
+
+/// Something that happened to an event at a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    pub text: String,
+}
 
 /// What a verdict needs to know beside the event's own facts.
 pub struct Scene<'a> {
@@ -19,6 +56,21 @@ pub struct Scene<'a> {
     pub merging: bool,
     /// Why the row's own value of the destination's key is not used.
     pub refusal: Option<&'a str>,
+}
+
+impl Status {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Skipped => "skipped",
+            Self::DeadLettered => "dead-lettered",
+            Self::Held => "held",
+            Self::Paused => "behind a pause",
+            Self::InFlight => "in flight",
+            Self::NotSubscribed => "not subscribed",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// What happened to the event at the destination, in order.
@@ -258,8 +310,8 @@ mod tests {
     use crate::config::model::{DestinationStart, OnMissingKey, Retry};
     use crate::operator::dlq::{Queue, Reference};
     use crate::operator::shown::Place;
+    use crate::operator::trace::gather::Attempt;
     use crate::operator::trace::gather::DeadLetter;
-    use crate::operator::trace::story::Attempt;
 
     fn destination() -> Destination {
         Destination {

@@ -9,6 +9,7 @@
 //! all behind them stay where they are, uncommitted, and are run again first when something was reloaded.
 
 pub mod existence;
+mod failed;
 // Plans are seen from elsewhere by the simulation of send, which runs them before it.
 mod pauses;
 pub(in crate::stages) mod plan;

@@ -13,8 +13,8 @@ use tailwater_core::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use tailwater_core::{Code, ProfileId, SchemaId, Timestamp, code};
 
 use super::existence::{Age, BACKFILL};
+use super::failed::Failed;
 use super::subscribed::{Subscribed, Subscriptions, Wanted};
-use super::transform::Failed;
 use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
 use crate::stages::Error;

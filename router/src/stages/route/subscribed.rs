@@ -9,8 +9,8 @@ use tailwater_core::ledger::End;
 use tailwater_core::{ChangeKind, Code, code};
 
 use super::existence::{self, Age};
+use super::failed::{Failed, condition_failed};
 use super::routes::{Route, Routes, SourceSchema};
-use super::transform::{self, Failed};
 use crate::config::EventFields;
 use crate::config::model::{OnDelete, OnMissingKey};
 use crate::kafka::Record;
@@ -158,7 +158,7 @@ impl Compiled<'_> {
         match when.matches(record.value().unwrap_or_default(), &fields) {
             Ok(holds) => Ok(Ok(holds)),
             Err(error) => {
-                let failed = transform::condition_failed(&error, &route.name, envelope, self.schemas)?;
+                let failed = condition_failed(&error, &route.name, envelope, self.schemas)?;
                 Ok(Err(failed))
             }
         }

@@ -11,9 +11,9 @@ use tailwater_core::ledger::End;
 use tailwater_core::{ProfileId, Timestamp, code};
 
 use super::existence::Age;
+use super::failed::Failed;
 use super::plan::{Action, ActionKind, BEHIND_PAUSE_PERSON_MAX, Budget, Planner, Stand};
 use super::subscribed::{Subscribed, Subscriptions, Wanted};
-use super::transform::Failed;
 use crate::config::model::OnMissingKey;
 use crate::kafka::Record;
 use crate::stages::Error;

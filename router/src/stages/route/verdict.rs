@@ -9,9 +9,10 @@ use tailwater_core::delivery::Reason;
 use tailwater_core::judge::{self, Window};
 use tailwater_core::{ProfileId, Timestamp, code};
 
+use super::failed::Failed;
 use super::plan::{Action, ActionKind, Trigger};
 use super::routes::Routes;
-use super::transform::{Cell, Failed, Made, Results, cell};
+use super::transform::{Cell, Made, Results, cell};
 
 /// The failures since the first one that is not judged yet, by route.
 #[derive(Debug, Default)]
