@@ -15,7 +15,7 @@ use super::grouping::{self, Groups, Together};
 use super::person::Field;
 use super::requests::{self, Call};
 use super::types::{Mismatch, locate};
-use super::work::{Content, Work};
+use super::work::{Content, Steps, Work};
 use super::writes::{Last, Way};
 use super::{Iterable, lookup};
 use crate::http::{self, Answer, Refusal, Request, Session, at_once, named, send_parts, subject};
@@ -41,6 +41,7 @@ impl Iterable {
         if !self.config.create {
             lookup::settle_unknown(work).await;
         }
+        create_people(work).await;
         let groups = self.groups(batch, &work.all_open());
         for &index in &groups.unknown {
             let message = "the operation is none of Iterable's; it was made by another version";
@@ -111,10 +112,32 @@ fn hold_back(work: Work<'_>) {
     }
 }
 
+/// Creates the people of events whom the vendor did not know at an earlier attempt.
+async fn create_people(work: Work<'_>) {
+    let is_wanted = |delivery: &Delivery| work.attempts.get(delivery.key).own == Steps::ToCreate;
+    let wanted: Vec<usize> =
+        work.all_open().into_iter().filter(|&index| work.delivery(index).is_some_and(is_wanted)).collect();
+    let sends = wanted.into_iter().filter_map(|index| Some((index, work.delivery(index)?))).map(
+        |(index, delivery)| async move {
+            let Some(request) = requests::create(delivery, work.iterable.config.create_new_fields) else { return };
+            work.iterable.written(Call::User, Way::Single, delivery);
+            match work.send(&request, &[index]).await {
+                Err(halt) => work.halted(request.endpoint, &[index], &halt),
+                Ok(answer) if answer.is_success() => {
+                    work.attempts.update(delivery.key, |attempt| attempt.own = Steps::Created);
+                }
+                Ok(answer) => work.set(index, &Outcome::Rejected(work.refusal(index, &answer).1)),
+            }
+        },
+    );
+    let _sent: Vec<()> = at_once(sends.collect(), SINGLES_AT_ONCE).await;
+}
+
 async fn send_alone(work: Work<'_>, mut calls: Vec<(usize, Call)>) {
-    let mut order: Vec<usize> = calls.iter().map(|(index, _)| *index).collect();
-    work.suspects_last(&mut order);
-    calls.sort_by_key(|(index, _)| order.iter().position(|own| own == index));
+    // Whoever has failed before comes last: one of the others being answered tells that the vendor works.
+    calls.sort_by_key(|(index, _)| {
+        work.delivery(*index).is_some_and(|delivery| work.attempts.get(delivery.key).failed.is_some())
+    });
     let sends = calls.into_iter().map(|(index, call)| send_one(work, index, call)).collect();
     let _sent: Vec<()> = at_once(sends, SINGLES_AT_ONCE).await;
 }
@@ -141,8 +164,7 @@ async fn send_one(work: Work<'_>, index: usize, call: Call) {
     let plain = Plain::read(answer.body());
     // A success can say that nothing was done.
     if let Some(failure) = plain.failure() {
-        let outcome = work.failed(call, failure, failure.reason_of(&plain, answer.status()));
-        return work.set(index, &outcome);
+        return work.failed(index, call, failure, failure.reason_of(&plain, answer.status()));
     }
     if !plain.is_success() && !answer.body().is_empty() {
         let message = format!("the answer is not of the shape that the vendor documents: {}", plain.describe());
@@ -180,8 +202,7 @@ async fn refused(work: Work<'_>, index: usize, call: Call, answer: &Answer) {
             None => {}
         };
     }
-    let outcome = work.failed(call, failure, reason);
-    work.set(index, &outcome);
+    work.failed(index, call, failure, reason);
 }
 
 /// Sends deliveries that can share requests.
@@ -189,8 +210,11 @@ async fn send_together(work: Work<'_>, together: Together, members: Vec<usize>) 
     let iterable = work.iterable;
     let batch = work.batch;
     let may_mismatch = matches!(together, Together::Users | Together::Events);
-    let doubtful =
-        |index: usize| may_mismatch && iterable.types.doubts(&Content::of(requests::body(batch, index)).fields());
+    let doubtful = |index: usize| {
+        may_mismatch
+            && iterable.types.is_used()
+            && iterable.types.doubts(&Content::of(requests::body(batch, index)).fields())
+    };
     let parts = grouping::parts(batch, &members, &|index| work.part_max(index), &doubtful);
     let make = |members: &[usize]| {
         let deliveries = || members.iter().filter_map(|&index| batch.get(index));
@@ -210,7 +234,8 @@ impl Iterable {
             Together::Users => requests::bulk_update(bodies, self.config.create_new_fields),
             Together::Events => requests::track_bulk(members.iter().filter_map(|&index| batch.get(index))),
             Together::List(call, list) => {
-                // Projects that identify people by email do not know the flag; there, unknown people were looked up.
+                // Unknown people were looked up; this is for those who are deleted meanwhile. Projects that identify people by email do not
+                // know the flag.
                 let existing_only =
                     (self.config.identity != super::person::Identity::Email).then_some(!self.config.create);
                 requests::membership(*call, list, bodies, existing_only)
@@ -227,9 +252,9 @@ fn judge(work: Work<'_>, together: &Together, answer: &Answer, members: &[usize]
         Together::Users => "users",
         Together::Events => "events",
         Together::List(_, list) => {
-            let is_about_list =
-                answer.status() == 404 || plain.code.contains("invalidListId") || plain.code.contains("lists");
-            if is_about_list && plain.failure() != Some(Failure::NotFound) || plain.code.contains("invalidListId") {
+            // The word is the code, or stands in the message of a more general one.
+            let names_list = [&plain.code, &plain.msg].iter().any(|text| text.contains("invalidListId"));
+            if answer.status() == 404 || names_list {
                 let message = format!(
                     "the list `{list}` is refused; is its id right, and is it no dynamic list? {}",
                     plain.describe()
@@ -292,7 +317,7 @@ fn taken(work: Work<'_>, together: &Together, members: &[usize], answer: &Answer
     let attributed = bulk.attribute(&work.named(members));
     for (place, failure) in &attributed.failed {
         if let Some(&index) = members.get(*place) {
-            work.set(index, &work.failed(call, *failure, failure.reason()));
+            work.failed(index, call, *failure, failure.reason());
         }
     }
     let rest: Vec<usize> = members.iter().copied().filter(|&index| work.is_open(index)).collect();

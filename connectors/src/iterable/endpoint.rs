@@ -1,5 +1,6 @@
 //! The endpoints in use, with what the vendor documents for each in its specification: its limits, for the whole project or for the key.
-//! Where the vendor states none, the figure is careful: it is what integrations keep to.
+//! Where the vendor states none, the figure is careful: it is what integrations keep to. None of them is marked as naming a resource: what the
+//! vendor itself does not find has a code in the body (see `vendor`), and a 404 without one is a wrong address.
 
 use crate::http::{Endpoint, Rate, Window};
 
@@ -25,17 +26,16 @@ pub(super) static PURCHASE: Endpoint = Endpoint::new("POST /api/commerce/trackPu
 
 pub(super) static CART: Endpoint = Endpoint::new("POST /api/commerce/updateCart", UNSTATED);
 
-pub(super) static LIST_SUBSCRIBE: Endpoint = Endpoint::new("POST /api/lists/subscribe", LISTS).names_resource();
+pub(super) static LIST_SUBSCRIBE: Endpoint = Endpoint::new("POST /api/lists/subscribe", LISTS);
 
-pub(super) static LIST_UNSUBSCRIBE: Endpoint = Endpoint::new("POST /api/lists/unsubscribe", LISTS).names_resource();
+pub(super) static LIST_UNSUBSCRIBE: Endpoint = Endpoint::new("POST /api/lists/unsubscribe", LISTS);
 
 pub(super) static UPDATE_EMAIL: Endpoint = Endpoint::new("POST /api/users/updateEmail", UNSTATED);
 
 pub(super) static MERGE: Endpoint =
     Endpoint::new("POST /api/users/merge", rate(&[Window::per_second(50)])).scopes(&["a server-side key"]);
 
-pub(super) static DELETE_USER: Endpoint =
-    Endpoint::new("DELETE /api/users/{email}", rate(&[Window::per_second(100)])).names_resource();
+pub(super) static DELETE_USER: Endpoint = Endpoint::new("DELETE /api/users/{email}", rate(&[Window::per_second(100)]));
 
 pub(super) static FORGET: Endpoint =
     Endpoint::new("POST /api/users/forget", rate(&[Window::per_second(3), Window::per_day(1_000)]));
@@ -46,17 +46,15 @@ pub(super) static UNFORGET: Endpoint =
 pub(super) static SUBSCRIPTIONS: Endpoint = Endpoint::new("POST /api/users/updateSubscriptions", UNSTATED);
 
 pub(super) static SUBSCRIPTION: Endpoint =
-    Endpoint::new("PATCH /api/subscriptions/{subscriptionGroup}/{subscriptionGroupId}/user/{userEmail}", UNSTATED)
-        .names_resource();
+    Endpoint::new("PATCH /api/subscriptions/{subscriptionGroup}/{subscriptionGroupId}/user/{userEmail}", UNSTATED);
 
 pub(super) static CATALOG_ITEMS: Endpoint =
-    Endpoint::new("POST /api/catalogs/{catalogName}/items", rate(&[Window::per_second(100)])).names_resource();
+    Endpoint::new("POST /api/catalogs/{catalogName}/items", rate(&[Window::per_second(100)]));
 
 pub(super) static CATALOG_DELETE: Endpoint =
-    Endpoint::new("DELETE /api/catalogs/{catalogName}/items", rate(&[Window::per_second(100)])).names_resource();
+    Endpoint::new("DELETE /api/catalogs/{catalogName}/items", rate(&[Window::per_second(100)]));
 
-pub(super) static GET_USER: Endpoint =
-    Endpoint::new("GET /api/users/getByEmail", rate(&[Window::per_second(100)])).names_resource();
+pub(super) static GET_USER: Endpoint = Endpoint::new("GET /api/users/getByEmail", rate(&[Window::per_second(100)]));
 
 pub(super) static GET_FIELDS: Endpoint = Endpoint::new("GET /api/users/getFields", rate(&[Window::per_second(3)]));
 

@@ -8,7 +8,7 @@ use tailwater_core::code;
 use tailwater_core::delivery::{Outcome, Reason, Scope};
 
 use super::answers::{Failure, Plain};
-use super::person::{Field, Identity, Person};
+use super::person::{Field, Person};
 use super::requests::{self, Call};
 use super::work::Work;
 use crate::http::{Answer, at_once};
@@ -16,17 +16,10 @@ use crate::http::{Answer, at_once};
 /// Questions at the same time: at 100 ms an answer this reaches the vendor's 100 a second.
 const QUESTIONS_AT_ONCE: usize = 12;
 
-/// Whether a call needs the question: lists of projects that do not identify people by email leave unknown ones out themselves.
-pub(super) const fn is_asked(call: Call, identity: Identity) -> bool {
-    call.creates() && (!matches!(call, Call::AddToList) || matches!(identity, Identity::Email))
-}
-
 /// Gives everyone an outcome who is unknown, or whose being known could not be learned.
 pub(super) async fn settle_unknown(work: Work<'_>) {
-    let identity = work.iterable.config.identity;
     let is_asked = |index: &usize| {
-        let call = work.delivery(*index).and_then(|delivery| Call::of(&delivery.operation));
-        call.is_some_and(|call| is_asked(call, identity))
+        work.delivery(*index).and_then(|delivery| Call::of(&delivery.operation)).is_some_and(Call::creates)
     };
     let asked = work.all_open().into_iter().filter(is_asked).map(|index| async move {
         let person = Person::of(requests::body(work.batch, index));

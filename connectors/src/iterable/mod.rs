@@ -16,6 +16,7 @@
 //! `create: false` never creates anybody: unknown people end as skipped.
 
 mod answers;
+pub mod config;
 mod deliver;
 mod endpoint;
 mod grouping;
@@ -57,10 +58,6 @@ use writes::Writes;
 
 /// How long the vendor may take until an update is effective: the time that it asks for before a dependent request.
 pub const SETTLE: Duration = Duration::from_secs(60);
-
-/// The hosts of the vendor's data centers; a project is in one of them.
-pub const US: &str = "https://api.iterable.com";
-pub const EU: &str = "https://api.eu.iterable.com";
 
 /// From this many users or events on, a batch goes in bulk unless the configuration says otherwise. Fewer go one by one, within the
 /// vendor's 500 users a second.
@@ -187,7 +184,7 @@ pub struct Config {
 pub struct Iterable {
     sender: Sender,
     config: Config,
-    attempts: Attempts,
+    attempts: Attempts<work::Steps>,
     /// How people were written lately, and how events were recorded about them.
     users: Writes,
     events: Writes,

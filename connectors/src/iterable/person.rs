@@ -1,12 +1,17 @@
 //! Whom an output or a request is about: an email address, a user id, or both; and which of the two the project identifies people by.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-/// How the project identifies people. It is chosen when the project is made, and the vendor offers no way to ask for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a project identifies people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Identity {
+    /// By email address. A user id is a field of the profile.
     Email,
+    /// By user id. An address is a field of the profile.
     UserId,
+    /// By either. Where an output has both, the user id names the person.
     Hybrid,
 }
 

@@ -2,10 +2,10 @@
 
 use tailwater_core::delivery::Delivery;
 
+use super::Iterable;
 use super::grouping;
 use super::person::Person;
 use super::requests::{self, Call};
-use super::{Iterable, lookup};
 use crate::destination::Planned;
 
 impl Iterable {
@@ -17,9 +17,7 @@ impl Iterable {
             for &index in &all {
                 let call = batch.get(index).and_then(|delivery| Call::of(&delivery.operation));
                 let key = Person::of(requests::body(batch, index)).key();
-                if let Some((field, value)) =
-                    key.filter(|_| call.is_some_and(|call| lookup::is_asked(call, self.config.identity)))
-                {
+                if let Some((field, value)) = key.filter(|_| call.is_some_and(Call::creates)) {
                     planned.push(account.plan(&requests::look_up(field, &value), vec![index]));
                 }
             }

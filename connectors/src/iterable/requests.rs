@@ -134,7 +134,7 @@ impl Call {
 
     /// Whether the call creates the person where the vendor does not know them.
     pub const fn creates(self) -> bool {
-        matches!(self, Self::User | Self::Event | Self::Purchase | Self::Cart | Self::AddToList)
+        matches!(self, Self::User | Self::Event | Self::Purchase | Self::Cart | Self::AddToList | Self::UserAddress)
     }
 }
 
@@ -171,6 +171,19 @@ pub(super) fn single(call: Call, delivery: &Delivery, create_new_fields: bool) -
             None
         }
     }
+}
+
+/// Create the person of an event, with nothing but the identifier.
+pub(super) fn create(delivery: &Delivery, create_new_fields: bool) -> Option<Request> {
+    let person = Person::of(delivery.operation.body.get());
+    let (field, value) = person.named()?;
+    let mut body = serde_json::json!({"dataFields": {}, "createNewFields": create_new_fields});
+    body[field.as_str()] = Value::from(value);
+    if field == Field::UserId {
+        // Respected where the project identifies people by email, and ignored elsewhere.
+        body["preferUserId"] = Value::Bool(true);
+    }
+    Some(post(&endpoint::USER_UPDATE, body.to_string()))
 }
 
 /// `PATCH` begins a subscription, `DELETE` ends it; neither has a body.

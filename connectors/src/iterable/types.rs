@@ -200,6 +200,11 @@ impl Types {
         }
     }
 
+    /// Whether anything is known.
+    pub fn is_used(&self) -> bool {
+        self.lock().count > 0
+    }
+
     /// Whether a delivery holds a value that a field does not take, as far as is known.
     pub fn doubts(&self, fields: &Fields<'_>) -> bool {
         let state = self.lock();

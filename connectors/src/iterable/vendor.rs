@@ -24,7 +24,7 @@ impl Vendor for Words {
             "ForbiddenParamsError" => Meaning::Request,
             // The vendor has to enable the endpoint for the project, and no other key changes that.
             _ if *endpoint == endpoint::SUBSCRIPTION && matches!(response.status, 403..=405) => Meaning::Request,
-            // With a code of the vendor's own, the request was understood and what it names is not there.
+            // With a code of the vendor's own, the request was understood, and what it names is not there.
             code if response.status == 404 && !code.is_empty() => Meaning::Request,
             _ => Meaning::of_status(response.status, endpoint),
         }

@@ -1,6 +1,7 @@
 //! A batch while it is delivered to Iterable, and what the answers mean for its deliveries.
 
 use std::ops::Deref;
+use std::time::Duration;
 
 use serde_json::Value;
 use tailwater_core::delivery::{Outcome, Reason, Scope};
@@ -11,13 +12,24 @@ use super::answers::{Failure, Member, Plain};
 use super::person::{Field, Person};
 use super::requests::{self, Call};
 use super::types::{Fields, Kind, Mismatch};
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, subject};
 
 /// The shared work on a batch, and the destination whose it is.
 #[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
     pub iterable: &'a Iterable,
-    pub shared: http::Work<'a>,
+    pub shared: http::Work<'a, Steps>,
+}
+
+/// What is noted of a delivery between its attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Steps {
+    #[default]
+    None,
+    /// An event of somebody whom the vendor does not know: the person has to be created first.
+    ToCreate,
+    /// The person was created for the event.
+    Created,
 }
 
 /// What of a body is compared with an answer.
@@ -28,7 +40,7 @@ pub(super) struct Content {
 }
 
 impl<'a> Deref for Work<'a> {
-    type Target = http::Work<'a>;
+    type Target = http::Work<'a, Steps>;
 
     fn deref(&self) -> &Self::Target {
         &self.shared
@@ -69,19 +81,38 @@ impl Work<'_> {
     }
 
     /// What a failure that is about the person means for the delivery.
-    pub fn failed(&self, call: Call, failure: Failure, reason: Reason) -> Outcome {
+    pub fn failed(&self, index: usize, call: Call, failure: Failure, reason: Reason) {
         if failure != Failure::NotFound {
-            return Outcome::Rejected(reason);
+            return self.set(index, &Outcome::Rejected(reason));
         }
         match call {
             // Nothing is left to do for somebody who is not there.
-            Call::Delete | Call::Forget | Call::Unforget | Call::RemoveFromList => Outcome::Skipped(reason),
+            Call::Delete | Call::Forget | Call::Unforget | Call::RemoveFromList => {
+                self.set(index, &Outcome::Skipped(reason));
+            }
             _ if call.creates() && !self.iterable.config.create => {
                 let message = "the vendor does not know the person, and the destination says `create: false`";
-                Outcome::Skipped(Reason::new(code::WOULD_CREATE, message))
+                self.set(index, &Outcome::Skipped(Reason::new(code::WOULD_CREATE, message)));
             }
-            _ => Outcome::Rejected(reason),
+            Call::Event => self.event_of_nobody(index, reason),
+            _ => self.set(index, &Outcome::Rejected(reason)),
         }
+    }
+
+    /// An event creates nobody, so its person is created first, or was just now and is not effective yet.
+    fn event_of_nobody(&self, index: usize, reason: Reason) {
+        let Some(delivery) = self.delivery(index) else { return };
+        if let Some(left) = self.iterable.users.last(subject(delivery)).wait_for_effect() {
+            let message = "the vendor does not know the person of the event yet; the event waits until the person's update is effective";
+            return self.wait(index, left, message.to_owned());
+        }
+        if self.attempts.get(delivery.key).own == Steps::Created {
+            return self.set(index, &Outcome::Rejected(reason));
+        }
+        self.attempts.update(delivery.key, |attempt| attempt.own = Steps::ToCreate);
+        let message =
+            "the vendor does not know the person of the event; the person is created, and the event sent again";
+        self.wait(index, Duration::from_millis(100), message.to_owned());
     }
 
     /// A refusal of one delivery as a reason.
@@ -163,7 +194,7 @@ impl Work<'_> {
     }
 
     /// The delivery waits until something earlier is effective. Nobody is blamed and no attempt is counted.
-    pub fn wait(&self, index: usize, after: std::time::Duration, message: String) {
+    pub fn wait(&self, index: usize, after: Duration, message: String) {
         let reason = Reason::new(code::NOT_EFFECTIVE, message);
         self.set(index, &Outcome::Retry { after: Some(after), scope: Scope::Endpoint, reason });
     }

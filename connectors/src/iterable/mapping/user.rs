@@ -29,16 +29,18 @@ impl Checker<'_> {
             fields.insert(named.other().as_str().to_owned(), Value::from(other));
         }
         out.insert("dataFields".to_owned(), Value::Object(fields));
+        // A project that identifies people by email creates somebody by a user id only where this is said.
+        let by_user_id = self.rules.identity == Identity::Email && named == Field::UserId;
+        if by_user_id {
+            out.insert("preferUserId".to_owned(), Value::Bool(self.rules.create));
+        }
         let mut merge = self.rules.merge_nested_objects;
         for (name, shape) in USER {
             let Some(value) = from.remove(*name).filter(|value| !value.is_null()) else { continue };
             let value = coerce(value, *shape, &below(at, name))?;
             match *name {
                 "mergeNestedObjects" => merge = value == Value::Bool(true),
-                // Respected in projects that identify people by email, and only there.
-                "preferUserId" if self.rules.identity == Identity::Email && named == Field::UserId => {
-                    out.insert((*name).to_owned(), value);
-                }
+                "preferUserId" if by_user_id => drop(out.insert((*name).to_owned(), value)),
                 "createNewFields" => self.same_create_new_fields(&value, &below(at, name))?,
                 _ => {}
             }

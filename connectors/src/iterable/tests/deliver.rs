@@ -210,19 +210,24 @@ async fn nobody_is_created_who_is_not_known() {
 }
 
 #[tokio::test]
-async fn lists_of_projects_with_user_ids_leave_unknown_people_out_themselves() {
-    let server = Server::start(|_, _| {
-        Reply::json(200, &json!({"successCount": 1, "failCount": 1, "failedUpdates": {"notFoundUserIds": ["u-1"]}}))
-    })
-    .await;
+async fn nobody_unknown_is_put_on_a_list() {
+    let server =
+        Server::start(|received, _| match (received.path.as_str(), received.query.get("userId").map(String::as_str)) {
+            ("/api/users/byUserId", Some("u-1")) => Reply::json(200, &json!({})),
+            ("/api/users/byUserId", _) => Reply::json(200, &json!({"user": {"email": "x@example.com"}})),
+            _ => Reply::json(
+                200,
+                &json!({"successCount": 1, "failCount": 1, "failedUpdates": {"notFoundUserIds": ["u-2"]}}),
+            ),
+        })
+        .await;
     let iterable = iterable(server.url(), Config { create: false, identity: Identity::UserId, ..config() });
     let add = |number: usize| {
         delivery(&iterable, number, &json!({"_operation": "add_to_list", "listId": 7, "userId": format!("u-{number}")}))
     };
-    assert_eq!(words(&deliver_all(&iterable, &[add(0), add(1)]).await), ["delivered", "skipped would_create"]);
-    let received = server.received();
-    assert_eq!(received.len(), 1);
-    assert_eq!(received[0].body["updateExistingUsersOnly"], json!(true));
+    let outcomes = deliver_all(&iterable, &[add(0), add(1), add(2)]).await;
+    assert_eq!(words(&outcomes), ["delivered", "skipped would_create", "skipped would_create"]);
+    assert_eq!(server.received_at("/api/lists/subscribe")[0].body["updateExistingUsersOnly"], json!(true));
 }
 
 #[tokio::test]
@@ -310,5 +315,37 @@ async fn an_outage_blames_nobody() {
     let iterable = iterable(server.url(), config());
     for outcome in deliver_all(&iterable, &upserts(&iterable, 6)).await {
         assert!(matches!(outcome, Outcome::Retry { scope: Scope::Endpoint | Scope::Account, .. }), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_person_of_an_event_is_created_where_that_is_allowed() {
+    let server = Server::start(|received, before| match (received.path.as_str(), before) {
+        ("/api/events/track", 0) => Reply::plain(400, "UnknownEmailError", "unknown"),
+        _ => Reply::success(),
+    })
+    .await;
+    let iterable = iterable(server.url(), config());
+    let mut event = delivery(&iterable, 0, &json!({"email": email(0), "eventName": "order"}));
+    assert_eq!(words(&deliver_all(&iterable, std::slice::from_ref(&event)).await), ["retry not_effective"]);
+    event.attempt = 2;
+    assert_eq!(words(&deliver_all(&iterable, &[event]).await), ["delivered"]);
+    let paths: Vec<String> = server.received().iter().map(|received| received.path.clone()).collect();
+    assert_eq!(paths, ["/api/events/track", "/api/users/update", "/api/events/track"]);
+    assert_eq!(server.received()[1].body["email"], json!(email(0)));
+}
+
+#[tokio::test]
+async fn an_event_of_somebody_who_stays_unknown_ends() {
+    let server = Server::start(|received, _| match received.path.as_str() {
+        "/api/events/track" => Reply::plain(400, "UnknownEmailError", "unknown"),
+        _ => Reply::success(),
+    })
+    .await;
+    let iterable = iterable(server.url(), config());
+    let mut event = delivery(&iterable, 0, &json!({"email": email(0), "eventName": "order"}));
+    for (attempt, expected) in [(1, "retry not_effective"), (2, "rejected unknown_user")] {
+        event.attempt = attempt;
+        assert_eq!(words(&deliver_all(&iterable, std::slice::from_ref(&event)).await), [expected]);
     }
 }

@@ -5,6 +5,7 @@ mod bulk;
 mod deliver;
 mod mapping;
 mod server;
+mod simulator;
 mod spec;
 
 use std::collections::BTreeMap;
