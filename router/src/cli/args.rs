@@ -345,7 +345,7 @@ pub struct DlqShowArgs {
 /// Send dead letters again, to the stage that refused them and to that destination only.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tailwater dlq replay destination.klaviyo/3/42\n  tailwater dlq replay --all --destination klaviyo --code missing_column --dry-run"
+    after_help = "Examples:\n  tailwater dlq replay destination.klaviyo/3/42\n  tailwater dlq replay --all --destination klaviyo --code missing_column --dry-run\n  tailwater dlq replay --all --code field_type_mismatch --transform"
 )]
 pub struct DlqReplayArgs {
     #[command(flatten)]
@@ -353,6 +353,10 @@ pub struct DlqReplayArgs {
     /// Also those that were replayed so often that they count as poison.
     #[arg(long)]
     pub force: bool,
+    /// Run the transform again, on the row as its source brought it: for letters that the vendor refused, after the transform was
+    /// corrected. Otherwise the vendor gets what was made for it before.
+    #[arg(long)]
+    pub transform: bool,
     /// Only say what would be replayed.
     #[arg(long)]
     pub dry_run: bool,

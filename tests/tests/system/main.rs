@@ -14,6 +14,7 @@ mod flow;
 mod harness;
 mod identifiers;
 mod ingest;
+mod retransform;
 mod roles;
 mod routes;
 mod state;

@@ -21,8 +21,8 @@ pub fn execute(args: &DlqArgs, global: &Global) -> Result<Exit, Error> {
     match &args.command {
         DlqCommand::List(args) => list(&config, args),
         DlqCommand::Show(args) => show(&config, args),
-        DlqCommand::Replay(DlqReplayArgs { which, force, dry_run, yes }) => {
-            settle(&config, which, &Deed::Replay { force: *force }, *dry_run, *yes)
+        DlqCommand::Replay(DlqReplayArgs { which, force, transform, dry_run, yes }) => {
+            settle(&config, which, &Deed::Replay { force: *force, transform: *transform }, *dry_run, *yes)
         }
         DlqCommand::Discard(DlqDiscardArgs { which, reason, dry_run, yes }) => {
             settle(&config, which, &Deed::Discard { reason: reason.clone() }, *dry_run, *yes)

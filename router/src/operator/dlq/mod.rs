@@ -45,8 +45,14 @@ pub struct Filter {
 /// What is to be done with the letters that were chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
-    Replay { force: bool },
-    Discard { reason: String },
+    Replay {
+        force: bool,
+        /// Whether route makes the operations again of a record that send refused.
+        transform: bool,
+    },
+    Discard {
+        reason: String,
+    },
 }
 
 /// A letter and what was done with it.

@@ -15,6 +15,7 @@ use crate::kafka::{self, Log as _, Outgoing, Outputs as _, Producer, Record};
 use crate::operator::Error;
 use crate::operator::identities::Identities;
 use crate::runtime::clock::now;
+use crate::stages::resolve::{self, Row};
 use crate::stages::shared::ledger::Ledger;
 
 /// Letters in one transaction, and their bytes: well within the broker's time for a transaction.
@@ -56,7 +57,8 @@ impl Dlq<'_> {
     ) -> Result<String, Error> {
         marks::ensure_topic(self.config, &self.reader, self.names.state_dlq())?;
         let mut outputs = vec![self.names.state_dlq(), self.names.ledger()];
-        if matches!(deed, Deed::Replay { .. }) {
+        if let Deed::Replay { transform, .. } = deed {
+            outputs.extend(transform.then(|| self.names.resolved()));
             outputs.extend(chosen.letters.iter().filter_map(|listed| match &listed.letter.at.queue {
                 Queue::Source(name) => Some(self.names.replay(name)),
                 Queue::Destination(_) => listed.letter.origin.as_ref().map(|at| at.topic.clone()),
@@ -135,9 +137,9 @@ impl Dlq<'_> {
         replay: &str,
         seen: &mut Seen,
     ) -> Result<Prepared, Error> {
-        let force = match deed {
+        let (force, transform) = match deed {
             Deed::Discard { .. } => return Ok(Prepared::Done(Done::Discarded)),
-            Deed::Replay { force } => *force,
+            Deed::Replay { force, transform } => (*force, *transform),
         };
         if seen.contains(letter) {
             return Ok(Prepared::Done(Done::Together));
@@ -145,7 +147,13 @@ impl Dlq<'_> {
         if let Err(refusal) = target::check(self.config, letter, record, force) {
             return Ok(Prepared::Done(Done::Refused(refusal)));
         }
-        let value = if target::lacks_value(record) {
+        let row = if transform { self.row(letter)? } else { None };
+        let value = if let Some(row) = &row {
+            match row {
+                Ok(row) => Some(row.body.clone()),
+                Err(refusal) => return Ok(Prepared::Done(Done::Refused(refusal.clone()))),
+            }
+        } else if target::lacks_value(record) {
             let Some(origin) = &letter.origin else { return Ok(Prepared::Done(Done::Refused(Refusal::NoOrigin))) };
             match self.record(&origin.topic, origin.partition, origin.offset)? {
                 Some(original) => original.value().map(<[u8]>::to_vec),
@@ -158,13 +166,34 @@ impl Dlq<'_> {
             (Queue::Destination(_), Some(profile)) => people.get(profile)?,
             (Queue::Destination(_), None) | (Queue::Source(_), _) => None,
         };
-        Ok(match target::target(self.config, letter, record, person.as_ref(), replay, force) {
+        let before = match &row {
+            Some(Ok(row)) => Some(row.before.as_deref()),
+            Some(Err(_)) | None => None,
+        };
+        Ok(match target::target(self.config, letter, record, person.as_ref(), before, replay, force) {
             Ok(target) => {
                 seen.add(letter);
                 Prepared::Target(Box::new(target), value)
             }
             Err(refusal) => Prepared::Done(Done::Refused(refusal)),
         })
+    }
+
+    /// The row of a letter that send refused, as its source brought it; `None` for a letter of another stage, which is the row itself.
+    fn row(&self, letter: &Letter) -> Result<Option<Result<Row, Refusal>>, Error> {
+        let Queue::Destination(name) = &letter.at.queue else { return Ok(None) };
+        if letter.origin.as_ref().is_none_or(|origin| origin.topic != self.names.outbound(name)) {
+            return Ok(None);
+        }
+        let Some(place) = &letter.ingest else { return Ok(Some(Err(Refusal::NoOrigin))) };
+        let Some(record) = self.record(&place.topic, place.partition, place.offset)? else {
+            return Ok(Some(Err(Refusal::RowGone(place.to_string()))));
+        };
+        let Some(source) = self.config.sources.get(&letter.source) else {
+            return Ok(Some(Err(Refusal::NotConfigured(format!("source {}", letter.source)))));
+        };
+        let row = resolve::row(&record, source, &self.config.workspace);
+        Ok(Some(row.map_err(|reason| Refusal::RowUnusable(reason.message))))
     }
 
     fn replay(

@@ -56,6 +56,12 @@ pub enum Refusal {
     #[error("its value did not fit into the dead letter, and {0} is no longer in Kafka")]
     ValueGone(String),
     #[error(
+        "the row that the transform would run on, {0}, is no longer in Kafka; the source's next change of it is transformed afresh"
+    )]
+    RowGone(String),
+    #[error("the row that the transform would run on cannot be read: {0}")]
+    RowUnusable(String),
+    #[error(
         "it has {bytes} bytes with its metadata, more than {topic} takes; raise that topic's `max.message.bytes`, or discard it"
     )]
     TooLarge { bytes: usize, topic: String },
@@ -114,7 +120,8 @@ fn envelope<'r>(config: &Config, letter: &Letter, record: &'r Record) -> Result<
     record.envelope().map_err(|_| Refusal::NoEnvelope)
 }
 
-/// The record that a replay produces. `person` is who the profile is now, if that is known.
+/// The record that a replay produces. `person` is who the profile is now, if that is known. With `row_before`, the letter is a record that
+/// send refused and goes to route, which runs the transform again: the row before the change, if the source keeps it.
 ///
 /// # Errors
 /// Why it cannot be replayed.
@@ -123,6 +130,7 @@ pub fn target(
     letter: &Letter,
     record: &Record,
     person: Option<&Person>,
+    row_before: Option<Option<&[u8]>>,
     replay: &str,
     force: bool,
 ) -> Result<Target, Refusal> {
@@ -153,12 +161,17 @@ pub fn target(
             let profile = person.map(|person| person.profile).or(envelope.profile).ok_or(Refusal::NoProfile)?;
             envelope.profile = Some(profile);
             envelope.only_destination = Some(name);
+            let topic = if row_before.is_some() { names.resolved() } else { origin.topic.clone() };
+            if let Some(before) = row_before {
+                envelope.before = before;
+                (envelope.transform_hash, envelope.delivery_key) = (None, None);
+            }
             // Operations name the person as they were made for; an event that route reads again is the person's of today.
-            if origin.topic == names.resolved() {
+            if topic == names.resolved() {
                 refresh(&mut envelope, config, person);
             }
             Ok(Target {
-                topic: origin.topic.clone(),
+                topic,
                 partition: i32::try_from(profile.lane(config.kafka.lanes)).unwrap_or(0),
                 key: Some(profile.to_string().into_bytes()),
                 header: envelope.to_bytes(),
@@ -287,7 +300,7 @@ destinations:
             })
             .collect(),
         };
-        let target = target(&config(), &letter, &record, Some(&person), "r1", false).unwrap();
+        let target = target(&config(), &letter, &record, Some(&person), None, "r1", false).unwrap();
         assert_eq!(target.topic, "t.resolved");
         assert_eq!(target.partition, i32::try_from(survivor.lane(8)).unwrap());
         assert_eq!(target.key.unwrap(), survivor.to_string().into_bytes());
@@ -302,15 +315,30 @@ destinations:
     fn a_letter_of_send_goes_back_to_outbound_with_the_identifiers_it_was_made_for() {
         let (letter, record) = letter_of(destination(), "t.outbound.k", &event(), &[]);
         let person = Person { profile: profile(), sequence: 1, absorbed: Vec::new(), identifiers: Vec::new() };
-        let target = target(&config(), &letter, &record, Some(&person), "r1", false).unwrap();
+        let target = target(&config(), &letter, &record, Some(&person), None, "r1", false).unwrap();
         assert_eq!(target.topic, "t.outbound.k");
         assert_eq!(Envelope::decode(&target.header).unwrap().identifier("customer_id"), Some("c1"));
+    }
+
+    // Issue 12: what the vendor refused was sent again as it was, whatever had been corrected in the transform.
+    #[test]
+    fn a_letter_of_send_goes_to_route_where_the_transform_is_to_run_again() {
+        let made = Envelope { transform_hash: Some(b"12345678"), ..event() };
+        let (letter, record) = letter_of(destination(), "t.outbound.k", &made, &[]);
+        let before = Some(br#"{"score":1}"#.as_slice());
+        let target = target(&config(), &letter, &record, None, Some(before), "r1", false).unwrap();
+        assert_eq!(target.topic, "t.resolved");
+        assert_eq!(target.partition, i32::try_from(profile().lane(8)).unwrap());
+        let envelope = Envelope::decode(&target.header).unwrap();
+        assert_eq!((envelope.before, envelope.transform_hash), (before, None));
+        assert_eq!((envelope.only_destination, envelope.profile), (Some("k"), Some(profile())));
+        assert_eq!(envelope.replay, Some(Redelivery { id: "r1", count: 1 }));
     }
 
     #[test]
     fn a_letter_of_a_source_goes_to_the_topic_of_its_replays_with_its_position() {
         let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &Envelope::default(), &[]);
-        let target = target(&config(), &letter, &record, None, "r1", false).unwrap();
+        let target = target(&config(), &letter, &record, None, None, "r1", false).unwrap();
         assert_eq!(
             (target.topic.as_str(), target.partition, target.key.as_deref()),
             ("t.replay.rows", 0, Some(&b"key"[..]))
@@ -323,7 +351,7 @@ destinations:
         assert_eq!(envelope.time, Timestamp::from_millis(5));
         let appended = [("tw-original-timestamp", "1700000000000")];
         let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &Envelope::default(), &appended);
-        let target = super::target(&config(), &letter, &record, None, "r1", false).unwrap();
+        let target = super::target(&config(), &letter, &record, None, None, "r1", false).unwrap();
         assert_eq!(Envelope::decode(&target.header).unwrap().time, Timestamp::from_millis(1_700_000_000_000));
     }
 
@@ -335,7 +363,7 @@ destinations:
         foreign.only_destination = Some("nowhere");
         foreign.position = Some(SourcePosition::Table { generation: 1, version: 2, ordinal: 3 });
         let (letter, record) = letter_of(Queue::Source("rows".into()), "app.rows", &foreign, &[]);
-        let first = target(&config(), &letter, &record, None, "r1", false).unwrap();
+        let first = target(&config(), &letter, &record, None, None, "r1", false).unwrap();
         let envelope = Envelope::decode(&first.header).unwrap();
         let place = Coordinates { topic: "app.rows", partition: 3, offset: 77 };
         let position = Some(SourcePosition::Log(place));
@@ -344,7 +372,7 @@ destinations:
         assert_eq!(envelope, Envelope { position, replay, time, ..Envelope::default() });
         // It fails again: what its replay wrote counts.
         let (letter, record) = letter_of(Queue::Source("rows".into()), "t.replay.rows", &envelope, &[]);
-        let second = target(&config(), &letter, &record, None, "r2", false).unwrap();
+        let second = target(&config(), &letter, &record, None, None, "r2", false).unwrap();
         assert_eq!(second.count, 2);
         assert_eq!(Envelope::decode(&second.header).unwrap().position, position);
     }
@@ -355,7 +383,7 @@ destinations:
         envelope.replay = Some(Redelivery { id: "before", count: REPLAYS_MAX });
         let (letter, record) = letter_of(destination(), "t.resolved", &envelope, &[]);
         assert_eq!(check(&config(), &letter, &record, false), Err(Refusal::Poison(REPLAYS_MAX)));
-        let forced = target(&config(), &letter, &record, None, "r2", true).unwrap();
+        let forced = target(&config(), &letter, &record, None, None, "r2", true).unwrap();
         assert_eq!(forced.count, REPLAYS_MAX + 1);
     }
 

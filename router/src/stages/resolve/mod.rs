@@ -56,6 +56,28 @@ use crate::state::schemas;
 /// How often the sources' topics are looked at for new partitions.
 const METADATA_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A row as `resolved` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub body: Vec<u8>,
+    /// The row before the change, where the source keeps it.
+    pub before: Option<Vec<u8>>,
+}
+
+/// The row in a record of an ingest topic, for whoever gives it to route once more.
+///
+/// # Errors
+/// There is none in it.
+pub fn row(record: &Record, source: &Source, workspace: &str) -> Result<Row, Reason> {
+    let types = types_of(source);
+    match decode::decode(record, source, types.as_deref(), workspace) {
+        Decoded::Event(event) => {
+            Ok(Row { body: event.body.into_owned(), before: event.envelope.before.map(<[u8]>::to_vec) })
+        }
+        Decoded::Skip(reason) | Decoded::Reject(reason) => Err(reason),
+    }
+}
+
 /// Runs the stage until shutdown.
 ///
 /// # Errors
