@@ -7,9 +7,14 @@ use serde_json::Value;
 
 use crate::root;
 
-/// The folder of the winback example, which is always there.
+/// The folder of an example, which is always there.
+pub fn example(name: &str) -> PathBuf {
+    root().join("deploy/examples").join(name)
+}
+
+/// The folder of the winback example.
 pub fn winback() -> PathBuf {
-    root().join("deploy/examples/winback")
+    example("winback")
 }
 
 /// A table of the shared lake; says so visibly and gives `None` where the lake is absent.

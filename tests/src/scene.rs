@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tailwater_simulators::klaviyo::{DEFAULT_API_KEY, JobDuration, Options};
+use tailwater_simulators::engine;
+use tailwater_simulators::klaviyo::{DEFAULT_API_KEY, JobDuration, Klaviyo, Options};
 use tempfile::TempDir;
 
 use crate::audit::{self, Counts};
 use crate::kafka::{self, free_port};
+use crate::lake;
 use crate::process::{self, Ended, Process};
 use crate::runtime;
 use crate::topics::Topics;
@@ -18,13 +21,15 @@ use crate::wait::{PATIENCE, eventually};
 
 /// What every test has. Processes that it starts must go before it: declare them after it.
 #[derive(Debug)]
-pub struct Scene {
+pub struct Scene<V: engine::Vendor = Klaviyo> {
     folder: TempDir,
     pub prefix: String,
     brokers: String,
-    pub vendor: Vendor,
+    pub vendor: Vendor<V>,
     admin_port: u16,
     api_key: String,
+    /// Further variables of the process's environment.
+    variables: Vec<(String, String)>,
     /// Whether the process brings the broker itself.
     embedded: bool,
 }
@@ -43,55 +48,13 @@ impl Scene {
     }
 
     pub fn with(name: &str, brokers: &str, vendor: Options) -> Self {
-        let folder = TempDir::new().unwrap_or_else(|error| panic!("no folder for {name}: {error}"));
-        Self {
-            folder,
-            prefix: kafka::prefix(name),
-            brokers: brokers.to_owned(),
-            vendor: Vendor::start(vendor),
-            admin_port: free_port(),
-            api_key: DEFAULT_API_KEY.to_owned(),
-            embedded: false,
-        }
+        Self::at(name, brokers, vendor, DEFAULT_API_KEY)
     }
 
     /// A scene without a broker: [`Self::run`] is `tailwater run --embedded`.
     pub fn embedded(name: &str) -> Self {
         let brokers = format!("127.0.0.1:{}", free_port());
         Self { embedded: true, ..Self::with(name, &brokers, quick_vendor()) }
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub fn brokers(&self) -> &str {
-        &self.brokers
-    }
-
-    pub fn topics(&self) -> Topics {
-        Topics::at(&self.brokers)
-    }
-
-    /// A topic of this scene: `resolved`, `dlq.source.orders`, …
-    pub fn topic(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-
-    /// The key that the process gets in its environment; the vendor takes [`DEFAULT_API_KEY`] only.
-    pub fn set_api_key(&mut self, key: &str) {
-        key.clone_into(&mut self.api_key);
-    }
-
-    /// Writes a file, whole at once as an editor does, so that a watcher never sees half of it.
-    pub fn write(&self, name: &str, text: &str) {
-        let path = self.folder().join(name);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        }
-        let staged = path.with_extension("staged");
-        fs::write(&staged, text).unwrap_or_else(|error| panic!("{}: {error}", staged.display()));
-        fs::rename(&staged, &path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
     /// Writes `tailwater.yaml`: the head that all tests share, then these sections.
@@ -133,15 +96,95 @@ accounts:
     pub fn rows_topic(&self) -> String {
         self.topic("ingest.rows")
     }
+}
+
+impl<V: engine::Vendor> Scene<V> {
+    /// A scene with any vendor, which takes this key.
+    pub fn at(name: &str, brokers: &str, vendor: V::Options, key: &str) -> Self {
+        let folder = TempDir::new().unwrap_or_else(|error| panic!("no folder for {name}: {error}"));
+        Self {
+            folder,
+            prefix: kafka::prefix(name),
+            brokers: brokers.to_owned(),
+            vendor: Vendor::of(vendor),
+            admin_port: free_port(),
+            api_key: key.to_owned(),
+            variables: Vec::new(),
+            embedded: false,
+        }
+    }
+
+    /// Lays out an example as it stands; only the prefix is this scene's own. Addresses and the key come from the environment.
+    pub fn lay_out(&self, example: &Path) {
+        lake::copy_folder(example, self.folder());
+        let text = fs::read_to_string(self.folder().join("tailwater.yaml"))
+            .unwrap_or_else(|error| panic!("{} has no configuration: {error}", example.display()));
+        assert!(text.contains("prefix: \"tailwater.\""), "the example's prefix has changed");
+        self.write("tailwater.yaml", &text.replace("prefix: \"tailwater.\"", &format!("prefix: \"{}\"", self.prefix)));
+    }
+
+    /// Plays a later commit of the example's lake.
+    pub fn commit(&self, name: &str) {
+        let output = Command::new(self.folder().join("lake/commit.sh")).arg(name).output();
+        let output = output.unwrap_or_else(|error| panic!("lake/commit.sh {name}: {error}"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    pub fn topics(&self) -> Topics {
+        Topics::at(&self.brokers)
+    }
+
+    /// A topic of this scene: `resolved`, `dlq.source.orders`, …
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The key that the process gets in its environment; the vendor takes [`DEFAULT_API_KEY`] only.
+    pub fn set_api_key(&mut self, key: &str) {
+        key.clone_into(&mut self.api_key);
+    }
+
+    /// Another variable in the process's environment: of a second vendor, say.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Writes a file, whole at once as an editor does, so that a watcher never sees half of it.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.folder().join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        }
+        let staged = path.with_extension("staged");
+        fs::write(&staged, text).unwrap_or_else(|error| panic!("{}: {error}", staged.display()));
+        fs::rename(&staged, &path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
 
     pub fn environment(&self) -> Vec<(String, String)> {
-        vec![
-            ("KLAVIYO_API_KEY".into(), self.api_key.clone()),
-            ("KLAVIYO_BASE_URL".into(), self.vendor.url()),
+        let (key, base_url) = match V::KIND {
+            "klaviyo" => ("KLAVIYO_API_KEY", "KLAVIYO_BASE_URL"),
+            "iterable" => ("ITERABLE_API_KEY", "ITERABLE_BASE_URL"),
+            "customerio" => ("CUSTOMERIO_SECRET_KEY", "CUSTOMERIO_BASE_URL"),
+            other => panic!("no example has an account at {other}"),
+        };
+        let own = [
+            (key.into(), self.api_key.clone()),
+            (base_url.into(), self.vendor.url()),
             ("KAFKA_BROKERS".into(), self.brokers.clone()),
             ("TAILWATER_ADMIN_LISTEN".into(), format!("127.0.0.1:{}", self.admin_port)),
+            // Nobody waits a minute for Iterable in a test.
+            ("ITERABLE_SETTLE".into(), "1s".into()),
             ("RUST_BACKTRACE".into(), "1".into()),
-        ]
+        ];
+        own.into_iter().chain(self.variables.iter().cloned()).collect()
     }
 
     /// Starts `tailwater run` and waits until it is ready.

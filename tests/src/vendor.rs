@@ -1,18 +1,20 @@
-//! Klaviyo on localhost, in the test's own process, so that a test can ask it anything at once.
+//! A vendor on localhost, in the test's own process, so that a test can ask it anything at once.
 
 use serde_json::Value;
-use tailwater_simulators::klaviyo::{Options, Prescription, Simulator, Stats};
+use tailwater_simulators::engine::{self, Prescription, Simulator, Stats};
+use tailwater_simulators::klaviyo::{self, Klaviyo};
 
 use crate::runtime;
 
 /// A simulator that runs until this value goes.
 #[derive(Debug)]
-pub struct Vendor {
-    simulator: Simulator,
+pub struct Vendor<V: engine::Vendor = Klaviyo> {
+    simulator: Simulator<V>,
 }
 
-impl Vendor {
-    pub fn start(options: Options) -> Self {
+impl<V: engine::Vendor> Vendor<V> {
+    /// Starts a simulator of any vendor.
+    pub fn of(options: V::Options) -> Self {
         let simulator = runtime().block_on(Simulator::start(options));
         Self { simulator: simulator.unwrap_or_else(|error| panic!("no simulator: {error}")) }
     }
@@ -21,7 +23,7 @@ impl Vendor {
         self.simulator.url()
     }
 
-    pub fn simulator(&self) -> &Simulator {
+    pub fn simulator(&self) -> &Simulator<V> {
         &self.simulator
     }
 
@@ -36,11 +38,6 @@ impl Vendor {
     /// A person by email.
     pub fn person(&self, email: &str) -> Option<Value> {
         self.simulator.profile("email", email)
-    }
-
-    /// A property of a person; null if there is no such person or property.
-    pub fn property(&self, email: &str, name: &str) -> Value {
-        self.person(email).map_or(Value::Null, |person| person["attributes"]["properties"][name].clone())
     }
 
     /// The emails of everybody, sorted.
@@ -60,6 +57,18 @@ impl Vendor {
             members.iter().filter_map(|member| member["email"].as_str()).map(str::to_owned).collect();
         emails.sort();
         emails
+    }
+}
+
+impl Vendor {
+    /// Starts Klaviyo.
+    pub fn start(options: klaviyo::Options) -> Self {
+        Self::of(options)
+    }
+
+    /// A property of a person; null if there is no such person or property.
+    pub fn property(&self, email: &str, name: &str) -> Value {
+        self.person(email).map_or(Value::Null, |person| person["attributes"]["properties"][name].clone())
     }
 
     /// The property's values in the order in which they were sent for this person, singly or in bulk, and not refused.

@@ -1,7 +1,6 @@
 //! The winback story from end to end, on the project's own Spark-written tables: each profile at the vendor equals what Spark read.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use serde_json::Value;
 use tailwater_simulators::klaviyo::{JobDuration, Options};
@@ -19,11 +18,7 @@ fn the_winback_story() {
         ..Options::default()
     };
     let scene = Scene::with("winback", tailwater_tests::kafka::brokers(), vendor);
-    lake::copy_folder(&lake::winback(), scene.folder());
-    // The example as it stands; only the prefix is this test's own. Addresses and the key come from the environment.
-    let example = std::fs::read_to_string(scene.folder().join("tailwater.yaml")).unwrap();
-    assert!(example.contains("prefix: \"tailwater.\""), "the example's prefix has changed");
-    scene.write("tailwater.yaml", &example.replace("prefix: \"tailwater.\"", &format!("prefix: \"{}\"", scene.prefix)));
+    scene.lay_out(&lake::winback());
     let expected = scene.folder().join("lake/expected");
     let process = scene.run();
 
@@ -32,7 +27,7 @@ fn the_winback_story() {
     assert!(scene.vendor.emails().is_empty());
 
     // The orders link all but a hundred.
-    commit(&scene, "orders-v1");
+    scene.commit("orders-v1");
     scene.audits("ltv_scores", "klaviyo", &Counts { total: 5_000, delivered: 4_900, held: 100, ..Counts::default() });
     let links: BTreeMap<String, String> = lake::rows(&expected.join("orders.links.ndjson"))
         .iter()
@@ -46,7 +41,7 @@ fn the_winback_story() {
     assert_eq!(scene.vendor.members(LIST), list_at(&scene, 1));
 
     // The model's next run renames a column.
-    commit(&scene, "ltv_scores-v2");
+    scene.commit("ltv_scores-v2");
     scene.pauses("klaviyo", "missing_column");
     assert!(process.has_logged(&["missing_column", "ltv_predicted", "ltv_score"]));
     assert_eq!(scene.topics().count(&scene.topic("dlq.destination.klaviyo")), 0);
@@ -64,11 +59,6 @@ fn the_winback_story() {
     assert_eq!(scene.vendor.stats().unknown, 0, "nobody was subscribed to anything");
     assert_eq!(scene.command(&["audit", "--config", "tailwater.yaml"]).code, Some(0));
     process.stop();
-}
-
-fn commit(scene: &Scene, name: &str) {
-    let output = Command::new(scene.folder().join("lake/commit.sh")).arg(name).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Everybody who has an email is at the vendor with exactly the values that Spark read, and nobody else is.
