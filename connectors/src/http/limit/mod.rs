@@ -52,8 +52,8 @@ pub enum Gate {
 #[derive(Debug)]
 pub struct Limiter {
     limits: Mutex<HashMap<&'static str, Arc<Limit>>>,
-    /// Rates that take the place of the documented ones: of a key, or of all of them.
-    overrides: Mutex<Overrides>,
+    /// Windows that take the place of the documented ones.
+    every_rate: Mutex<Option<Vec<Window>>>,
     /// The part of the documented limits that is used.
     part: f64,
     seats: Mutex<BTreeMap<u64, f64>>,
@@ -107,12 +107,6 @@ struct Limit {
     gate: Mutex<Shut>,
 }
 
-#[derive(Debug, Default)]
-struct Overrides {
-    every: Option<Vec<Window>>,
-    of_key: HashMap<&'static str, Vec<Window>>,
-}
-
 #[derive(Debug)]
 struct Pace {
     throttle: f64,
@@ -155,7 +149,7 @@ impl Limiter {
         let part = if part.is_finite() { part.clamp(PART_MIN, PART_MAX) } else { PART_MIN };
         Arc::new(Self {
             limits: Mutex::default(),
-            overrides: Mutex::default(),
+            every_rate: Mutex::default(),
             part,
             seats: Mutex::default(),
             seat_next: AtomicU64::new(0),
@@ -164,22 +158,15 @@ impl Limiter {
         })
     }
 
-    /// Uses these windows for a limit key instead of what the endpoints document. To be called before the first request.
-    pub fn set_rate(&self, limit_key: &'static str, windows: Vec<Window>) {
-        lock(&self.overrides).of_key.insert(limit_key, windows);
-    }
-
-    /// Uses these windows for every limit key.
+    /// Uses these windows for every limit key instead of what the endpoints document. To be called before the first request.
     pub fn set_every_rate(&self, windows: Vec<Window>) {
-        lock(&self.overrides).every = Some(windows);
+        *lock(&self.every_rate) = Some(windows);
     }
 
     fn limit(&self, endpoint: &Endpoint) -> Arc<Limit> {
         let mut limits = lock(&self.limits);
         let limit = limits.entry(endpoint.limit_key).or_insert_with(|| {
-            let overrides = lock(&self.overrides);
-            let own = overrides.of_key.get(endpoint.limit_key).or(overrides.every.as_ref());
-            let windows = own.cloned().unwrap_or_else(|| endpoint.rate.windows.to_vec());
+            let windows = lock(&self.every_rate).clone().unwrap_or_else(|| endpoint.rate.windows.to_vec());
             let schedule = Schedule::new(&windows, self.part * self.share(), self.is_shared());
             let pace = Mutex::new(Pace { throttle: 1.0, changed: self.clock.now(), schedule });
             Arc::new(Limit { windows, turnstile: Semaphore::new(1), pace, gate: Mutex::default() })
