@@ -30,6 +30,9 @@ pub struct Command {
     /// How long a single call takes to take effect. Default: 0.
     #[arg(long, value_name = "SECONDS", value_parser = command::seconds)]
     pub single_seconds: Option<Duration>,
+    /// The project has the subscription endpoints that the vendor enables on request.
+    #[arg(long)]
+    pub subscriptions_api: bool,
     /// Answer a 429 with the header Retry-After.
     #[arg(long)]
     pub retry_after: bool,
@@ -60,6 +63,7 @@ impl Arguments for Command {
             creates_fields: self.creates_fields,
             bulk_delay: self.bulk_seconds.unwrap_or(default.bulk_delay),
             single_delay: self.single_seconds.unwrap_or(default.single_delay),
+            subscriptions_api: self.subscriptions_api,
             retry_after: self.retry_after,
             limits: !self.common.no_limits,
             lists: self.lists,

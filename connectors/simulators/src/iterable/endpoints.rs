@@ -23,6 +23,10 @@ pub(super) enum Endpoint {
     GetFields,
     UpdateSubscriptions,
     BulkUpdateSubscriptions,
+    SubscribeByEmail,
+    UnsubscribeByEmail,
+    SubscribeByUserId,
+    UnsubscribeByUserId,
     Track,
     TrackBulk,
     EventsByEmail,
@@ -80,6 +84,14 @@ pub(super) const ENDPOINTS: &[(&str, &str, Endpoint)] = &[
     ("GET", "/api/users/getFields", E::GetFields),
     ("POST", "/api/users/updateSubscriptions", E::UpdateSubscriptions),
     ("POST", "/api/users/bulkUpdateSubscriptions", E::BulkUpdateSubscriptions),
+    ("PATCH", "/api/subscriptions/{subscriptionGroup}/{subscriptionGroupId}/user/{userEmail}", E::SubscribeByEmail),
+    ("DELETE", "/api/subscriptions/{subscriptionGroup}/{subscriptionGroupId}/user/{userEmail}", E::UnsubscribeByEmail),
+    ("PATCH", "/api/subscriptions/{subscriptionGroup}/{subscriptionGroupId}/byUserId/{userId}", E::SubscribeByUserId),
+    (
+        "DELETE",
+        "/api/subscriptions/{subscriptionGroup}/{subscriptionGroupId}/byUserId/{userId}",
+        E::UnsubscribeByUserId,
+    ),
     ("GET", "/api/users/{email}", E::GetByEmail),
     ("DELETE", "/api/users/{email}", E::DeleteByEmail),
     ("POST", "/api/events/track", E::Track),
@@ -162,6 +174,10 @@ impl Endpoint {
             | E::GetByUserIdQuery
             | E::DeleteByEmail
             | E::DeleteByUserId
+            | E::SubscribeByEmail
+            | E::UnsubscribeByEmail
+            | E::SubscribeByUserId
+            | E::UnsubscribeByUserId
             | E::GetFields
             | E::EventsByEmail
             | E::EventsByUserId
@@ -220,6 +236,10 @@ impl Endpoint {
             E::UpdateEmail
             | E::UpdateSubscriptions
             | E::BulkUpdateSubscriptions
+            | E::SubscribeByEmail
+            | E::UnsubscribeByEmail
+            | E::SubscribeByUserId
+            | E::UnsubscribeByUserId
             | E::EventsByEmail
             | E::EventsByUserId
             | E::TrackPurchase

@@ -91,6 +91,8 @@ pub struct Options {
     pub events_create_users: bool,
     /// Whether the opt-in message types feature is enabled.
     pub opt_in_message_types: bool,
+    /// Whether the project has the subscription endpoints that the vendor enables on request; they are a 404 otherwise.
+    pub subscriptions_api: bool,
     /// Event names that the project does not take.
     pub disallowed_event_names: Vec<String>,
     /// Whether the rate limits are enforced.
@@ -122,6 +124,7 @@ impl Default for Options {
             creates_fields: false,
             events_create_users: false,
             opt_in_message_types: false,
+            subscriptions_api: false,
             disallowed_event_names: Vec::new(),
             limits: true,
             retry_after: false,

@@ -9,6 +9,7 @@ use crate::engine::{Answer, Effects, Prescriptions};
 use super::catalogs::{Catalogs, ItemChange};
 use super::endpoints::Endpoint;
 use super::events::{Event, Events};
+use super::subscriptions::Subscription;
 use super::types::Types;
 use super::users::{Ident, Users, is_email, is_user_id};
 use super::{Identity, Options, answer};
@@ -55,8 +56,8 @@ pub(super) struct Project {
 /// A request whose effect comes later.
 #[derive(Debug)]
 struct Waiting {
-    request: u64,
-    effects: Effects,
+    /// The number of the request and what takes effect, where an observer is told of it.
+    told: Option<(u64, Effects)>,
     work: Work,
 }
 
@@ -65,6 +66,7 @@ pub(super) enum Work {
     Users(Vec<Change>),
     Events(Vec<Event>),
     DeleteUser(Ident),
+    Subscription(Subscription),
     Catalog(ItemChange),
 }
 
@@ -138,6 +140,10 @@ impl Project {
             E::GetFields => Ok(answer::json(json!({"fields": self.types.user_fields()}))),
             E::UpdateSubscriptions => self.update_subscriptions(call),
             E::BulkUpdateSubscriptions => self.bulk_update_subscriptions(call),
+            E::SubscribeByEmail => self.subscription(call, "email", true),
+            E::UnsubscribeByEmail => self.subscription(call, "email", false),
+            E::SubscribeByUserId => self.subscription(call, "userId", true),
+            E::UnsubscribeByUserId => self.subscription(call, "userId", false),
             E::Track => self.track(call),
             E::TrackBulk => self.track_bulk(call),
             E::EventsByEmail => Ok(self.events_of(call, "email")),
@@ -262,7 +268,9 @@ impl Project {
         self.waiting_elements += elements;
         self.submitted += 1;
         let due_us = call.now_us.saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX));
-        self.waiting.insert((due_us, self.submitted), Waiting { request: call.request, effects, work });
+        let carries = matches!(call.endpoint, Endpoint::UpdateUser | Endpoint::BulkUpdateUsers | Endpoint::Track);
+        let told = carries.then_some((call.request, effects));
+        self.waiting.insert((due_us, self.submitted), Waiting { told, work });
         Ok(true)
     }
 
@@ -274,10 +282,10 @@ impl Project {
             if due_us > now_us {
                 break;
             }
-            let Waiting { request, effects, work } = entry.remove();
+            let Waiting { told, work } = entry.remove();
             self.waiting_elements -= work.elements();
             self.apply(work, due_us);
-            settled.push((request, effects));
+            settled.extend(told);
         }
         settled
     }
@@ -291,6 +299,7 @@ impl Project {
                     self.users.remove(id);
                 }
             }
+            Work::Subscription(change) => self.apply_subscription(&change, now_us),
             Work::Catalog(change) => self.catalogs.apply(change, now_us),
         }
     }
@@ -323,7 +332,7 @@ impl Work {
         match self {
             Self::Users(changes) => changes.len(),
             Self::Events(events) => events.len(),
-            Self::DeleteUser(_) => 1,
+            Self::DeleteUser(_) | Self::Subscription(_) => 1,
             Self::Catalog(change) => change.items.len(),
         }
     }

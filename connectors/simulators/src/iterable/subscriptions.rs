@@ -4,13 +4,81 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::engine::Answer;
+use crate::engine::{Answer, Effects};
 
 use super::answer;
-use super::project::{Call, Project, Refusal};
-use super::updates::elements;
+use super::project::{Call, Project, Refusal, Work};
+use super::updates::{elements, settled};
+use super::users::Ident;
+
+/// A subscription of one person that begins or ends.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    who: Ident,
+    group: Group,
+    id: i64,
+    begins: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Group {
+    EmailList,
+    MessageType,
+    MessageChannel,
+}
 
 impl Project {
+    /// `PATCH` and `DELETE /api/subscriptions/{group}/{id}/…`: accepted, and effective later.
+    pub(super) fn subscription(&mut self, call: &Call<'_>, by: &str, begins: bool) -> Result<Answer, Answer> {
+        if !call.options.subscriptions_api {
+            return Err(answer::not_found("the project does not have this API"));
+        }
+        let [group, id, name] = call.names else { return Err(answer::bad_params("the path is not complete")) };
+        let group = match group.to_lowercase().as_str() {
+            "emaillist" => Group::EmailList,
+            "messagetype" => Group::MessageType,
+            "messagechannel" => Group::MessageChannel,
+            _ => return Err(answer::bad_params(format!("unknown subscription group {group}"))),
+        };
+        let id: i64 = id.parse().map_err(|_| answer::bad_params(format!("subscription group id {id} is no number")))?;
+        if matches!(group, Group::EmailList) && !self.lists.contains_key(&id) {
+            return Err(answer::bad_params("error.lists.invalidListId"));
+        }
+        let who = self.named(call.options, &json!({ by: name })).map_err(|refusal| refusal.to_answer())?;
+        if self.users.find(&who).is_none() {
+            return Err(Refusal::NotFound(who).to_answer());
+        }
+        let work = Work::Subscription(Subscription { who, group, id, begins });
+        let later = self.submit(call, true, work, Effects::All)?;
+        let verb = if begins { "subscribe" } else { "unsubscribe" };
+        Ok(settled(answer::accepted(&format!("Accepted a request to {verb}")), later, Effects::All))
+    }
+
+    pub(super) fn apply_subscription(&mut self, change: &Subscription, now_us: i64) {
+        let Some(user) = self.users.find(&change.who).and_then(|id| self.users.get_mut(id)) else { return };
+        user.updated_us = now_us;
+        let field = match change.group {
+            Group::EmailList => {
+                if change.begins {
+                    user.lists.insert(change.id);
+                } else {
+                    user.lists.remove(&change.id);
+                }
+                return;
+            }
+            Group::MessageType => "unsubscribedMessageTypeIds",
+            Group::MessageChannel => "unsubscribedChannelIds",
+        };
+        let ids = user.fields.get(field).and_then(Value::as_array);
+        let mut ids: BTreeSet<i64> = ids.into_iter().flatten().filter_map(Value::as_i64).collect();
+        if change.begins {
+            ids.remove(&change.id);
+        } else {
+            ids.insert(change.id);
+        }
+        user.fields.insert(field.to_owned(), json!(ids));
+    }
+
     pub(super) fn update_subscriptions(&mut self, call: &Call<'_>) -> Result<Answer, Answer> {
         match self.set_subscriptions(call, &call.body)? {
             Ok(()) => Ok(answer::success("", Value::Null)),

@@ -1,11 +1,12 @@
 //! The simulator over real HTTP: what a client of the vendor sees, and every refusal.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::engine::{Disconnect, Effect, Prescription};
+use crate::engine::{Arriving, Disconnect, Effect, Effects, Ending, Prescription, Ruling};
 use crate::shape::against;
 
 use super::endpoints::ENDPOINTS;
@@ -316,6 +317,33 @@ async fn subscriptions_are_overwritten() {
 }
 
 #[tokio::test]
+async fn subscription_endpoints_exist_where_the_project_has_them() {
+    let vendor = Vendor::start().await;
+    vendor.update("a@b.co", json!({})).await;
+    let path = "/api/subscriptions/emailList/7/user/a%40b.co";
+    assert_eq!(vendor.send(Method::PATCH, path, None).await.0, 404);
+    vendor.simulator.change(|options| options.subscriptions_api = true);
+    assert_eq!(vendor.send(Method::PATCH, path, None).await.0, 202);
+    assert_eq!(vendor.simulator.list("7").unwrap()["count"], 1);
+    assert_eq!(vendor.send(Method::DELETE, path, None).await.0, 202);
+    assert_eq!(vendor.simulator.list("7").unwrap()["count"], 0);
+    let channel = "/api/subscriptions/messagechannel/1/user/a%40b.co";
+    vendor.send(Method::DELETE, channel, None).await;
+    assert_eq!(vendor.fields("a@b.co")["unsubscribedChannelIds"], json!([1]));
+    vendor.send(Method::PATCH, channel, None).await;
+    assert_eq!(vendor.fields("a@b.co")["unsubscribedChannelIds"], json!([]));
+    for (path, code) in [
+        ("/api/subscriptions/nothing/1/user/a%40b.co", "BadParams"),
+        ("/api/subscriptions/emailList/x/user/a%40b.co", "BadParams"),
+        ("/api/subscriptions/emailList/99/user/a%40b.co", "BadParams"),
+        ("/api/subscriptions/emailList/7/user/x%40b.co", "UnknownEmailError"),
+        ("/api/subscriptions/emailList/7/byUserId/1", "UnknownUserIdError"),
+    ] {
+        refused(&vendor.send(Method::PATCH, path, None).await, 400, code);
+    }
+}
+
+#[tokio::test]
 async fn an_email_changes_once_and_to_nobody_elses() {
     let vendor = Vendor::start().await;
     vendor.update("a@b.co", json!({"plan": "x"})).await;
@@ -425,6 +453,42 @@ async fn deletion_comes_later_and_a_lost_answer_leaves_its_effect() {
     assert!(vendor.simulator.profile("email", "a@b.co").is_some());
     assert_eq!(vendor.send(Method::DELETE, "/api/users/a@b.co", None).await.0, 200);
     assert!(vendor.simulator.profile("email", "a@b.co").is_none());
+}
+
+/// What an observer is told took effect.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(u64, Effects)>>);
+
+impl Observer for Told {
+    fn arrived(&self, _arriving: Arriving<'_>) -> Ruling {
+        Ruling::Normal
+    }
+
+    fn settled(&self, request: u64, effects: Effects) {
+        self.0.lock().unwrap().push((request, effects));
+    }
+
+    fn ended(&self, _request: u64, _ending: Ending) {}
+}
+
+#[tokio::test]
+async fn an_observer_is_told_what_of_a_bulk_request_took_effect_and_when() {
+    let told = Arc::new(Told::default());
+    let options =
+        Options { observer: Some(Arc::clone(&told) as _), bulk_delay: Duration::from_millis(100), ..immediate() };
+    let vendor = Vendor::with(options).await;
+    vendor.post("/api/users/bulkUpdate", json!({"users": [{"email": "a@b.co"}, {"email": "no"}]})).await;
+    assert!(told.0.lock().unwrap().is_empty());
+    // Nobody is told of a deletion: it carries no people.
+    vendor.send(Method::DELETE, "/api/users/x@b.co", None).await;
+    vendor.update("b@b.co", json!({})).await;
+    let wait = async {
+        while vendor.simulator.profiles().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wait).await.expect("the bulk request takes effect later");
+    assert_eq!(*told.0.lock().unwrap(), [(3, Effects::All), (1, Effects::AllBut(vec![1]))]);
 }
 
 #[test]

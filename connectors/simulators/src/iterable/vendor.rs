@@ -34,6 +34,7 @@ struct Settings {
     identity: Option<Identity>,
     creates_fields: Option<bool>,
     events_create_users: Option<bool>,
+    subscriptions_api: Option<bool>,
     disallowed_event_names: Option<Vec<String>>,
     limits: Option<bool>,
     retry_after: Option<bool>,
@@ -207,6 +208,7 @@ impl Vendor for Iterable {
         options.identity = settings.identity.unwrap_or(options.identity);
         options.creates_fields = settings.creates_fields.unwrap_or(options.creates_fields);
         options.events_create_users = settings.events_create_users.unwrap_or(options.events_create_users);
+        options.subscriptions_api = settings.subscriptions_api.unwrap_or(options.subscriptions_api);
         if let Some(names) = settings.disallowed_event_names {
             options.disallowed_event_names = names;
         }
