@@ -16,7 +16,9 @@ pub mod output;
 pub mod registry;
 
 pub use connector::{Connector, Kind, Shared};
-pub use destination::{ClassifyError, ClassifyInput, Context, Destination, Limits, Planned, ProbeError, Spec};
+pub use destination::{
+    ClassifyError, ClassifyInput, Context, Destination, Limits, OperationSpec, Planned, ProbeError, Spec,
+};
 pub use error::{Error, Problem, Severity};
 pub use outcomes::Outcomes;
 pub use output::{NonFinite, Nulls};

@@ -1,8 +1,6 @@
 //! The one place that wires things together: from a configuration to running stages.
 
 mod dry_run;
-#[cfg(test)]
-mod guide;
 mod lag;
 mod live;
 mod reload;

@@ -57,6 +57,8 @@ Look:
   tailwater trace ana@example.com              why was this person's event held, skipped or delivered?
   tailwater tap resolved --limit 5             what do the records look like?
   tailwater dlq list                           what could not be delivered, and why?
+  tailwater destinations                       which kinds of destination are there, and what can each do?
+  tailwater probe                              do the credentials of every account work?
 
 ";
 
@@ -95,6 +97,8 @@ pub enum Command {
     Audit(AuditArgs),
     Trace(TraceArgs),
     Dlq(DlqArgs),
+    Destinations(DestinationsArgs),
+    Probe(ProbeArgs),
     Simulate(SimulateArgs),
     Completions(CompletionsArgs),
 }
@@ -178,19 +182,25 @@ pub enum ConfigCommand {
 #[derive(Debug, Args)]
 pub struct InitArgs {
     /// What to lay out.
-    #[arg(long, value_enum, default_value_t = Template::Minimal)]
-    pub template: Template,
+    #[arg(long, value_parser = templates(), default_value = "minimal")]
+    pub template: String,
     /// The folder; it is made if it does not exist.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Template {
-    /// One source, one destination, one transform.
-    Minimal,
-    /// The winback story, with a small lake of real Delta tables to play it on.
-    Winback,
+/// The kinds of destination that there are.
+fn kinds() -> clap::builder::PossibleValuesParser {
+    tailwater_connectors::registry::KINDS.iter().map(|kind| kind.spec().kind).collect::<Vec<_>>().into()
+}
+
+/// The examples under `deploy/examples`, each with the first line of its `init.txt`.
+fn templates() -> clap::builder::PossibleValuesParser {
+    let values = super::commands::init::TEMPLATES.iter();
+    values
+        .map(|template| clap::builder::PossibleValue::new(template.name).help(template.summary))
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// Show or make the topics that the configuration needs.
@@ -218,7 +228,7 @@ pub struct TopicsPlanArgs {
 /// Print the records of a topic, with the header decoded.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tailwater tap resolved --limit 5\n  tailwater tap outbound.klaviyo --from end --follow\n  tailwater tap deliveries --json | jq .value"
+    after_help = "Examples:\n  tailwater tap resolved --limit 5\n  tailwater tap outbound.crm --from end --follow\n  tailwater tap deliveries --json | jq .value"
 )]
 pub struct TapArgs {
     /// The topic, with or without the workspace's prefix: `resolved`, `ingest.orders`, `tailwater.deliveries`.
@@ -334,7 +344,7 @@ pub struct DlqListArgs {
 /// Show one dead letter whole: key, value, headers, and why it is one.
 #[derive(Debug, Args)]
 pub struct DlqShowArgs {
-    /// The record, as `dlq list` names it: destination.klaviyo/3/42
+    /// The record, as `dlq list` names it: destination.crm/3/42
     #[arg(value_name = "RECORD")]
     pub record: RecordRef,
     /// Print JSON.
@@ -345,7 +355,7 @@ pub struct DlqShowArgs {
 /// Send dead letters again, to the stage that refused them and to that destination only.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tailwater dlq replay destination.klaviyo/3/42\n  tailwater dlq replay --all --destination klaviyo --code missing_column --dry-run\n  tailwater dlq replay --all --code field_type_mismatch --transform"
+    after_help = "Examples:\n  tailwater dlq replay destination.crm/3/42\n  tailwater dlq replay --all --destination crm --code missing_column --dry-run\n  tailwater dlq replay --all --code field_type_mismatch --transform"
 )]
 pub struct DlqReplayArgs {
     #[command(flatten)]
@@ -411,6 +421,47 @@ pub struct Selection {
     pub since: Option<Since>,
 }
 
+/// Show the kinds of destination: what each can do, its limits, and whether a repeat is harmless.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DestinationsArgs {
+    #[command(subcommand)]
+    pub command: Option<DestinationsCommand>,
+    /// Print JSON: one object per kind.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DestinationsCommand {
+    /// One kind in full: its operations, its limits, and the keys of its configuration.
+    Show(DestinationsShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DestinationsShowArgs {
+    /// The kind, as the `type` of an account names it.
+    #[arg(value_parser = kinds())]
+    pub kind: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Check every account of the configuration at its vendor, and change nothing there.
+///
+/// Each destination asks its vendor whether its credentials are valid for that address and reach as far as they must. Exit code 1 if one
+/// of them fails; each line says what is wrong and what to do.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// Only these destinations. Default: all.
+    #[arg(value_name = "DESTINATION")]
+    pub destinations: Vec<String>,
+    /// Print JSON: one object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Run a vendor on this machine, to try things without an account.
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
@@ -428,7 +479,7 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// A dead letter: `destination.klaviyo/3/42` is offset 42 of partition 3 of `dlq.destination.klaviyo`.
+/// A dead letter: `destination.crm/3/42` is offset 42 of partition 3 of `dlq.destination.crm`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordRef {
     /// The topic without the prefix and `dlq.`.
@@ -439,7 +490,7 @@ pub struct RecordRef {
 
 /// The text names no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected queue/partition/offset as `tailwater dlq list` prints it, such as destination.klaviyo/3/42")]
+#[error("expected queue/partition/offset as `tailwater dlq list` prints it, such as destination.crm/3/42")]
 pub struct NoRecord;
 
 impl std::str::FromStr for RecordRef {

@@ -60,6 +60,8 @@ pub fn dispatch(cli: &Cli) -> Result<Exit, Error> {
         Command::Audit(args) => commands::audit::execute(args, global),
         Command::Trace(args) => commands::trace::execute(args, global),
         Command::Dlq(args) => commands::dlq::execute(args, global),
+        Command::Destinations(args) => commands::destinations::execute(args),
+        Command::Probe(args) => commands::probe::execute(args, global),
         Command::Simulate(args) => commands::simulate::execute(args),
         Command::Completions(args) => commands::completions::execute(args),
     }

@@ -110,8 +110,9 @@ impl Resolver<'_> {
                     None => (rest, None),
                 };
                 if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                    return Err(malformed(path, inner)
-                        .hint("the name of an environment variable has letters, digits and underscores: ${env:KLAVIYO_API_KEY}"));
+                    return Err(malformed(path, inner).hint(
+                        "the name of an environment variable has letters, digits and underscores: ${env:CRM_API_KEY}",
+                    ));
                 }
                 references.with_default |= default.is_some_and(|default| !default.is_empty());
                 // An empty variable counts as absent, as in a shell's `:-`: an empty secret is never meant.

@@ -45,7 +45,7 @@ use self::build::Builder;
 use self::interpolate::{Resolution, Resolver};
 use self::mask::Mask;
 pub use self::model::*;
-pub use self::page::page;
+pub use self::page::{Key, keys_of, page};
 pub use self::problem::{Path, Place, Problem, Severity};
 use self::walk::Walk;
 pub use self::when::{EventFields, When, WhenError};

@@ -23,6 +23,37 @@ pub fn page() -> String {
     page.text
 }
 
+/// One key of a section, for people.
+#[derive(Debug, serde::Serialize)]
+pub struct Key {
+    pub name: String,
+    /// What its value is, in a few words.
+    pub value: String,
+    /// `required`, the default, or nothing.
+    pub default: String,
+    pub description: String,
+}
+
+/// The keys that a kind of destination adds to the configuration: those of `accounts.<name>` and its own of `destinations.<name>`.
+pub fn keys_of(kind: &str) -> (Vec<Key>, Vec<Key>) {
+    let root = &schema().root;
+    let page = Page { root, text: String::new() };
+    let find = |pointer: &str, matches: &dyn Fn(&Value) -> bool| {
+        let branches = root.pointer(pointer).and_then(Value::as_array);
+        branches
+            .into_iter()
+            .flatten()
+            .find(|branch| matches(branch))
+            .map(|section| page.keys(section))
+            .unwrap_or_default()
+    };
+    let account = find("/$defs/RawAccount/oneOf", &|branch| {
+        branch.pointer("/properties/type/const").and_then(Value::as_str) == Some(kind)
+    });
+    let own = find("/$defs/RawDestination/anyOf", &|branch| branch.get("x-kind").and_then(Value::as_str) == Some(kind));
+    (account, own)
+}
+
 /// The word for a value that has keys of its own.
 const SECTION: &str = "section";
 
@@ -58,6 +89,23 @@ impl<'a> Page<'a> {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             self.below(&path, property, level + 1);
         }
+    }
+
+    fn keys(&self, section: &'a Value) -> Vec<Key> {
+        let required: Vec<&str> =
+            section.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let properties = section.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let key = |(name, property): (&String, &'a Value)| {
+            let text = property.get("description").or_else(|| resolve(self.root, property).get("description"));
+            let required = required.contains(&name.as_str());
+            Key {
+                name: name.clone(),
+                value: self.kind(property).replace('`', ""),
+                default: if required { "required".to_owned() } else { self.default(property).replace('`', "") },
+                description: text.and_then(Value::as_str).unwrap_or_default().to_owned(),
+            }
+        };
+        properties.map(key).collect()
     }
 
     /// The sections that lie below a key.

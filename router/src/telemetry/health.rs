@@ -1,7 +1,7 @@
 //! Whether the process lives and whether it is ready.
 //!
 //! *Live* asks only whether the registered loops still turn: a process that hangs is cured by a restart. *Ready* asks whether every
-//! registered part has what it needs. Neither ever asks about lag or a vendor: a restart cures no outage at Klaviyo, and an
+//! registered part has what it needs. Neither ever asks about lag or a vendor: a restart cures no outage at a vendor, and an
 //! orchestrator that believed it would turn one into a crash loop.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -120,7 +120,7 @@ impl Telemetry {
     }
 
     /// Shows a value under a name in `/status`. The part of the name before its first dot is the section:
-    /// `destination.klaviyo`, `source.ltv_scores`. `null` takes the entry away. Values must hold no secret.
+    /// `destination.crm`, `source.ltv_scores`. `null` takes the entry away. Values must hold no secret.
     pub fn status(&self, name: &str, value: serde_json::Value) {
         self.0.status.set(name, value);
     }

@@ -11,6 +11,7 @@ mod delta;
 mod embedded;
 mod failpoints;
 mod flow;
+mod guides;
 mod harness;
 mod identifiers;
 mod ingest;

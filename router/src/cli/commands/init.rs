@@ -5,18 +5,23 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use tailwater_core::code;
-use tailwater_simulators::klaviyo::DEFAULT_API_KEY;
 
-use crate::cli::args::{InitArgs, Template};
+use crate::cli::args::InitArgs;
 use crate::cli::{Error, Exit, output};
 
-/// The files of the templates; see `build.rs`.
-mod templates {
-    include!(concat!(env!("OUT_DIR"), "/templates.rs"));
+/// An example under `deploy/examples`, as `build.rs` found it.
+pub struct Template {
+    pub name: &'static str,
+    /// What it is, for the help.
+    pub summary: &'static str,
+    /// What to do first.
+    begin: &'static str,
+    /// Commands to go on with, some with `  # ` and a remark.
+    steps: &'static [&'static str],
+    files: &'static [(&'static str, &'static [u8])],
 }
 
-/// The list that the transform of the winback example adds people to. A test compares the two.
-const WINBACK_LIST: &str = "WINBCK";
+include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
 /// How many of the files that are in the way are named.
 const NAMED_MAX: usize = 5;
@@ -26,12 +31,13 @@ const NAMED_MAX: usize = 5;
 /// # Errors
 /// A file of the template is there already (then nothing is written), or the folder cannot be written.
 pub fn execute(args: &InitArgs) -> Result<Exit, Error> {
-    let files = match args.template {
-        Template::Minimal => templates::MINIMAL,
-        Template::Winback => templates::WINBACK,
+    let Some(template) = TEMPLATES.iter().find(|template| template.name == args.template) else {
+        // The parser of arguments lets only known names through.
+        let message = format!("there is no template {}", args.template);
+        return Err(Error::Failed { code: code::INIT_REFUSED, message });
     };
-    lay_out(&args.dir, files)?;
-    output::text(&farewell(&args.dir, args.template, files.len()))?;
+    lay_out(&args.dir, template.files)?;
+    output::text(&farewell(&args.dir, template))?;
     Ok(Exit::Success)
 }
 
@@ -75,33 +81,12 @@ fn write(file: &Path, content: &[u8]) -> io::Result<()> {
     options.open(file)?.write_all(content)
 }
 
-fn farewell(folder: &Path, template: Template, count: usize) -> String {
+fn farewell(folder: &Path, template: &Template) -> String {
     let config = folder.join("tailwater.yaml");
-    let begin = match template {
-        Template::Minimal => "Edit it: the table, its key, and which columns identify a person.",
-        Template::Winback => "README.md tells the story that it plays.",
-    };
     let enter: PathBuf = if folder == Path::new(".") { PathBuf::new() } else { folder.to_path_buf() };
     let enter = if enter.as_os_str().is_empty() { String::new() } else { format!("  cd {}\n", enter.display()) };
-    let mut steps: Vec<(String, &str)> = vec![
-        (format!("export KLAVIYO_API_KEY={DEFAULT_API_KEY}"), "the simulator's; your own when `base_url` is left out"),
-        ("tailwater validate".to_owned(), ""),
-    ];
-    match template {
-        Template::Minimal => steps.extend([
-            ("tailwater simulate klaviyo".to_owned(), "a vendor to try it on, in another terminal"),
-            ("tailwater run --dry-run".to_owned(), "shows what would be sent"),
-        ]),
-        Template::Winback => steps.extend([
-            (
-                format!("tailwater simulate klaviyo --list {WINBACK_LIST}=Winback"),
-                "a vendor to try it on, in another terminal",
-            ),
-            ("tailwater run --embedded".to_owned(), "in a third one; without --embedded it needs a Kafka of your own"),
-            ("lake/commit.sh orders-v1".to_owned(), "the orders arrive: they link 4,900 customers to an email"),
-            ("tailwater audit --follow".to_owned(), "what became of every row"),
-        ]),
-    }
+    let steps: Vec<(&str, &str)> =
+        template.steps.iter().map(|step| step.split_once("  # ").unwrap_or((step, ""))).collect();
     let width = steps.iter().map(|(step, _)| step.len()).max().unwrap_or(0);
     let steps: String = steps
         .iter()
@@ -110,33 +95,40 @@ fn farewell(folder: &Path, template: Template, count: usize) -> String {
             remark => format!("  {step:width$}  # {remark}\n"),
         })
         .collect();
+    let (count, begin) = (template.files.len(), template.begin);
     format!("{count} files are laid out; the configuration is {}.\n{begin}\n\nNext:\n{enter}{steps}", config.display())
 }
 
 #[cfg(test)]
 mod tests {
+    use tailwater_simulators::klaviyo::DEFAULT_API_KEY;
+
     use super::*;
     use crate::config::{LoadOptions, check};
 
+    fn template(name: &str) -> &'static Template {
+        TEMPLATES.iter().find(|template| template.name == name).unwrap()
+    }
+
     #[test]
     fn what_is_laid_out_is_a_right_configuration() {
-        for files in [templates::MINIMAL, templates::WINBACK] {
+        for template in TEMPLATES {
             let folder = tempfile::tempdir().unwrap();
             let project = folder.path().join("new/project");
-            lay_out(&project, files).unwrap();
-            let environment = |name: &str| (name == "KLAVIYO_API_KEY").then(|| "pk".to_owned());
+            lay_out(&project, template.files).unwrap();
+            let environment = |name: &str| name.ends_with("_KEY").then(|| "pk".to_owned());
             let checked = check(
                 &project.join("tailwater.yaml"),
                 &LoadOptions { environment: &environment, ..LoadOptions::default() },
             );
-            assert!(checked.problems.is_empty(), "{:?}", checked.problems);
+            assert!(checked.problems.is_empty(), "{}: {:?}", template.name, checked.problems);
             assert!(!project.join("state").exists());
         }
     }
 
     #[test]
     fn the_winback_example_comes_whole() {
-        let names: Vec<&str> = templates::WINBACK.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = template("winback").files.iter().map(|(name, _)| *name).collect();
         for name in [
             "tailwater.yaml",
             "README.md",
@@ -151,10 +143,10 @@ mod tests {
     // Issue 10, C3: the list was missing at the simulator, and the steps ended in 289 dead letters.
     #[test]
     fn the_steps_name_the_simulators_key_and_the_list_of_the_example() {
-        let (_, transform) = templates::WINBACK.iter().find(|(name, _)| *name == "transforms/ltv.js").unwrap();
+        let (_, transform) = template("winback").files.iter().find(|(name, _)| *name == "transforms/ltv.js").unwrap();
         let transform = std::str::from_utf8(transform).unwrap();
-        assert!(transform.contains(&format!("WINBACK_LIST = '{WINBACK_LIST}'")));
-        let text = farewell(Path::new("shop"), Template::Winback, 3);
+        assert!(transform.contains("WINBACK_LIST = 'WINBCK'"));
+        let text = farewell(Path::new("shop"), template("winback"));
         for step in [
             "  cd shop\n",
             &format!("  export KLAVIYO_API_KEY={DEFAULT_API_KEY}  #"),
@@ -163,7 +155,7 @@ mod tests {
         ] {
             assert!(text.contains(step), "{step} is missing in\n{text}");
         }
-        assert!(templates::WINBACK.iter().any(|(name, _)| *name == "lake/commit.sh"));
+        assert!(template("winback").files.iter().any(|(name, _)| *name == "lake/commit.sh"));
     }
 
     #[test]
@@ -171,7 +163,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("transforms")).unwrap();
         fs::write(folder.path().join("transforms/customers.js"), "mine").unwrap();
-        let error = lay_out(folder.path(), templates::MINIMAL).unwrap_err();
+        let error = lay_out(folder.path(), template("minimal").files).unwrap_err();
         assert!(error.to_string().contains("transforms/customers.js"), "{error}");
         assert_eq!(error.exit(), Exit::Problem);
         assert!(!folder.path().join("tailwater.yaml").exists());
@@ -183,7 +175,7 @@ mod tests {
     fn scripts_can_be_run() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
-        lay_out(folder.path(), templates::WINBACK).unwrap();
+        lay_out(folder.path(), template("winback").files).unwrap();
         assert_eq!(fs::metadata(folder.path().join("lake/commit.sh")).unwrap().permissions().mode() & 0o100, 0o100);
     }
 }

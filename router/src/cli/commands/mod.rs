@@ -3,8 +3,10 @@
 pub mod audit;
 pub mod completions;
 pub mod config;
+pub mod destinations;
 pub mod dlq;
 pub mod init;
+pub mod probe;
 pub mod run;
 pub mod simulate;
 pub mod status;

@@ -16,7 +16,7 @@ pub enum Queue {
     Source(String),
 }
 
-/// Names a dead letter: `destination.klaviyo/3/42`.
+/// Names a dead letter: `destination.crm/3/42`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     pub queue: Queue,

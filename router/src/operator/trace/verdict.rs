@@ -317,7 +317,10 @@ mod tests {
         Destination {
             name: "klaviyo".into(),
             account: "main".into(),
-            options: tailwater_connectors::registry::KINDS[0].options(&serde_json::json!({ "create": true })).unwrap(),
+            options: tailwater_connectors::registry::find("klaviyo")
+                .unwrap()
+                .options(&serde_json::json!({ "create": true }))
+                .unwrap(),
             identifier: "email".into(),
             identifiers: BTreeMap::new(),
             on_missing_key: OnMissingKey::Hold,
