@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use tailwater_connectors::Shared;
 pub use tailwater_connectors::connector::{Account, Options};
 use tailwater_core::Timestamp;
+use tailwater_core::operation::OperationKind;
 use tailwater_core::schema::Schema;
 use tailwater_core::time::TimeUnit;
 
@@ -297,6 +298,8 @@ pub struct Route {
     /// The text of the CEL condition; it has been compiled once to check it.
     pub when: Option<String>,
     pub transform: Transform,
+    /// Destructive operations that the transform may return.
+    pub allow: Vec<OperationKind>,
 }
 
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tailwater_core::operation::OperationKind;
 
 use tailwater_connectors::config::{Name, Period, Secret, Size};
 
@@ -568,6 +569,32 @@ pub struct RawRoute {
     /// The JavaScript file with the `send` function.
     #[schemars(length(min = 1))]
     pub transform: String,
+    /// Destructive operations that the transform may return, such as `[unsubscribe, delete_profile]`. They take something away that the
+    /// vendor does not give back, so a route without the operation's name here refuses it (`operation_not_allowed`).
+    #[serde(default)]
+    pub allow: Vec<RawDestructive>,
+}
+
+/// An operation that is destructive.
+#[derive(Deserialize, Serialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum RawDestructive {
+    /// A person is deleted at the vendor.
+    DeleteProfile,
+    /// Two people are joined at the vendor.
+    MergeProfiles,
+    /// A person gets another email or id at the vendor.
+    ChangeIdentifier,
+    /// A person agrees to no more messages.
+    Unsubscribe,
+    /// A person receives nothing at all.
+    Suppress,
+    /// An object is deleted at the vendor.
+    DeleteObject,
+    /// A person is disconnected from an object.
+    Unrelate,
+    /// An item of a catalog is deleted.
+    DeleteCatalogItem,
 }
 
 /// A value that may be written as a number or a truth value but is read as the text that stands there.
@@ -575,6 +602,21 @@ pub struct RawRoute {
 #[schemars(inline, extend("type" = ["string", "number", "boolean"]))]
 #[expect(dead_code, reason = "stands in for its schema only")]
 pub struct Scalar(serde_json::Value);
+
+impl RawDestructive {
+    pub const fn kind(self) -> OperationKind {
+        match self {
+            Self::DeleteProfile => OperationKind::DeleteProfile,
+            Self::MergeProfiles => OperationKind::MergeProfiles,
+            Self::ChangeIdentifier => OperationKind::ChangeIdentifier,
+            Self::Unsubscribe => OperationKind::Unsubscribe,
+            Self::Suppress => OperationKind::Suppress,
+            Self::DeleteObject => OperationKind::DeleteObject,
+            Self::Unrelate => OperationKind::Unrelate,
+            Self::DeleteCatalogItem => OperationKind::DeleteCatalogItem,
+        }
+    }
+}
 
 /// The defaults, in one place; the schema shows them because it is generated with them.
 mod default {

@@ -245,6 +245,7 @@ const CASES: &[Case] = &[
     case!("    identifier: email" => "    identifier: email\n    retry: { backoff_min: 2m }", "destinations.klaviyo.retry.backoff_min", CONFIG_INVALID_VALUE, "longer than backoff_max", "", "retry"),
     case!("from: ltv_scores" => "from: ltv_score", "destinations.klaviyo.routes[0].from", CONFIG_UNKNOWN_REFERENCE, "no source `ltv_score`", "`ltv_scores`", "from: ltv_score"),
     case!("transform: transforms/ltv.js\n" => "transform: transforms/ltv.js\n      - { from: ltv_scores, transform: transforms/ltv.js }\n", "destinations.klaviyo.routes[1]", CONFIG_INVALID_VALUE, "called `ltv_scores`", "`name` of its own", "- { from"),
+    case!("transform: transforms/ltv.js\n" => "transform: transforms/ltv.js\n        allow: [unsubscribe, upsert_profile]\n", "destinations.klaviyo.routes[0].allow[1]", CONFIG_INVALID_VALUE, "upsert_profile", "", "allow"),
     case!("transforms/ltv.js" => "transforms/none.js", "destinations.klaviyo.routes[0].transform", CONFIG_TRANSFORM_UNREADABLE, "none.js", "folder of the configuration", "none.js"),
     case!("row.rfm_segment != null" => "row.rfm_segment = null", "destinations.klaviyo.routes[0].when", CONFIG_EXPRESSION, "no valid CEL", "for example", "when:"),
     case!("row.rfm_segment != null" => "rfm_segment != null", "destinations.klaviyo.routes[0].when", CONFIG_EXPRESSION, "no variable `rfm_segment`", "row.rfm_segment", "when:"),
@@ -629,4 +630,16 @@ fn what_becomes_of_invalid_values_needs_declared_types() {
         .replace("schema: { upgrade_score: double, user: \"struct<email:string>\" }", "strict: false");
     let checked = Folder::new().check(&loose);
     assert_eq!(checked.problems[0].path, "sources.app_events.on_invalid", "{}", listed(&checked.problems));
+}
+
+// Issue 12: destructive operations run only where a route says so.
+#[test]
+fn a_route_can_allow_every_operation_that_is_destructive_and_no_other() {
+    use tailwater_core::operation::OperationKind;
+
+    use super::raw::RawDestructive;
+    for kind in OperationKind::ALL {
+        let raw: Result<RawDestructive, _> = serde_json::from_value(serde_json::json!(kind.as_str()));
+        assert_eq!(raw.ok().map(RawDestructive::kind), kind.is_destructive().then_some(kind));
+    }
 }

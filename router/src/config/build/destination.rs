@@ -15,7 +15,7 @@ use crate::config::TransformProblem;
 use crate::config::forms::nearest;
 use crate::config::model::{Account, Destination, DestinationStart, OnMissingKey, Retry, Route, Source, Transform};
 use crate::config::problem::{Path, Problem};
-use crate::config::raw::{RawDestination, RawOnDelete, RawOnMissingKey, RawRoute};
+use crate::config::raw::{RawDestination, RawDestructive, RawOnDelete, RawOnMissingKey, RawRoute};
 use crate::config::when::When;
 
 /// Bytes of a transform's file. Bundled code fits; a file that was named by mistake does not fill the memory.
@@ -223,7 +223,8 @@ impl Builder<'_> {
                 Some(Err(problem)) => self.report(Problem { path: when_path.to_string(), ..problem }, &when_path),
             }
             if let Some(transform) = self.transform(&path.key("transform"), &raw.transform) {
-                routes.push(Route { name, from: raw.from, when: raw.when, transform });
+                let allow = raw.allow.into_iter().map(RawDestructive::kind).collect();
+                routes.push(Route { name, from: raw.from, when: raw.when, transform, allow });
             }
         }
         routes

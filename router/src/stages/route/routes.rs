@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tailwater_core::delivery::Reason;
+use tailwater_core::operation::OperationKind;
 use tailwater_core::schema::{Schema, reassigned};
 use tailwater_core::{Code, SchemaId, code};
 use tailwater_sandbox::{Pool, RowSchema, Transform};
@@ -41,6 +42,8 @@ pub struct Route {
     pub from: String,
     pub when: Option<When>,
     pub transform: Transform,
+    /// Destructive operations that the transform may return.
+    pub allow: Vec<OperationKind>,
 }
 
 /// A configuration whose routes cannot be compiled.
@@ -66,6 +69,24 @@ impl CompileError {
     }
 }
 
+impl Route {
+    /// Why an operation of a transform must not be sent.
+    pub fn refusal(&self, kind: OperationKind, destination: &str) -> Option<String> {
+        refusal(&self.allow, &self.name, kind, destination)
+    }
+}
+
+fn refusal(allow: &[OperationKind], route: &str, kind: OperationKind, destination: &str) -> Option<String> {
+    if !kind.is_destructive() || allow.contains(&kind) {
+        return None;
+    }
+    let all: Vec<&str> = allow.iter().chain([&kind]).map(|kind| kind.as_str()).collect();
+    Some(format!(
+        "the operation `{kind}` is destructive and runs only where the route allows it; write `allow: [{}]` in the route `{route}` of the destination `{destination}`",
+        all.join(", ")
+    ))
+}
+
 impl Routes {
     /// Compiles the routes of a destination.
     ///
@@ -83,7 +104,8 @@ impl Routes {
                 route: route.name.clone(),
                 message: error.to_string(),
             })?;
-            routes.push(Route { name: route.name.clone(), from: route.from.clone(), when, transform });
+            let (name, from, allow) = (route.name.clone(), route.from.clone(), route.allow.clone());
+            routes.push(Route { name, from, when, transform, allow });
         }
         Ok(Self {
             sources: config.sources.clone(),
@@ -145,5 +167,24 @@ impl Routes {
     pub fn aliases(&self, source: &str) -> &BTreeMap<String, Vec<String>> {
         static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
         self.sources.get(source).map_or(&NONE, |source| &source.aliases)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destructive_operation_runs_only_where_its_route_names_it() {
+        use OperationKind::{AddToList, RemoveFromList, Suppress, Unsubscribe, UpsertProfile};
+        for harmless in [UpsertProfile, AddToList, RemoveFromList] {
+            assert_eq!(refusal(&[], "consent", harmless, "klaviyo"), None);
+        }
+        assert_eq!(refusal(&[Unsubscribe], "consent", Unsubscribe, "klaviyo"), None);
+        let why = refusal(&[Unsubscribe], "consent", Suppress, "klaviyo").unwrap();
+        assert!(why.contains("`allow: [unsubscribe, suppress]` in the route `consent`"), "{why}");
+        for kind in OperationKind::ALL {
+            assert_eq!(refusal(&[], "r", kind, "d").is_some(), kind.is_destructive(), "{kind}");
+        }
     }
 }

@@ -253,12 +253,18 @@ fn classify(outputs: Vec<Output>, route: &Route, work: &Work, routes: &Routes) -
             non_finite: &output.non_finite,
         };
         match routes.handle.connector.classify(&input) {
-            Ok(made) => operations.extend(made.into_iter().map(|mut operation| {
-                if let Some(key) = &output.key {
-                    operation.place.clone_from(key);
+            Ok(made) => {
+                let destination = &routes.handle.config.name;
+                if let Some(why) = made.iter().find_map(|operation| route.refusal(operation.kind, destination)) {
+                    return failed(code::OPERATION_NOT_ALLOWED, why);
                 }
-                operation
-            })),
+                operations.extend(made.into_iter().map(|mut operation| {
+                    if let Some(key) = &output.key {
+                        operation.place.clone_from(key);
+                    }
+                    operation
+                }));
+            }
             Err(error) => return failed(error.code, error.message),
         }
     }
