@@ -1,5 +1,6 @@
 //! The HTTP client: bounded in time and size, without redirects, and careful about what its errors say.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,14 +13,33 @@ use crate::error::Error;
 /// Name and version that a vendor's support can search for.
 const USER_AGENT: &str = concat!("tailwater/", env!("CARGO_PKG_VERSION"));
 
-/// Long enough for a TLS handshake across an ocean, short enough that a dead address is noticed within a batch's patience.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// For the next bytes of an answer.
+    pub read: Duration,
+    /// For the whole exchange.
+    pub request: Duration,
+}
 
-/// A server that sends nothing for this long has lost us.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUTS: Timeouts = Timeouts {
+    // Long enough for a TLS handshake across an ocean, short enough that a dead address is noticed within a batch's patience.
+    connect: Duration::from_secs(5),
+    // A server that sends nothing for this long has lost us.
+    read: Duration::from_secs(30),
+    // A 5 MB bulk body on a slow line, and the vendor's check of it.
+    request: Duration::from_secs(60),
+};
 
-/// The whole exchange: a 5 MB bulk body on a slow line, and the vendor's check of it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Those that tests have set.
+static TIMEOUTS_OF_TESTS: OnceLock<Timeouts> = OnceLock::new();
+
+/// For tests of servers that hang: how long clients wait that are made from now on. The first call counts.
+#[doc(hidden)]
+pub fn set_timeouts(timeouts: Timeouts) {
+    TIMEOUTS_OF_TESTS.get_or_init(|| timeouts);
+}
 
 /// Connections are given up before servers do (commonly after 60 s): a request on a connection that the server is just
 /// closing ends as "connection closed before message completed", which cannot be told from a request that was carried out.
@@ -112,14 +132,15 @@ impl Client {
     /// # Errors
     /// The platform's TLS or resolver cannot be set up.
     pub fn new(base: &Url) -> Result<Self, Error> {
+        let timeouts = TIMEOUTS_OF_TESTS.get().copied().unwrap_or(TIMEOUTS);
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             // A redirect would carry the credentials to wherever it points.
             .redirect(redirect::Policy::none())
             .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(timeouts.connect)
+            .read_timeout(timeouts.read)
+            .timeout(timeouts.request)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .tcp_keepalive(Duration::from_secs(20));
         if is_near(base) {

@@ -1,5 +1,5 @@
-//! Behaviour that every destination owes the send stage, whatever the vendor: the suite is generic, and runs here over a
-//! scripted vendor.
+//! What every destination owes the send stage, with what only Klaviyo has: list sets and jobs, held against its specification. The suite
+//! that runs over all kinds is `connectors/tests/conformance`.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
