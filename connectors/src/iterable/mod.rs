@@ -33,7 +33,7 @@ mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -47,7 +47,7 @@ use crate::destination::{
     ClassifyError, ClassifyInput, Context, Destination, Idempotent, Limits, OperationSpec, Planned, ProbeError, Spec,
 };
 use crate::error::Error;
-use crate::http::{self, Attempts, Credential, Recent, Sender, Setup};
+use crate::http::{self, Attempts, Credential, Recent, Sender, Session, Setup};
 use crate::outcomes::Outcomes;
 use crate::output::{NonFinite, Nulls, or_wrong_vendor};
 use mapping::Rules;
@@ -160,6 +160,9 @@ static SPEC: Spec = Spec {
 const KNOWN_MAX: usize = 50_000;
 const KNOWN_AGE_MAX: Duration = Duration::from_secs(300);
 
+/// How long what the project has reported of its fields is good, where a field seems to be missing.
+const FIELDS_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// What the configuration says about a destination and the project behind its account.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -190,6 +193,8 @@ pub struct Iterable {
     events: Writes,
     known: Recent<(Field, String)>,
     types: Types,
+    /// When the project was last asked for its fields.
+    fields_asked: tokio::sync::Mutex<Option<Instant>>,
     share: Mutex<f64>,
 }
 
@@ -216,8 +221,9 @@ impl Iterable {
     pub fn new(account: Arc<http::Account>, config: Config) -> Self {
         let (users, events) = (Writes::new(config.settle), Writes::new(config.settle));
         let known = Recent::new(KNOWN_MAX, KNOWN_AGE_MAX);
-        let (attempts, types, share) = (Attempts::default(), Types::default(), Mutex::new(0.0));
-        Self { sender: Sender::new(account), config, attempts, users, events, known, types, share }
+        let (attempts, types) = (Attempts::default(), Types::default());
+        let (fields_asked, share) = (tokio::sync::Mutex::default(), Mutex::new(0.0));
+        Self { sender: Sender::new(account), config, attempts, users, events, known, types, fields_asked, share }
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -234,18 +240,42 @@ impl Iterable {
         }
     }
 
-    /// Asks for the types of the profiles' fields, so that rows which do not fit are told apart before they fail others.
-    async fn learn_types(&self) {
+    /// Asks for the project's fields and their types, so that rows which do not fit are told apart before they fail others.
+    async fn learn_fields(&self, session: &Session<'_>) {
         #[derive(Deserialize)]
         struct Reported {
             fields: BTreeMap<String, Value>,
         }
-        let context = Context { still_owned: &|| true };
-        let Ok(answer) = self.sender.session(&context).send(&requests::fields(), &[]).await else { return };
-        if let Some(reported) = answer.read::<Reported>().filter(|_| answer.is_success()) {
-            let fields = reported.fields.iter();
-            self.types.report(fields.filter_map(|(name, kind)| kind.as_str().map(|kind| (name.as_str(), kind))));
+        let answer = match session.send(&requests::fields(), &[]).await {
+            Ok(answer) if answer.is_success() => answer,
+            Ok(answer) => return tracing::warn!("the project's fields could not be asked for: {}", answer.words()),
+            Err(halt) => return tracing::warn!("the project's fields could not be asked for: {}", halt.reason.message),
+        };
+        match answer.read::<Reported>() {
+            Some(reported) => {
+                let fields = reported.fields.iter();
+                self.types.report(fields.filter_map(|(name, kind)| kind.as_str().map(|kind| (name.as_str(), kind))));
+            }
+            None => {
+                tracing::warn!("the vendor's answer about the project's fields is not of the shape that it documents");
+            }
         }
+    }
+
+    /// The fields of a profile that the project does not have. It is asked again where some seem to be missing, for they can have been
+    /// created meanwhile.
+    async fn missing_fields(&self, session: &Session<'_>, fields: &Value) -> Vec<String> {
+        let missing = self.types.missing(fields);
+        if missing.as_ref().is_some_and(Vec::is_empty) {
+            return Vec::new();
+        }
+        // Whoever comes while somebody asks waits for the answer.
+        let mut asked = self.fields_asked.lock().await;
+        if asked.is_none_or(|asked| asked.elapsed() >= FIELDS_AGE_MAX) {
+            *asked = Some(Instant::now());
+            self.learn_fields(session).await;
+        }
+        self.types.missing(fields).unwrap_or_default()
     }
 }
 
@@ -283,7 +313,8 @@ impl Destination for Iterable {
         let question =
             |endpoint| if endpoint == &endpoint::MERGE { requests::empty_merge() } else { requests::fields() };
         self.sender.probe(&self.target(), &endpoint::GET_FIELDS, question).await?;
-        self.learn_types().await;
+        let context = Context { still_owned: &|| true };
+        self.learn_fields(&self.sender.session(&context)).await;
         Ok(())
     }
 

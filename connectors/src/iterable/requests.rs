@@ -127,6 +127,11 @@ impl Call {
         }
     }
 
+    /// Whether the call sends fields of a profile.
+    pub const fn has_user_fields(self) -> bool {
+        matches!(self, Self::User | Self::UserAddress | Self::Purchase | Self::Cart)
+    }
+
     /// Whether the call must come after the person's update is effective: joining a list starts journeys, which read the profile.
     pub const fn needs_effect(self) -> bool {
         matches!(self, Self::AddToList | Self::RemoveFromList | Self::Merge | Self::UpdateEmail | Self::UserAddress)

@@ -6,10 +6,12 @@
 //! them. What was learned is remembered: deliveries that hold a value of a kind that the field does not take go in a request of their own
 //! from then on, and cannot fail their neighbors again. Whether they are refused is still the vendor's decision.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+
+use super::person::Field;
 
 /// Fields that are remembered; a project has about a thousand.
 const FIELDS_MAX: usize = 10_000;
@@ -48,6 +50,8 @@ pub(super) struct Types(Mutex<State>);
 struct State {
     fields: HashMap<String, HashMap<String, Known>>,
     count: usize,
+    /// The fields that the project has reported of its profiles, once it has.
+    reported: Option<HashSet<String>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -193,11 +197,29 @@ impl Types {
     /// Remembers the types that the project reports of its profiles' fields.
     pub fn report<'a>(&self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let mut state = self.lock();
-        for (field, expected) in fields {
+        let mut reported = HashSet::new();
+        for (field, expected) in fields.into_iter().take(FIELDS_MAX) {
             if let Some(known) = state.entry(None, field) {
                 expected.clone_into(&mut known.expected);
             }
+            reported.insert(field.to_owned());
         }
+        state.reported = Some(reported);
+    }
+
+    /// The fields of a profile that the project does not have; `None` as long as it was not asked.
+    pub fn missing(&self, fields: &Value) -> Option<Vec<String>> {
+        let state = self.lock();
+        let reported = state.reported.as_ref()?;
+        let names =
+            fields.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()).map(|(name, _)| name);
+        // An object is there where one of its own fields is.
+        let is_there = |name: &String| {
+            Field::find(name).is_some()
+                || reported.contains(name)
+                || reported.iter().any(|own| own.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.')))
+        };
+        Some(names.filter(|name| !is_there(name)).cloned().collect())
     }
 
     /// Whether anything is known.
@@ -363,6 +385,16 @@ mod tests {
         );
         types.report([("ltv", "string")]);
         assert!(!types.doubts(&fields(&bad)) && types.doubts(&fields(&good)));
+    }
+
+    #[test]
+    fn fields_that_the_project_does_not_have_are_known_once_it_was_asked() {
+        let types = Types::default();
+        let fields =
+            json!({"ltv": 1, "prefs": {"color": "red"}, "tier": "gold", "gone": null, "email": "a@example.com"});
+        assert_eq!(types.missing(&fields), None);
+        types.report([("ltv", "long"), ("prefs.color", "string"), ("tiers", "string")]);
+        assert_eq!(types.missing(&fields), Some(vec!["tier".to_owned()]));
     }
 
     #[test]

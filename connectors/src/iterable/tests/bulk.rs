@@ -31,7 +31,7 @@ async fn many_users_go_in_one_request_with_what_belongs_to_all_of_them() {
     let received = server.received();
     assert_eq!(received.len(), 1);
     assert_eq!(received[0].path, "/api/users/bulkUpdate");
-    assert_eq!(received[0].body["createNewFields"], json!(false));
+    assert_eq!(received[0].body["createNewFields"], json!(true));
     assert_eq!(received[0].body["users"][0]["mergeNestedObjects"], json!(true));
     assert_eq!(received[0].emails(), (0..5).map(email).collect::<Vec<_>>());
 }
@@ -215,7 +215,7 @@ async fn fields_that_were_not_stored_are_a_remark_on_the_deliveries_that_had_the
         Reply::json(200, &json!({"successCount": count, "failCount": 0, "filteredOutFields": ["tier", "prefs.color"]}))
     })
     .await;
-    let iterable = iterable(server.url(), config());
+    let iterable = iterable(server.url(), Config { create_new_fields: false, ..config() });
     let with = |number: usize, fields: Value| {
         delivery(&iterable, number, &json!({"email": email(number), "dataFields": fields}))
     };

@@ -119,11 +119,16 @@ async fn fields_that_a_single_update_lost_are_a_remark() {
 
 #[tokio::test]
 async fn a_page_of_a_proxy_is_no_success() {
-    let server =
-        Server::start(|_, _| Reply::Answer { status: 200, headers: Vec::new(), body: "<html>hi</html>".to_owned() })
-            .await;
-    let iterable = iterable(server.url(), config());
-    assert_eq!(words(&deliver_all(&iterable, &[upsert(&iterable, 0)]).await), ["retry vendor_unavailable"]);
+    for body in ["<html>hi</html>", "", "null", "[]", r#"{"code":7}"#] {
+        let server =
+            Server::start(move |_, _| Reply::Answer { status: 200, headers: Vec::new(), body: body.to_owned() }).await;
+        let iterable = iterable(server.url(), config());
+        let item = delivery(&iterable, 0, &json!({"catalogName": "shoes", "itemId": "a", "value": {}}));
+        let outcomes = deliver_all(&iterable, &[upsert(&iterable, 0)]).await;
+        assert_eq!(words(&outcomes), ["retry vendor_unavailable"], "{body}");
+        let expected = if body.is_empty() { "delivered" } else { "retry vendor_unavailable" };
+        assert_eq!(words(&deliver_all(&iterable, &[item]).await), [expected], "{body}");
+    }
 }
 
 // I4: single and bulk calls are processed separately.
@@ -348,4 +353,26 @@ async fn an_event_of_somebody_who_stays_unknown_ends() {
         event.attempt = attempt;
         assert_eq!(words(&deliver_all(&iterable, std::slice::from_ref(&event)).await), [expected]);
     }
+}
+
+// I2: the answer to a single update does not name what was dropped.
+#[tokio::test]
+async fn fields_that_the_project_does_not_have_are_a_remark_on_single_updates() {
+    let server = Server::start(|received, _| match received.path.as_str() {
+        "/api/users/getFields" => Reply::json(200, &json!({"fields": {"tier": "string"}})),
+        "/api/events/trackBulk" => {
+            Reply::json(200, &json!({"successCount": 1, "failCount": 0, "filteredOutFields": ["x"]}))
+        }
+        _ => Reply::success(),
+    })
+    .await;
+    let iterable = iterable(server.url(), Config { create_new_fields: false, ..config() });
+    let tier = delivery(&iterable, 1, &json!({"email": email(1), "dataFields": {"tier": "gold"}}));
+    let outcomes = deliver_all(&iterable, &[upsert(&iterable, 0), tier]).await;
+    assert_eq!(words(&outcomes), ["delivered fields_filtered", "delivered"]);
+    assert!(message(&outcomes[0]).contains("did not store `ltv`"), "{}", message(&outcomes[0]));
+    deliver_all(&iterable, &[upsert(&iterable, 2)]).await;
+    assert_eq!(server.received_at("/api/users/getFields").len(), 1, "asked once a minute");
+    let event = delivery(&iterable, 3, &json!({"email": email(3), "eventName": "order", "dataFields": {"x": 1}}));
+    assert_eq!(words(&deliver_all(&iterable, &[event]).await), ["delivered fields_filtered"], "in bulk, which tells");
 }

@@ -74,7 +74,7 @@ pub(super) fn config() -> Config {
     Config {
         identity: Identity::Email,
         create: true,
-        create_new_fields: false,
+        create_new_fields: true,
         merge_nested_objects: true,
         identifiers: identifiers(),
         nulls: Nulls::Omit,
