@@ -84,6 +84,8 @@ const TOKENS: &[&str] = &[
     "kind: events\n",
     "kind: state\n",
     "key: ",
+    "identifier: ",
+    "primary_key: ",
     "id: ",
     "identifiers: ",
     "event_time: ",

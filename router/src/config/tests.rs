@@ -245,7 +245,7 @@ const CASES: &[Case] = &[
     case!("    identifier: email" => "    identifier: email\n    retry: { backoff_min: 2m }", "destinations.klaviyo.retry.backoff_min", CONFIG_INVALID_VALUE, "longer than backoff_max", "", "retry"),
     case!("from: ltv_scores" => "from: ltv_score", "destinations.klaviyo.routes[0].from", CONFIG_UNKNOWN_REFERENCE, "no source `ltv_score`", "`ltv_scores`", "from: ltv_score"),
     case!("transform: transforms/ltv.js\n" => "transform: transforms/ltv.js\n      - { from: ltv_scores, transform: transforms/ltv.js }\n", "destinations.klaviyo.routes[1]", CONFIG_INVALID_VALUE, "called `ltv_scores`", "`name` of its own", "- { from"),
-    case!("transform: transforms/ltv.js\n" => "transform: transforms/ltv.js\n        allow: [unsubscribe, upsert_profile]\n", "destinations.klaviyo.routes[0].allow[1]", CONFIG_INVALID_VALUE, "upsert_profile", "", "allow"),
+    case!("transform: transforms/ltv.js\n" => "transform: transforms/ltv.js\n        allow: [upsert_profile]\n", "destinations.klaviyo.routes[0].allow[0]", CONFIG_INVALID_VALUE, "upsert_profile", "", "allow"),
     case!("transforms/ltv.js" => "transforms/none.js", "destinations.klaviyo.routes[0].transform", CONFIG_TRANSFORM_UNREADABLE, "none.js", "folder of the configuration", "none.js"),
     case!("row.rfm_segment != null" => "row.rfm_segment = null", "destinations.klaviyo.routes[0].when", CONFIG_EXPRESSION, "no valid CEL", "for example", "when:"),
     case!("row.rfm_segment != null" => "rfm_segment != null", "destinations.klaviyo.routes[0].when", CONFIG_EXPRESSION, "no variable `rfm_segment`", "row.rfm_segment", "when:"),
@@ -630,6 +630,20 @@ fn what_becomes_of_invalid_values_needs_declared_types() {
         .replace("schema: { upgrade_score: double, user: \"struct<email:string>\" }", "strict: false");
     let checked = Folder::new().check(&loose);
     assert_eq!(checked.problems[0].path, "sources.app_events.on_invalid", "{}", listed(&checked.problems));
+}
+
+// Issue 12: what a destination cannot do is refused by `validate`, and not only when a transform returns it.
+#[test]
+fn a_route_allows_only_what_its_destination_can_do() {
+    let text = RIGHT.replace(
+        "transform: transforms/ltv.js\n",
+        "transform: transforms/ltv.js\n        allow: [delete_catalog_item]\n",
+    );
+    let checked = Folder::new().check(&text);
+    let [problem] = checked.problems.as_slice() else { panic!("{}", listed(&checked.problems)) };
+    assert_eq!(problem.path, "destinations.klaviyo.routes[0].allow[0]");
+    assert!(problem.message.contains("of type `klaviyo` cannot `delete_catalog_item`"), "{problem}");
+    assert!(checked.config.is_none());
 }
 
 // Issue 12: destructive operations run only where a route says so.

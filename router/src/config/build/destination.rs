@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use tailwater_connectors::Kind;
 use tailwater_connectors::config::Period;
 use tailwater_connectors::connector::OnDelete;
+use tailwater_core::operation::OperationKind;
 use tailwater_core::{Timestamp, code};
 
 use super::Builder;
@@ -223,11 +224,35 @@ impl Builder<'_> {
                 Some(Err(problem)) => self.report(Problem { path: when_path.to_string(), ..problem }, &when_path),
             }
             if let Some(transform) = self.transform(&path.key("transform"), &raw.transform) {
-                let allow = raw.allow.into_iter().map(RawDestructive::kind).collect();
+                let allow: Vec<OperationKind> = raw.allow.into_iter().map(RawDestructive::kind).collect();
+                if let Some(kind) = kind {
+                    self.allowed(&path.key("allow"), &allow, kind);
+                }
                 routes.push(Route { name, from: raw.from, when: raw.when, transform, allow });
             }
         }
         routes
+    }
+
+    /// What a route allows must be something that the destination can do.
+    fn allowed(&mut self, path: &Path, allow: &[OperationKind], kind: Kind) {
+        let spec = kind.spec();
+        let can = |operation: OperationKind| spec.operations.iter().any(|one| one.kind == operation);
+        for (index, operation) in allow.iter().enumerate().filter(|(_, operation)| !can(**operation)) {
+            let path = path.index(index);
+            let message = format!("a destination of type `{}` cannot `{operation}`", spec.kind);
+            let destructive: Vec<String> = spec
+                .operations
+                .iter()
+                .filter(|one| one.kind.is_destructive())
+                .map(|one| format!("`{}`", one.kind))
+                .collect();
+            let hint = match destructive.as_slice() {
+                [] => "remove `allow`: it has no destructive operation".to_owned(),
+                some => format!("its destructive operations are {}", some.join(", ")),
+            };
+            self.report(Problem::error(code::CONFIG_INVALID_VALUE, &path, message).hint(hint), &path);
+        }
     }
 
     /// Deletes that a destination cannot carry out must not end in nothing.
