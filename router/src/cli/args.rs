@@ -196,7 +196,7 @@ fn kinds() -> clap::builder::PossibleValuesParser {
 
 /// The examples under `deploy/examples`, each with the first line of its `init.txt`.
 fn templates() -> clap::builder::PossibleValuesParser {
-    let values = super::commands::init::TEMPLATES.iter();
+    let values = super::templates::TEMPLATES.iter();
     values
         .map(|template| clap::builder::PossibleValue::new(template.name).help(template.summary))
         .collect::<Vec<_>>()

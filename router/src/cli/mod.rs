@@ -13,6 +13,7 @@ pub mod output;
 mod progress;
 mod runtime;
 mod since;
+mod templates;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -7,21 +7,8 @@ use std::path::{Path, PathBuf};
 use tailwater_core::code;
 
 use crate::cli::args::InitArgs;
+use crate::cli::templates::{TEMPLATES, Template};
 use crate::cli::{Error, Exit, output};
-
-/// An example under `deploy/examples`, as `build.rs` found it.
-pub struct Template {
-    pub name: &'static str,
-    /// What it is, for the help.
-    pub summary: &'static str,
-    /// What to do first.
-    begin: &'static str,
-    /// Commands to go on with, some with `  # ` and a remark.
-    steps: &'static [&'static str],
-    files: &'static [(&'static str, &'static [u8])],
-}
-
-include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
 /// How many of the files that are in the way are named.
 const NAMED_MAX: usize = 5;
