@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod connector;
+pub mod customerio;
 pub mod destination;
 pub mod error;
 pub mod http;
@@ -14,6 +15,8 @@ pub mod klaviyo;
 pub mod outcomes;
 pub mod output;
 pub mod registry;
+#[cfg(test)]
+mod scripted;
 
 pub use connector::{Connector, Kind, Shared};
 pub use destination::{

@@ -2,11 +2,12 @@
 //! the conformance tests go through it.
 
 use crate::connector::{Kind, kind};
+use crate::customerio::Customerio;
 use crate::iterable::Iterable;
 use crate::klaviyo::Klaviyo;
 
 /// One line per kind, in the order of the alphabet.
-pub static KINDS: &[Kind] = &[kind::<Iterable>(), kind::<Klaviyo>()];
+pub static KINDS: &[Kind] = &[kind::<Customerio>(), kind::<Iterable>(), kind::<Klaviyo>()];
 
 /// The kind of that name.
 pub fn find(name: &str) -> Option<Kind> {

@@ -85,6 +85,17 @@ impl Credential {
         Self::with("authorization", &format!("Basic {encoded}"), format!("Basic {user}:{masked}"), masked, secrets)
     }
 
+    /// HTTP basic authentication with a key as the user and an empty password.
+    ///
+    /// # Errors
+    /// The key cannot stand in a header.
+    pub fn basic_key(key: &SecretString) -> Result<Self, Error> {
+        let encoded = BASE64.encode(format!("{}:", key.expose_secret()));
+        let masked = mask(key.expose_secret());
+        let secrets = vec![(SecretString::from(encoded.clone()), "…".to_owned()), (key.clone(), masked.clone())];
+        Self::with("authorization", &format!("Basic {encoded}"), format!("Basic {masked}:"), masked, secrets)
+    }
+
     fn with(
         name: &'static str,
         value: &str,

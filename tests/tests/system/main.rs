@@ -12,6 +12,7 @@ mod destination;
 mod embedded;
 mod failpoints;
 mod flow;
+mod guide_requests;
 mod guides;
 mod harness;
 mod identifiers;
