@@ -7,6 +7,7 @@ mod deliver;
 mod mapping;
 mod plan;
 mod probe;
+mod simulator;
 mod spec;
 
 use std::sync::{Arc, Mutex};
