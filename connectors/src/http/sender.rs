@@ -54,6 +54,11 @@ impl Sender {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.label, endpoint);
     }
 
+    /// Whether that is known.
+    pub(super) fn is_denied(&self, endpoint: &'static Endpoint) -> bool {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).contains_key(endpoint.label)
+    }
+
     /// The credentials were not refused at the endpoint.
     pub fn allowed(&self, endpoint: &'static Endpoint) {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner).remove(endpoint.label);

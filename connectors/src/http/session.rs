@@ -98,7 +98,13 @@ impl<'a> Session<'a> {
         let wish = response.header("retry-after").and_then(|value| retry_after::parse(value, SystemTime::now()));
         halt.after = wish;
         halt.answers = answers;
-        tracing::warn!(status = response.status, path = request.path_only(), code = %halt.reason.code, "{}", halt.reason.message);
+        let (status, path, code) = (response.status, request.path_only(), halt.reason.code);
+        if halt.scope == Scope::Credentials && self.sender.is_denied(endpoint) {
+            // A probe has asked again, and nothing has changed.
+            tracing::debug!(status, path, %code, "{}", halt.reason.message);
+        } else {
+            tracing::warn!(status, path, %code, "{}", halt.reason.message);
+        }
         Err(match halt.scope {
             Scope::Credentials => {
                 self.sender.denied(endpoint);

@@ -5,6 +5,9 @@
 //! [`ROWS`] rows or [`TIME`]. If most of its rows fail with one signature, the route pauses with one alert; otherwise the failed
 //! rows are dead-lettered one by one. A `missing_column` needs no window: a column that is gone is gone for every row.
 //!
+//! A single failure is judged sooner when enough rows after it have succeeded: then the fault is the row's own, and what waits behind the row
+//! need not wait for the window.
+//!
 //! A source that trickles would never fill a window; so windows in which every row failed alike are counted on into the next
 //! one.
 //!
@@ -29,6 +32,11 @@ pub const FAILURES_ALIKE_MIN: u64 = 10;
 /// The share of a window's rows, in percent, that has to fail alike. At half, more goes wrong than right: waiting for a person costs
 /// less than going on. Below it the good rows are worth more than the pause.
 pub const FAILURES_ALIKE_PERCENT: u64 = 50;
+
+/// Rows that have to succeed after a single failure for it to be judged before the window is over, and the time that it takes at least. Of
+/// a route that fails for every other row, ten good ones in a row are one in a thousand.
+pub const GOOD_AFTER_MIN: u64 = FAILURES_ALIKE_MIN;
+pub const TIME_MIN: Duration = Duration::from_secs(1);
 
 /// Signatures that one window tells apart. Messages that are all different (a value quoted without quotation marks) are counted under
 /// their code alone beyond this.
@@ -73,6 +81,8 @@ pub struct Window {
     opened: Option<Timestamp>,
     rows: u64,
     failed: u64,
+    /// Rows that succeeded after the last failure.
+    good_after: u64,
     /// By signature, in the order of their first appearance.
     alike: Vec<(Signature, u64)>,
     /// Rows of earlier windows in which every single row failed with this signature.
@@ -139,7 +149,15 @@ impl Window {
         }
         if self.opened.is_some() {
             self.rows = self.rows.saturating_add(rows);
+            self.good_after = self.good_after.saturating_add(rows);
         }
+    }
+
+    /// Notes rows that had succeeded before the first failure. They count only while the window is open.
+    pub fn preceded_by(&mut self, rows: u64) {
+        let good_after = self.good_after;
+        self.succeeded(rows);
+        self.good_after = good_after;
     }
 
     /// Notes a row that failed; the first one opens the window.
@@ -147,6 +165,7 @@ impl Window {
         self.opened.get_or_insert(now);
         self.rows = self.rows.saturating_add(1);
         self.failed = self.failed.saturating_add(1);
+        self.good_after = 0;
         if let Some((_, count)) = self.alike.iter_mut().find(|(other, _)| *other == signature) {
             *count = count.saturating_add(1);
         } else if self.alike.len() < SIGNATURES_MAX {
@@ -167,6 +186,9 @@ impl Window {
         if let Some((signature, failed)) = self.alike.iter().find(|(signature, _)| signature.code == MISSING_COLUMN) {
             return Verdict::Pause(Pattern { signature: signature.clone(), failed: *failed, rows: self.rows });
         }
+        if self.is_single() && now.since(opened) >= TIME_MIN {
+            return Verdict::DeadLetter;
+        }
         if self.rows < ROWS && now.since(opened) < TIME {
             return Verdict::Wait;
         }
@@ -186,7 +208,13 @@ impl Window {
 
     /// When the window is judged at the latest; `None` while nothing has failed.
     pub fn ends_at(&self) -> Option<Timestamp> {
-        self.opened.map(|opened| opened.saturating_add(TIME))
+        let time = if self.is_single() { TIME_MIN } else { TIME };
+        self.opened.map(|opened| opened.saturating_add(time))
+    }
+
+    /// Whether one row failed, of a route that works.
+    const fn is_single(&self) -> bool {
+        self.failed == 1 && self.good_after >= GOOD_AFTER_MIN && self.streak.is_none()
     }
 
     /// Whether a failure waits for its verdict.
@@ -255,6 +283,25 @@ mod tests {
         window.failed(threw("boom"), START);
         window.succeeded(99);
         assert_eq!(window.judge(START), Verdict::DeadLetter);
+    }
+
+    // Issue 10: one bad row held up the person's next record for ten seconds.
+    #[test]
+    fn a_single_failure_is_judged_early_when_the_rows_after_it_succeed() {
+        let early = Timestamp::from_millis(1_000);
+        let mut window = Window::default();
+        window.failed(threw("boom"), START);
+        window.preceded_by(50);
+        window.succeeded(9);
+        assert_eq!(window.judge(early), Verdict::Wait, "too few after it");
+        window.succeeded(1);
+        assert_eq!(window.ends_at(), Some(early));
+        assert_eq!(window.judge(Timestamp::from_millis(999)), Verdict::Wait, "too early");
+        assert_eq!(window.judge(early), Verdict::DeadLetter);
+        window.failed(threw("boom"), START);
+        window.succeeded(20);
+        assert_eq!(window.judge(early), Verdict::Wait, "no single one");
+        assert_eq!(window.ends_at(), Some(END));
     }
 
     #[test]

@@ -92,7 +92,11 @@ pub struct Verdict {
     pub unseen: Vec<Finding>,
     /// What nobody produced, or what is about the wrong person.
     pub strays: Vec<Finding>,
-    /// Repeats that had a reason.
+    /// Repeats that the vendor asked for with its answer.
+    pub asked: usize,
+    /// How many for which answer.
+    pub asked_by: BTreeMap<&'static str, usize>,
+    /// Repeats whose sender could not know better.
     pub ambiguous: usize,
     /// How many had which.
     pub ambiguous_by: BTreeMap<&'static str, usize>,

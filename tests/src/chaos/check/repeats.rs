@@ -16,10 +16,18 @@ pub(super) fn find(case: &Case<'_>, verdict: &mut Verdict) {
                 continue;
             };
             let excuse = windows.excuse(earlier).filter(|_| earlier.key == later.key);
-            if let Some(excuse) = excuse {
-                verdict.ambiguous += 1;
-                *verdict.ambiguous_by.entry(excuse).or_insert(0) += 1;
-                continue;
+            match excuse {
+                Some(Excuse::Asked(why)) => {
+                    verdict.asked += 1;
+                    *verdict.asked_by.entry(why).or_insert(0) += 1;
+                    continue;
+                }
+                Some(Excuse::Ambiguous(why)) => {
+                    verdict.ambiguous += 1;
+                    *verdict.ambiguous_by.entry(why).or_insert(0) += 1;
+                    continue;
+                }
+                None => {}
             }
             let why = if earlier.key != later.key {
                 "under another unique_id, so that the vendor takes it for another event"
@@ -37,6 +45,14 @@ pub(super) fn find(case: &Case<'_>, verdict: &mut Verdict) {
             verdict.duplicated.push(Finding { item: Some(*item), text });
         }
     }
+}
+
+/// Why an item may arrive again.
+enum Excuse {
+    /// The vendor has answered, and nothing took effect: a repeat is what it asks for.
+    Asked(&'static str),
+    /// The sender could not know what became of the attempt, or has lost what it knew.
+    Ambiguous(&'static str),
 }
 
 /// When something was disturbed, with its consequences: spans that do not touch, in order.
@@ -64,17 +80,23 @@ impl<'a> Windows<'a> {
     }
 
     /// Why the sender of this attempt may not know what became of it, or has to repeat it.
-    fn excuse(&self, attempt: &Arrival) -> Option<&'static str> {
+    fn excuse(&self, attempt: &Arrival) -> Option<Excuse> {
         match attempt.answer {
-            // A job that was taken and did nothing for this item is to be repeated.
-            Answer::Success if !attempt.took_effect => return Some("after a job that did nothing for them"),
-            Answer::Failure(_) if !attempt.refused => return Some("after an answer that asks for it (429, 5xx)"),
-            Answer::None | Answer::Broken => return Some("after a request without an answer"),
+            Answer::Success if !attempt.took_effect => {
+                return Some(Excuse::Asked("after a job that did nothing for them"));
+            }
+            Answer::Failure(_) if !attempt.refused && !attempt.took_effect => {
+                return Some(Excuse::Asked("after an answer that asks for it (429, 5xx)"));
+            }
+            Answer::Failure(_) if !attempt.refused => {
+                return Some(Excuse::Ambiguous("after a failure of the vendor that had taken effect"));
+            }
+            Answer::None | Answer::Broken => return Some(Excuse::Ambiguous("after a request without an answer")),
             Answer::Success | Answer::Failure(_) => {}
         }
         let answered = attempt.answered.unwrap_or(attempt.at);
         self.is_disturbed(attempt.at, answered + self.case.settings.grace)
-            .then_some("after an answer that a crash or an aborted transaction has undone")
+            .then_some(Excuse::Ambiguous("after an answer that a crash or an aborted transaction has undone"))
     }
 
     fn is_disturbed(&self, from: Instant, until: Instant) -> bool {

@@ -32,9 +32,16 @@ impl fmt::Display for Verdict {
         }
         writeln!(
             formatter,
-            "{} ambiguous repeats; {} arrivals for {} expected",
-            self.ambiguous, self.arrivals, self.expected
+            "{} ambiguous repeats ({}); {} repeats that the vendor asked for; {} arrivals for {} expected",
+            self.ambiguous,
+            percent(self.ambiguous, self.arrivals),
+            self.asked,
+            self.arrivals,
+            self.expected
         )?;
+        for (why, count) in &self.asked_by {
+            writeln!(formatter, "  asked for: {count} {why}")?;
+        }
         for (why, count) in &self.ambiguous_by {
             writeln!(formatter, "  ambiguous: {count} {why}")?;
         }
@@ -48,4 +55,10 @@ impl fmt::Display for Verdict {
         }
         Ok(())
     }
+}
+
+/// A share with one digit behind the point, in whole numbers.
+fn percent(part: usize, all: usize) -> String {
+    let tenths = part.saturating_mul(1_000).checked_div(all).unwrap_or(0);
+    format!("{}.{} %", tenths / 10, tenths % 10)
 }
