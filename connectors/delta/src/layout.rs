@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use delta_kernel::SnapshotRef;
 use delta_kernel::schema::{DataType, PrimitiveType, SchemaRef, StructField, StructType};
+use tailwater_core::path;
 use tailwater_core::schema::{Column, Schema, other_names, push_step};
 
 use crate::error::Error;
@@ -151,23 +152,24 @@ impl Layout {
         column.map_or(physical, |column| &column.name)
     }
 
-    /// A column's place by name, or a nested field's by its dotted path. A column whose name has the dot in it comes first.
+    /// A column's place by name, or a nested field's by its path, whose parts may stand between backticks. A column whose name has the dot
+    /// in it comes first.
     fn find(&self, name: &str) -> Option<Vec<usize>> {
         if let Some(place) = self.columns.iter().position(|column| column.name == name) {
             return Some(vec![place]);
         }
-        let mut parts = name.split('.');
-        let first = parts.next()?;
+        let mut steps = path::steps(name).into_iter();
+        let first = steps.next()?;
         let place = self.columns.iter().position(|column| column.name == first)?;
-        let mut path = vec![place];
+        let mut found = vec![place];
         let mut data_type = &self.columns[place].data_type;
-        for part in parts {
+        for step in steps {
             let DataType::Struct(fields) = plain(data_type) else { return None };
-            let (place, field) = fields.field_with_index(part)?;
-            path.push(place);
+            let (place, field) = fields.field_with_index(&*step)?;
+            found.push(place);
             data_type = field.data_type();
         }
-        (path.len() > 1).then_some(path)
+        Some(found)
     }
 }
 

@@ -6,6 +6,7 @@
 //! Everything else is an error that stays until a person acts.
 
 use sha2::{Digest as _, Sha256};
+use tailwater_core::hex;
 
 use crate::cursor::{Cursor, ReadCommit};
 use crate::log::Actions;
@@ -107,7 +108,7 @@ impl Cursor {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(bytes).get(..16).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -271,6 +271,19 @@ fn a_misspelled_column_is_reported_when_the_table_is_opened() {
     }
 }
 
+#[test]
+fn the_key_may_be_named_between_backticks() {
+    let table = OwnTable::new();
+    table.commit(0, &[protocol(), metadata("first", &[("customer.id", "string"), ("score", "double")], true)]);
+    let rows = vec![("customer.id", ids([Some("a")].into_iter())), ("score", scores([1.0].into_iter()))];
+    table.commit(1, &[add("p.parquet", table.file("p.parquet", rows))]);
+    for key in ["customer.id", "`customer.id`"] {
+        let found = read(Options { key: Some(key.to_owned()), ..table.options() }, None);
+        found.expect_no_error(key);
+        assert_eq!(found.rows[0].1.key.as_deref(), Some(&b"a"[..]), "{key}");
+    }
+}
+
 // --- files against the schema ---
 
 #[test]

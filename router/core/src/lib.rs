@@ -12,6 +12,7 @@ pub mod code;
 pub mod delivery;
 pub mod envelope;
 pub mod gate;
+mod hex;
 pub mod ids;
 pub mod judge;
 pub mod ledger;
@@ -26,6 +27,7 @@ pub mod tracker;
 mod wire;
 
 pub use code::Code;
+pub use hex::hex;
 pub use ids::{DeliveryKey, EventId, ProfileId, SchemaId};
 pub use position::{ChangeKind, Coordinates, OwnedPosition, SourcePosition};
 pub use time::Timestamp;

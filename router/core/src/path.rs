@@ -86,7 +86,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// A name between backticks at the beginning of a text, and what follows it.
-fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
+pub fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let inner = text.strip_prefix('`')?;
     let mut from = 0;
     loop {

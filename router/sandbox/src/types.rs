@@ -1,6 +1,8 @@
 //! The types of a schema's columns, as far as they decide how a value looks in a row: which numbers are exact, which texts stand for a
 //! number that is not finite, and which objects are structs with known fields.
 
+use tailwater_core::path;
+
 use crate::numbers::Step;
 
 /// Levels of nesting that are followed. What lies deeper has no known type.
@@ -144,26 +146,15 @@ impl Notation<'_> {
     /// A field's name and the colon behind it. Names that would be read as notation stand in backticks.
     fn name(&mut self) -> Option<String> {
         self.0 = self.0.trim_start();
-        let Some(mut rest) = self.0.strip_prefix('`') else {
+        let (name, rest) = if self.0.starts_with('`') {
+            let (name, rest) = path::quoted(self.0)?;
+            (name.into_owned(), rest.strip_prefix(':')?)
+        } else {
             let (name, rest) = self.0.split_once(':')?;
-            self.0 = rest;
-            return Some(name.to_owned());
+            (name.to_owned(), rest)
         };
-        let mut name = String::new();
-        loop {
-            let (part, after) = rest.split_once('`')?;
-            name.push_str(part);
-            match after.strip_prefix('`') {
-                Some(after) => {
-                    name.push('`');
-                    rest = after;
-                }
-                None => {
-                    self.0 = after.strip_prefix(':')?;
-                    return Some(name);
-                }
-            }
-        }
+        self.0 = rest;
+        Some(name)
     }
 
     fn take(&mut self, text: &str) -> bool {

@@ -1,23 +1,11 @@
 //! A record and its envelope, for people and for programs. Pure, and exact: what is printed as JSON says no more and no less than the bytes.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tailwater_core::envelope::{Envelope, Merge, Role};
-use tailwater_core::{ChangeKind, Coordinates, SourcePosition, Timestamp};
+use tailwater_core::{ChangeKind, Coordinates, SourcePosition, Timestamp, hex};
 
 use crate::kafka::Record;
-
-/// Bytes in hexadecimal, as everything is shown that is no text.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // A string takes everything that is written to it.
-        write!(text, "{byte:02x}").ok();
-    }
-    text
-}
 
 /// Bytes for a person: as text if they are one, else in hexadecimal.
 pub fn readable(bytes: &[u8]) -> String {

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 
 use serde::de::DeserializeOwned;
+use tailwater_core::hex;
 
 use super::Error;
 use super::store::{Entry, Store};
@@ -67,7 +68,7 @@ pub trait Map {
     /// The error of an entry that cannot be read.
     fn damaged(&self, partition: i32, key: &[u8], what: &'static str, detail: &dyn Display) -> Error {
         // Keys hold ids and hashes, no personal data.
-        let key = key.iter().take(KEY_SHOWN_MAX).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(key.get(..KEY_SHOWN_MAX).unwrap_or(key));
         Error::Damaged { topic: self.topic().to_owned(), partition, key, what, detail: detail.to_string() }
     }
 }

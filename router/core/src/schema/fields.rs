@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::Column;
+use crate::path;
 
 /// How deep types are followed. Deeper ones have no fields here; no table is known to have a tenth of it.
 const DEPTH_MAX: usize = 64;
@@ -192,27 +193,15 @@ impl Notation<'_> {
     /// A field's name and the colon behind it.
     fn name(&mut self) -> Option<String> {
         self.rest = self.rest.trim_start();
-        let Some(quoted) = self.rest.strip_prefix('`') else {
+        let (name, rest) = if self.rest.starts_with('`') {
+            let (name, rest) = path::quoted(self.rest)?;
+            (name.into_owned(), rest.strip_prefix(':')?)
+        } else {
             let (name, rest) = self.rest.split_once(':')?;
-            self.rest = rest;
-            return Some(name.to_owned());
+            (name.to_owned(), rest)
         };
-        let mut name = String::new();
-        let mut rest = quoted;
-        loop {
-            let (part, after) = rest.split_once('`')?;
-            name.push_str(part);
-            match after.strip_prefix('`') {
-                Some(after) => {
-                    name.push('`');
-                    rest = after;
-                }
-                None => {
-                    self.rest = after.strip_prefix(':')?;
-                    return Some(name);
-                }
-            }
-        }
+        self.rest = rest;
+        Some(name)
     }
 
     /// Passes over a type without fields. A comma inside parentheses belongs to it: `decimal(10,2)`.

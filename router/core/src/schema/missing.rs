@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{Place, path_of, places};
 use super::{Column, SchemaRecord};
+use crate::path;
 
 /// A column that is read and that the schema does not have, or has under another meaning. A field of a struct is named by its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,9 @@ impl Reassigned {
     /// Whether the source's `aliases` say that the change is known: `churn: [upgrade]` says that `churn` is what `upgrade` was.
     pub fn is_acknowledged(&self, aliases: &BTreeMap<String, Vec<String>>) -> bool {
         let Some(formerly) = &self.formerly else { return false };
-        aliases.get(&self.column).is_some_and(|old| old.contains(formerly))
+        // Both are written with dots here; an alias may have backticks.
+        let is = |path: &str, name: &str| path == name || path::steps(path).join(".") == name;
+        aliases.iter().any(|(new, old)| is(new, &self.column) && old.iter().any(|old| is(old, formerly)))
     }
 }
 
@@ -367,6 +370,7 @@ mod tests {
         assert_eq!(missing.vanished_in, Some(7));
         assert_eq!(missing.reassigned.as_ref(), Some(&found[1]));
         assert!(found[1].is_acknowledged(&aliases("churn", "upgrade")));
+        assert!(found[1].is_acknowledged(&aliases("`churn`", "`upgrade`")));
         assert!(!found[1].is_acknowledged(&aliases("upgrade", "churn")));
         // Nothing is found before the swap, or between its commits for a name that nobody has.
         assert!(reassigned(&history[3..]).is_empty());

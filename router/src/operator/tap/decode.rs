@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tailwater_core::ledger::{self, BLOCK, Bitmap};
-use tailwater_core::{DeliveryKey, ProfileId, Timestamp};
+use tailwater_core::{DeliveryKey, ProfileId, Timestamp, hex};
 
 use crate::kafka::Record;
-use crate::operator::shown::{self, hex, readable};
+use crate::operator::shown::{self, readable};
 use crate::stages::shared::held::{self, Entry};
 
 /// What a record in one of our own formats means.

@@ -286,6 +286,17 @@ fn prepare<'w>(work: &'w Work, route: usize, source: Option<&'w Source>, types: 
             overlay.push((path.as_str(), None));
         } else if let Some(value) = in_use(kind) {
             overlay.push((path.as_str(), Some(value)));
+        } else {
+            continue;
+        }
+        // The row has the value under one of the column's other names as well, and the transform may read it there.
+        let value = overlay.last().and_then(|(_, value)| *value);
+        for other in source.map_or_else(Vec::new, |source| also_named(path, source)) {
+            if declared.iter().all(|(path, _)| path != other)
+                && body::find(data, other).is_ok_and(|found| found.is_some())
+            {
+                overlay.push((other, value));
+            }
         }
     }
     for kind in types {
@@ -304,6 +315,13 @@ fn prepare<'w>(work: &'w Work, route: usize, source: Option<&'w Source>, types: 
         }
     }
     Prepared { cell: cell(&work.record, route), data, overlay, work }
+}
+
+/// The other names of a column, under `aliases`.
+fn also_named<'s>(path: &str, source: &'s Source) -> Vec<&'s str> {
+    let is = |name: &String| name == path;
+    let groups = source.aliases.iter().filter(|(new, old)| is(new) || old.iter().any(is));
+    groups.flat_map(|(new, old)| std::iter::once(new).chain(old)).filter(|name| !is(name)).map(String::as_str).collect()
 }
 
 impl Backdrop for Prepared<'_> {
@@ -400,5 +418,20 @@ mod tests {
         // A column of a type's name that has a value of its own is not touched.
         assert!(!overlaid(r#"{"phone":"+1"}"#, &in_use, &[], &[]).iter().any(|(path, _)| path == "phone"));
         assert!(!overlaid("{}", &[], &[], &[("mobile", "phone")]).iter().any(|(path, _)| path == "phone"));
+    }
+
+    // Issue 10, A2: under the column's other name the transform read what the profile does not have.
+    #[test]
+    fn an_identifier_is_shown_under_the_other_names_that_its_column_has_in_the_row() {
+        let aliases = [("email_address", "mail")];
+        let in_use = [("email", "now@x.y")];
+        let row = r#"{"email_address":"old@x.y"}"#;
+        let under = |row: &str, refused: &[&str]| {
+            let found = overlaid(row, &in_use, refused, &aliases);
+            found.into_iter().find(|(path, _)| path == "email_address")
+        };
+        assert_eq!(under(row, &[]), Some(shows("email_address", Some("now@x.y"))));
+        assert_eq!(under(row, &["mail"]), Some(shows("email_address", None)));
+        assert_eq!(under(r#"{"mail":"old@x.y"}"#, &[]), None);
     }
 }

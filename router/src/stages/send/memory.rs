@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tailwater_core::delivery::{Delivery, Ticket};
 use tailwater_core::ids::ContentHash;
 use tailwater_core::operation::{OperationKind, State};
-use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code};
+use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code, hex};
 
 use crate::failpoint;
 use crate::state::{self, Map};
@@ -201,10 +201,6 @@ fn profile_prefix(profile: ProfileId) -> Vec<u8> {
     let mut key = vec![LAST];
     key.extend_from_slice(profile.as_bytes());
     key
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> impl Iterator<Item = u8> {

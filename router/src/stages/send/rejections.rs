@@ -125,12 +125,16 @@ impl<O: Outside> Session<O> {
     /// The vendor has applied a delivery.
     pub(super) fn taken(&mut self, delivery: &Delivery) {
         let now = self.outside.steady();
-        let route = self.rejections.route(&delivery.operation.route);
+        let name = &delivery.operation.route;
+        // The name is copied once, not for each delivery.
+        if !self.rejections.routes.contains_key(name) {
+            self.rejections.routes.insert(name.clone(), Route::default());
+        }
+        let Some(route) = self.rejections.routes.get_mut(name) else { return };
         route.good.one_more(now);
         route.window.succeeded(1);
         if route.paused.as_ref().is_some_and(|pause| pause.trial == Some(delivery.key)) {
-            let name = delivery.operation.route.clone();
-            self.let_go_on(&name);
+            self.let_go_on(name);
         }
     }
 
@@ -162,7 +166,7 @@ impl<O: Outside> Session<O> {
         if !route.window.is_open() {
             let good = route.good.count(now);
             route.window.failed(signature, now);
-            route.window.succeeded(good);
+            route.window.preceded_by(good);
         } else {
             route.window.failed(signature, now);
         }
