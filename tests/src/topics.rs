@@ -43,6 +43,8 @@ pub struct New<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub headers: &'a [(&'a str, &'a [u8])],
+    /// Now, if there is none.
+    pub timestamp_ms: Option<i64>,
 }
 
 // === impl Topics ===
@@ -223,6 +225,7 @@ impl Topics {
             next.partition = record.partition;
             next.key = record.key;
             next.payload = record.value;
+            next.timestamp = record.timestamp_ms;
             while let Err((error, again)) = producer.send(next) {
                 if error.rdkafka_error_code() != Some(rdkafka::error::RDKafkaErrorCode::QueueFull) {
                     return Err(error);

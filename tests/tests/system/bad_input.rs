@@ -22,9 +22,20 @@ fn what_does_not_decode_is_a_dead_letter_of_its_source() {
     scene.configure_rows();
     let process = scene.run();
     let broken: &[u8] = b"{\"customer_id\": \"c1\", \xff";
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        i64::try_from(since.as_millis()).unwrap()
+    };
+    let appended = now() - 6 * 3_600_000;
     scene.topics().produce(
         &scene.rows_topic(),
-        [New { partition: Some(1), key: Some(b"c1"), value: Some(broken), headers: &[("origin", b"shop")] }],
+        [New {
+            partition: Some(1),
+            key: Some(b"c1"),
+            value: Some(broken),
+            headers: &[("origin", b"shop")],
+            timestamp_ms: Some(appended),
+        }],
     );
     scene.topics().produce_json(
         &scene.rows_topic(),
@@ -38,6 +49,9 @@ fn what_does_not_decode_is_a_dead_letter_of_its_source() {
     assert_eq!(letter.header("__connect.errors.partition").as_deref(), Some("1"));
     assert_eq!(letter.header("__connect.errors.offset").as_deref(), Some("0"));
     assert_eq!(letter.header("origin").as_deref(), Some("shop"));
+    // Issue 10, A14: with the record's own time, retention would delete the letter of an old record at once.
+    assert_eq!(letter.header("tw-original-timestamp"), Some(appended.to_string()));
+    assert!(letter.timestamp_ms.unwrap() > now() - 3_600_000, "{letter:?}");
     scene.audits("rows", "klaviyo", &Counts { total: 2, delivered: 1, dead_lettered: 1, ..Counts::default() });
     process.stop();
 }
