@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tailwater_core::SourcePosition;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::Session;
 use super::decode::Event;
@@ -199,8 +199,8 @@ impl Session<'_> {
         };
         let (low, high) = self.consumer.watermarks(&topic, partition)?;
         if read.next > high || !self.is_the_same(&topic, partition, &read, low)? {
-            warn!(
-                %topic, partition, code = "topic_missing",
+            error!(
+                %topic, partition, code = %tailwater_core::code::KAFKA_OFFSET_LOST,
                 "the topic holds other records than before: it was deleted and recreated, and is read from its beginning"
             );
             return Ok(());
