@@ -90,15 +90,15 @@ pub const PLACES: &[Place] = &[
         "part of a partition's state was followed and is on disk; armed, after every record",
     ),
     place("reload.loaded", &["app/live.rs"], "new transforms are compiled, not swapped in"),
-    place("bug.commit_before_outcome", &["stages/send/calls.rs"], "an offset is committed when its call starts"),
-    place("bug.gate_removed", &["stages/send/intake.rs"], "deliveries of one person are in flight at once"),
-    place("bug.ledger_skipped", &["stages/send/clients.rs"], "send writes no ends to the ledger"),
-    place("bug.state_not_restored", &["state/store/mod.rs"], "a partition's state begins empty"),
     place(
-        "bug.dedupe_off",
-        &["stages/resolve/positions.rs", "stages/send/calls.rs", "stages/send/intake.rs", "stages/send/memory.rs"],
-        "nothing counts as done before",
+        "bug.commit_before_outcome",
+        &["stages/send/planted.rs"],
+        "a commit carries the offsets of all that was read",
     ),
+    place("bug.gate_removed", &["stages/send/planted.rs"], "deliveries of one person are in flight at once"),
+    place("bug.ledger_skipped", &["stages/send/planted.rs"], "send writes no ends to the ledger"),
+    place("bug.state_not_restored", &["state/store/mod.rs"], "a partition's state begins empty"),
+    place("bug.dedupe_off", &["state/store/mod.rs"], "what a stage remembers as done cannot be read"),
 ];
 
 #[cfg(any(feature = "failpoints", test))]

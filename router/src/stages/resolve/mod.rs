@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
             unit: UnitOfWork::new(
                 Stage::Resolve,
                 Producer::connect(kafka, Some(&id), &outputs)?,
-                Store::new(kafka, &shared.cache, &names.state_resolve()),
+                Store::new(kafka, &shared.cache, &names.state_resolve()).forgetful(&[positions::POSITION]),
                 Some(Ledger::new(names.ledger(), ledger::Stage::Resolve, kafka.lanes)),
             ),
             sources: shared

@@ -17,7 +17,6 @@ use tracing::{debug, error, warn};
 
 use super::Session;
 use super::decode::Event;
-use crate::failpoint;
 use crate::kafka::consumer::{Partition, Start, removed_only_a_marker};
 use crate::kafka::lease::Lease;
 use crate::kafka::read::Range;
@@ -26,7 +25,7 @@ use crate::stages::Error;
 use crate::state::Map as _;
 
 /// Begins the keys of the positions that were applied last, in the same state as the identities.
-const POSITION: u8 = b'o';
+pub(super) const POSITION: u8 = b'o';
 
 /// Begins the keys of how far each partition was read.
 const READ: u8 = b'r';
@@ -250,7 +249,7 @@ impl Session<'_> {
         let Some(SourcePosition::Table { generation, version, ordinal }) = event.envelope.position else {
             return Ok(false);
         };
-        if event.envelope.replay.is_some() || failpoint::bug("bug.dedupe_off") {
+        if event.envelope.replay.is_some() {
             return Ok(false);
         }
         let position = (generation, version, ordinal);

@@ -12,7 +12,6 @@ use super::Session;
 use super::memory::{self, JobMember};
 use super::open::{Item, Open};
 use super::outside::{Answer, Outside};
-use crate::failpoint;
 use crate::stages::Error;
 
 /// The first wait before a job is asked for, and the longest one between two questions.
@@ -106,9 +105,6 @@ impl<O: Outside> Session<O> {
             if waited || full || quiet {
                 while !self.ready.items.is_empty() && self.calls_running < limits.calls_max {
                     self.call(limits.batch_deliveries_max);
-                    if failpoint::bug("bug.commit_before_outcome") {
-                        self.commit_what_is_called()?;
-                    }
                 }
             }
         }
@@ -180,8 +176,7 @@ impl<O: Outside> Session<O> {
             return Ok(Some(reason));
         }
         let repeated = self.facts.covers(subject.source)
-            && self.facts.contains(state, subject.lane, delivery.profile, delivery.key)?
-            && !failpoint::bug("bug.dedupe_off");
+            && self.facts.contains(state, subject.lane, delivery.profile, delivery.key)?;
         Ok(repeated.then_some(code::DUPLICATE))
     }
 
@@ -222,22 +217,6 @@ impl<O: Outside> Session<O> {
         let call = self.ready.begin(Call::Delivery { items, taken: BTreeMap::new() });
         self.calls_running += 1;
         self.outside.deliver(call, deliveries, lanes);
-    }
-
-    /// Only for `bug.gate_removed`: another key in the lane of the profile.
-    pub(super) fn key_of_its_own(&self, profile: ProfileId) -> ProfileId {
-        let lanes = self.setup.lanes;
-        let mut keys = std::iter::repeat_with(|| ProfileId::from_bytes(rand::random()));
-        keys.find(|key| key.lane(lanes) == profile.lane(lanes)).unwrap_or(profile)
-    }
-
-    /// Only for `bug.commit_before_outcome`.
-    fn commit_what_is_called(&mut self) -> Result<(), Error> {
-        let called = self.ready.flying().map(|item| (item.open.record.partition, item.open.record.offset));
-        for (lane, offset) in called.collect::<Vec<_>>() {
-            self.done(lane, offset);
-        }
-        self.commit()
     }
 
     fn ask_jobs(&mut self) {

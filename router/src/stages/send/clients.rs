@@ -22,8 +22,9 @@ use tailwater_core::tracker::Bounds;
 use tailwater_core::{Coordinates, ProfileId, Timestamp};
 
 use super::outside::{Answer, Outside, Settings};
+use super::planted::Planted;
 use super::stall::Stall;
-use super::{Setup, history, memory};
+use super::{Setup, facts, finished, history, memory};
 use crate::config::model::{Config, Destination};
 use crate::failpoint;
 use crate::kafka::consumer::{Partition, Polled, Start};
@@ -55,6 +56,7 @@ pub(super) struct Clients<'a> {
     answers: (Sender<Answer>, Receiver<Answer>),
     topic: Arc<str>,
     heartbeat: Heartbeat,
+    planted: Planted,
 }
 
 impl<'a> Clients<'a> {
@@ -99,13 +101,18 @@ impl<'a> Clients<'a> {
             unit: UnitOfWork::new(
                 Stage::Send,
                 producer,
-                Store::new(kafka, &shared.cache, &names.state_send(name)),
+                Store::new(kafka, &shared.cache, &names.state_send(name)).forgetful(&[
+                    memory::LAST,
+                    facts::FACT,
+                    finished::FINISHED,
+                ]),
                 Some(Ledger::new(names.ledger(), ledger::Stage::Send, kafka.lanes)),
             ),
             answers: answers(),
             topic,
             heartbeat: shared.telemetry.heartbeat(&format!("send.{name}")),
             destination,
+            planted: Planted::default(),
         };
         Ok((clients, setup))
     }
@@ -180,7 +187,8 @@ impl Outside for Clients<'_> {
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Polled, Error> {
-        Ok(self.consumer.poll(BATCH_RECORDS_MAX, BATCH_BYTES_MAX, wait)?)
+        let polled = self.consumer.poll(BATCH_RECORDS_MAX, BATCH_BYTES_MAX, wait)?;
+        Ok(self.planted.polled(polled, self.shared.config.kafka.lanes))
     }
 
     fn assignment(&self) -> Vec<Partition> {
@@ -234,7 +242,7 @@ impl Outside for Clients<'_> {
     }
 
     fn end(&mut self, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
-        if failpoint::bug("bug.ledger_skipped") {
+        if Planted::skips_ledger() {
             return;
         }
         self.unit.note(&self.destination.config.name, lane, place, round, end, reason);
@@ -301,6 +309,7 @@ impl Outside for Clients<'_> {
 
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
         self.stall.begins();
+        let offsets = self.planted.offsets(offsets);
         let offsets = offsets.iter().map(|(lane, offset)| (&*self.topic, *lane, *offset));
         let committed = self.unit.commit(offsets, &self.consumer);
         self.stall.ends();

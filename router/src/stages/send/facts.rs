@@ -21,7 +21,7 @@ use tailwater_core::{DeliveryKey, ProfileId, Timestamp};
 use crate::state::{self, Map};
 
 const BUCKET: u8 = b'b';
-const FACT: u8 = b'f';
+pub(super) const FACT: u8 = b'f';
 
 /// Buckets that cover one window.
 const BUCKETS_PER_WINDOW: u32 = 4;

@@ -21,7 +21,7 @@ use tailwater_core::Timestamp;
 use crate::kafka::consumer::Start;
 use crate::state::{self, Map};
 
-const FINISHED: u8 = b'o';
+pub(super) const FINISHED: u8 = b'o';
 
 /// Offsets in a block: a bitmap of 128 bytes, so that a commit writes few records and small ones.
 const BLOCK: i64 = 1024;

@@ -13,7 +13,6 @@ use super::open::Item;
 use super::outside::Outside;
 use super::parked::Place;
 use super::{Session, memory};
-use crate::failpoint;
 use crate::kafka::Record;
 use crate::kafka::consumer::Polled;
 use crate::stages::Error;
@@ -62,7 +61,7 @@ impl<O: Outside> Session<O> {
         self.parked.read(lane, offset);
         let record = Arc::new(record);
         let finished = self.finished.contains(self.outside.state_mut(), lane, offset, record.timestamp)?;
-        if finished && !failpoint::bug("bug.dedupe_off") {
+        if finished {
             self.done(lane, offset);
             return self.reread(&record);
         }
@@ -105,7 +104,6 @@ impl<O: Outside> Session<O> {
     }
 
     pub(super) fn offer(&mut self, profile: ProfileId, item: Item) -> Result<(), Error> {
-        let profile = if failpoint::bug("bug.gate_removed") { self.key_of_its_own(profile) } else { profile };
         let (bytes, repeat) = (item.bytes(), item.repeat());
         self.gate.offer(profile, item, bytes, repeat).map_err(|_| Error::Invalid {
             code: code::TASK_FAILED,

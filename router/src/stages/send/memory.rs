@@ -14,10 +14,9 @@ use tailwater_core::ids::ContentHash;
 use tailwater_core::operation::{OperationKind, State};
 use tailwater_core::{Code, DeliveryKey, ProfileId, SourcePosition, code, hex};
 
-use crate::failpoint;
 use crate::state::{self, Map};
 
-const LAST: u8 = b'l';
+pub(super) const LAST: u8 = b'l';
 const JOB: u8 = b'j';
 const PASSED: u8 = b'd';
 
@@ -79,7 +78,7 @@ pub fn needless(
     skip_unchanged: bool,
 ) -> Result<Option<Code>, state::Error> {
     let Some(last) = last(store, subject, delivery)? else { return Ok(None) };
-    if last.key == delivery.key && !failpoint::bug("bug.dedupe_off") {
+    if last.key == delivery.key {
         let repeated = is_another_row(&last, subject) && last.content != content(delivery);
         return Ok(Some(if repeated { code::KEY_REPEATED } else { code::DUPLICATE }));
     }

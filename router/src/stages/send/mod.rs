@@ -27,6 +27,7 @@ mod outcome;
 mod outside;
 mod parked;
 mod pause;
+mod planted;
 mod rejections;
 #[cfg(test)]
 mod simulation;

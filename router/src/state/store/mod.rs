@@ -44,6 +44,8 @@ pub struct Store {
     kafka: Kafka,
     cache: Cache,
     partitions: HashMap<i32, Partition>,
+    /// What the first bytes of keys are that a planted defect hides.
+    forgotten: Vec<u8>,
 }
 
 struct Partition {
@@ -97,11 +99,29 @@ struct Found {
 
 impl Store {
     pub fn new(kafka: &Kafka, cache: &Cache, topic: &str) -> Self {
-        Self { topic: Arc::from(topic), kafka: kafka.clone(), cache: cache.clone(), partitions: HashMap::new() }
+        Self {
+            topic: Arc::from(topic),
+            kafka: kafka.clone(),
+            cache: cache.clone(),
+            partitions: HashMap::new(),
+            forgotten: vec![],
+        }
     }
 
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// Names what a stage remembers of what was done: the entries whose keys begin with one of these bytes. The planted defect
+    /// `bug.dedupe_off` hides them from every reader.
+    #[must_use]
+    pub fn forgetful(mut self, tags: &[u8]) -> Self {
+        self.forgotten.extend_from_slice(tags);
+        self
+    }
+
+    fn is_hidden(&self, key: &[u8]) -> bool {
+        failpoint::bug("bug.dedupe_off") && key.first().is_some_and(|tag| self.forgotten.contains(tag))
     }
 
     /// Takes partitions over: follows the changelog from where the cache stands to its end. Blocks until they have caught up, and
@@ -287,6 +307,9 @@ impl Store {
     /// The partition is not restored, or the disk refuses.
     pub fn get(&self, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let partition = self.partition(partition)?;
+        if self.is_hidden(key) {
+            return Ok(None);
+        }
         if let Some(written) = partition.overlay.get(key) {
             return Ok(written.clone());
         }
@@ -307,6 +330,9 @@ impl Store {
     /// As [`Self::get`].
     pub fn scan_first(&self, partition: i32, prefix: &[u8], max: usize) -> Result<Vec<Entry>, Error> {
         let partition = self.partition(partition)?;
+        if self.is_hidden(prefix) {
+            return Ok(Vec::new());
+        }
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         // Deletions of the open batch may hide some of what is read.
         let max = max.saturating_add(partition.overlay.len());
@@ -338,6 +364,9 @@ impl Store {
     /// As [`Self::get`].
     pub fn each_key(&self, partition: i32, prefix: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Error> {
         let partition = self.partition(partition)?;
+        if self.is_hidden(prefix) {
+            return Ok(());
+        }
         for entry in partition.keyspace.prefix(prefix) {
             let key = entry.key()?;
             // What the open batch has written or deleted is known better below.
