@@ -69,7 +69,7 @@ async fn ask(config: &Config, connectors: &BTreeMap<String, Arc<dyn Destination>
             account: destination.account.clone(),
             target: Some(connector.target()),
             ok: code.is_none(),
-            code: code.map(|code| code.as_str()),
+            code: code.map(tailwater_core::Code::as_str),
             message,
         });
     }
