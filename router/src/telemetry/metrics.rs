@@ -176,6 +176,8 @@ metrics! {
         "Attempts by outcome: delivered, accepted, retry, rejected, skipped.";
     retries: counter("tailwater_retries_total", ["destination", "code"])
         "Deliveries that are tried again, by code.";
+    remarks: counter("tailwater_remarks_total", ["destination", "code"])
+        "Deliveries that were made with a remark, by its code: what the vendor or Tailwater left out.";
     vendor_unavailable: gauge("tailwater_vendor_unavailable", ["destination"])
         "1 while the vendor takes no deliveries, because it is down or throttles, else 0.";
     event_age_seconds: histogram("tailwater_event_age_seconds", ["destination"], AGE_SECONDS)

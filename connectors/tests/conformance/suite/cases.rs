@@ -35,11 +35,12 @@ pub async fn a_delivery_has_one_outcome_and_a_repeat_is_harmless(subject: &Subje
     assert!(server.received().is_empty(), "nobody to deliver to, and still a request");
     for count in COUNTS {
         let batch = subject.batch(&*destination, 0..count);
+        let before = server.received().len();
         let planned = destination.plan(&batch);
+        assert_eq!(server.received().len(), before, "a plan sends nothing");
         let covered: HashSet<usize> = planned.iter().flat_map(|planned| planned.deliveries.clone()).collect();
         assert_eq!(covered, (0..count).collect(), "every delivery is in some request that is shown");
         assert!(!format!("{planned:?}").contains(subject.secret), "a plan shows the secret");
-        assert_eq!(server.received().len(), server.received().len());
         for round in ["first", "repeated"] {
             for outcome in settle(&*destination, &batch).await {
                 assert_eq!(outcome, Outcome::Delivered, "{}: a {round} delivery of {count}", subject.name());

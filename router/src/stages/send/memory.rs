@@ -33,6 +33,9 @@ pub(super) struct Last {
     /// Whose position it is, where several sources speak of one state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<String>,
+    /// Whether the person was put on the list or taken off it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    member: Option<bool>,
 }
 
 impl Last {
@@ -125,7 +128,8 @@ pub fn remember(store: &mut impl Map, subject: &Subject<'_>, delivery: &Delivery
         None => (None, None),
     };
     let source = is_switch(delivery.operation.kind).then(|| subject.source.to_owned());
-    let last = Last { key: delivery.key, content: content(delivery), table, log, source };
+    let member = member(delivery.operation.kind);
+    let last = Last { key: delivery.key, content: content(delivery), table, log, source, member };
     // Strings and numbers into memory: serialising them has no way to fail.
     store.put(subject.lane, last_key(subject, delivery), Some(serde_json::to_vec(&last).unwrap_or_default()))
 }
@@ -140,6 +144,31 @@ fn content(delivery: &Delivery) -> ContentHash {
     bytes.push(0);
     bytes.extend_from_slice(body);
     ContentHash::of(&bytes)
+}
+
+/// Whether an operation puts a person on a list or takes them off.
+const fn member(kind: OperationKind) -> Option<bool> {
+    match kind {
+        OperationKind::AddToList => Some(true),
+        OperationKind::RemoveFromList => Some(false),
+        OperationKind::UpsertProfile
+        | OperationKind::TrackEvent
+        | OperationKind::DeleteProfile
+        | OperationKind::MergeProfiles
+        | OperationKind::ChangeIdentifier
+        | OperationKind::Subscribe
+        | OperationKind::Unsubscribe
+        | OperationKind::Suppress
+        | OperationKind::Unsuppress
+        | OperationKind::UpsertObject
+        | OperationKind::DeleteObject
+        | OperationKind::Relate
+        | OperationKind::Unrelate
+        | OperationKind::UpsertCatalogItem
+        | OperationKind::DeleteCatalogItem
+        | OperationKind::Request
+        | OperationKind::Record => None,
+    }
 }
 
 fn is_switch(kind: OperationKind) -> bool {
@@ -172,7 +201,8 @@ pub(super) fn drop_profile(store: &mut impl Map, lane: i32, profile: ProfileId) 
 }
 
 /// Remembers for the survivor of a merge what was delivered last to the absorbed profile, unless the survivor's own is newer or
-/// the two cannot be compared.
+/// the two cannot be compared. Of two memberships of one list the one that is on stands, whichever is newer: the lists of the two people
+/// are united, and a remove that follows is delivered.
 ///
 /// # Errors
 /// The lane is not restored.
@@ -187,8 +217,13 @@ pub(super) fn take_over(
     key.extend(unhex(subject));
     let own: Option<Last> = store.get_json(lane, &key, "what was delivered last")?;
     if let Some(own) = own {
+        let (mine, theirs) = (own.member, last.member);
+        if mine == Some(true) && theirs == Some(false) {
+            return Ok(());
+        }
+        let joins = mine == Some(false) && theirs == Some(true);
         let newer = own.position().zip(last.position()).and_then(|(own, other)| other.compare(&own));
-        if newer.is_none_or(std::cmp::Ordering::is_le) {
+        if !joins && newer.is_none_or(std::cmp::Ordering::is_le) {
             return Ok(());
         }
     }
@@ -420,6 +455,43 @@ mod tests {
         // Positions of two sources say nothing about each other.
         let elsewhere = Subject { source: "orders", ..at(1) };
         assert_eq!(check(&store, &elsewhere, &membership("g", AddToList, "0", "A")), None);
+    }
+
+    // Issue 12: after two people merge, their list memberships are the union.
+    #[test]
+    fn a_merge_unites_the_lists_of_two_people_and_only_a_remove_takes_the_survivor_off() {
+        use OperationKind::{AddToList, RemoveFromList};
+        let (absorbed, survivor) = (ProfileId::of("w", "id", "b", 0), ProfileId::of("w", "id", "a", 0));
+        let membership = |profile, event: &str, kind, target: &str| {
+            let mut delivery = Delivery { profile, ..delivery(event, kind, "0", r#"{"id":"a"}"#) };
+            delivery.operation.target = Some(target.to_owned());
+            delivery
+        };
+        // Whichever of the two was told later, and whoever of the two was on the list.
+        for (of_survivor, of_absorbed, later) in [
+            (RemoveFromList, AddToList, survivor),
+            (RemoveFromList, AddToList, absorbed),
+            (AddToList, RemoveFromList, survivor),
+            (AddToList, RemoveFromList, absorbed),
+        ] {
+            let (mut store, _folder) = Store::without_broker(&[0]);
+            let version = |profile| if profile == later { 7 } else { 3 };
+            for (profile, kind) in [(survivor, of_survivor), (absorbed, of_absorbed)] {
+                let made = membership(profile, if profile == survivor { "a" } else { "b" }, kind, "A");
+                remember(&mut store, &at(version(profile)), &made).unwrap();
+            }
+            remember(&mut store, &at(2), &membership(absorbed, "c", AddToList, "B")).unwrap();
+            for (subject, last) in all_last(&store, 0, absorbed).unwrap() {
+                take_over(&mut store, 0, survivor, &subject, &last).unwrap();
+            }
+            let needless = |event, kind, target| {
+                needless(&store, &at(9), &membership(survivor, event, kind, target), false).unwrap().map(Code::as_str)
+            };
+            for list in ["A", "B"] {
+                assert_eq!(needless("d", AddToList, list), Some("unchanged"), "{of_survivor} {of_absorbed} {list}");
+                assert_eq!(needless("e", RemoveFromList, list), None, "{of_survivor} {of_absorbed} {list}");
+            }
+        }
     }
 
     #[test]

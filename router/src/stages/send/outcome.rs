@@ -46,10 +46,23 @@ impl<O: Outside> Session<O> {
                 }
                 self.taken(&item.delivery);
                 item.open.delivered = true;
-                if let Outcome::DeliveredInPart(reason) = &outcome {
-                    item.open.left_out = Some(reason.code.as_str());
-                } else if !item.delivery.operation.non_finite.is_empty() {
-                    item.open.left_out.get_or_insert(code::NON_FINITE_NUMBER.as_str());
+                let remark = match &outcome {
+                    Outcome::DeliveredInPart(reason) => Some(reason.code),
+                    _ if !item.delivery.operation.non_finite.is_empty() => Some(code::NON_FINITE_NUMBER),
+                    _ => None,
+                };
+                if let Some(remark) = remark {
+                    self.setup
+                        .telemetry
+                        .metrics()
+                        .remarks
+                        .with_label_values(&[&self.setup.name, remark.as_str()])
+                        .inc();
+                    if matches!(outcome, Outcome::DeliveredInPart(_)) {
+                        item.open.left_out = Some(remark.as_str());
+                    } else {
+                        item.open.left_out.get_or_insert(remark.as_str());
+                    }
                 }
                 if !item.delivery.backfill {
                     let age = self.outside.now().since(envelope.time);
