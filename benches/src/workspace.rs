@@ -88,7 +88,7 @@ impl Workspace {
             &format!(
                 "version: 1
 workspace: bench
-kafka: {{ brokers: \"{brokers}\", prefix: \"{}\", lanes: {LANES}, replication_factor: 1, latency: {} }}
+kafka: {{ brokers: \"{brokers}\", prefix: \"{}\", partitions: {LANES}, replication_factor: 1, latency: {} }}
 state_dir: ./state
 admin: {{ listen: \"127.0.0.1:{}\" }}
 identity:

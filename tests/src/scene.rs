@@ -70,7 +70,7 @@ workspace: test
 kafka:
   brokers: \"{}\"
   prefix: \"{}\"
-  lanes: {lanes}
+  partitions: {lanes}
   replication_factor: 1
   latency: low
   session_timeout: 6s

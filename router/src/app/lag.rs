@@ -51,10 +51,10 @@ pub fn spawn(shared: &Arc<Context>, spawner: &Spawner, roles: &[Role]) {
 fn groups(shared: &Context, roles: &[Role]) -> Result<Vec<Group>, Error> {
     let (kafka, names) = (&shared.config.kafka, &shared.names);
     let mut groups = Vec::new();
-    let mut add = |stage: &'static str, flow: &str, topics: &[String]| {
-        let group = names.group(stage, (!flow.is_empty()).then_some(flow));
+    let mut add = |stage: &'static str, component: &str, topics: &[String]| {
+        let group = names.group(stage, (!component.is_empty()).then_some(component));
         let progress = Progress::connect(kafka, &group, topics)?;
-        groups.push(Group { stage, flow: flow.to_owned(), progress, still: Still::default() });
+        groups.push(Group { stage, component: component.to_owned(), progress, still: Still::default() });
         Ok::<(), Error>(())
     };
     for role in roles {
@@ -82,7 +82,7 @@ fn groups(shared: &Context, roles: &[Role]) -> Result<Vec<Group>, Error> {
 
 struct Group {
     stage: &'static str,
-    flow: String,
+    component: String,
     progress: Progress,
     still: Still,
 }
@@ -91,14 +91,14 @@ impl Group {
     fn look(&mut self, shared: &Context, stop: &Shutdown) -> Result<(), Error> {
         let standings = self.progress.look(ANSWER_MAX, &|| stop.is_requested())?;
         let lag: i64 = standings.iter().map(|standing| standing.end - standing.next).sum();
-        shared.telemetry.metrics().lag.with_label_values(&[self.stage, &self.flow]).set(lag);
+        shared.telemetry.metrics().lag.with_label_values(&[self.stage, &self.component]).set(lag);
         let excused = self.is_excused(shared);
         for standing in &standings {
             match self.still.see(standing, excused, Instant::now()) {
                 Seen::Moves => {}
                 Seen::MovesAgain => info!(
                     stage = self.stage,
-                    flow = %self.flow,
+                    component = %self.component,
                     "{}[{}] moves again", standing.topic, standing.partition
                 ),
                 Seen::Still(since) => {
@@ -107,7 +107,7 @@ impl Group {
                         warn!(
                             code = "partition_stalled",
                             stage = self.stage,
-                            flow = %self.flow,
+                            component = %self.component,
                             "{}[{}] has records from offset {} on, and the stage has not moved for {} s; if it stays so, restart the process \
                              that owns the partition, and look at the brokers' logs for its leader",
                             standing.topic,
@@ -122,20 +122,20 @@ impl Group {
             }
         }
         let stalled = i64::try_from(self.still.stalled()).unwrap_or(i64::MAX);
-        shared.telemetry.metrics().partitions_stalled.with_label_values(&[self.stage, &self.flow]).set(stalled);
+        shared.telemetry.metrics().partitions_stalled.with_label_values(&[self.stage, &self.component]).set(stalled);
         Ok(())
     }
 
     /// Whether it is known why nothing moves.
     fn is_excused(&self, shared: &Context) -> bool {
-        if self.flow.is_empty() {
+        if self.component.is_empty() {
             return false;
         }
         let page = shared.telemetry.status_page();
-        let state = |part: &str| page["destination"][format!("{}.{part}", self.flow)]["state"].clone();
+        let state = |part: &str| page["destination"][format!("{}.{part}", self.component)]["state"].clone();
         let vendor = ["failing", "throttled"].map(Value::from).contains(&state("vendor"));
         // What send has read and not finished is tried again, each at its time.
-        let open = shared.telemetry.metrics().deliveries_open.with_label_values(&[&self.flow]).get() > 0;
+        let open = shared.telemetry.metrics().deliveries_open.with_label_values(&[&self.component]).get() > 0;
         state(self.stage) == "paused" || (self.stage == "send" && (vendor || open))
     }
 }

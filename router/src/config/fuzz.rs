@@ -62,7 +62,7 @@ const TOKENS: &[&str] = &[
     "workspace: ",
     "kafka:\n",
     "brokers: ",
-    "lanes: ",
+    "partitions: ",
     "options: ",
     "sasl.password: ",
     "identity:\n",

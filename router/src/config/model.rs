@@ -36,7 +36,7 @@ pub struct Kafka {
     pub embedded: bool,
     /// Every topic, group and key begins with it; ends in a dot by convention.
     pub prefix: String,
-    pub lanes: u32,
+    pub partitions: u32,
     pub replication_factor: i32,
     pub latency: Latency,
     /// One Kafka transaction per batch; without it, at least once.

@@ -132,7 +132,7 @@ impl Path {
         self.then(Step::Index(index))
     }
 
-    /// A path from the top: `Path::of(["kafka", "lanes"])`.
+    /// A path from the top: `Path::of(["kafka", "partitions"])`.
     pub fn of<const N: usize>(keys: [&str; N]) -> Self {
         Self(keys.into_iter().map(|key| Step::Key(key.to_owned())).collect())
     }

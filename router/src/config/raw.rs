@@ -59,6 +59,7 @@ pub struct RawConfig {
 /// The Kafka cluster and the topics in it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-renamed" = { "lanes": "partitions" }))]
 pub struct RawKafka {
     /// Bootstrap servers, separated by commas: `broker-1:9092,broker-2:9092`. Required, except with `run --embedded`: there it is the one
     /// address of this machine at which the embedded broker listens, by default `127.0.0.1:9092`.
@@ -68,10 +69,10 @@ pub struct RawKafka {
     #[serde(default = "default::prefix")]
     #[schemars(regex(pattern = "^[A-Za-z0-9._-]{1,100}$"), extend("x-expected" = "1 to 100 letters, digits, dots, `_` and `-`, as Kafka allows in topic names"))]
     pub prefix: String,
-    /// Partitions of `resolved` and `outbound.*`. Fixed when the topics are created: changing it moves people between lanes.
-    #[serde(default = "default::lanes")]
+    /// Partitions of `resolved` and `outbound.*`. Fixed when the topics are created: changing it moves people between partitions.
+    #[serde(default = "default::partitions")]
     #[schemars(range(min = 1, max = 1024))]
-    pub lanes: u32,
+    pub partitions: u32,
     /// Copies that the cluster keeps of each partition of the topics that Tailwater creates. Default: 3; with `run --embedded` 1, and
     /// nothing else.
     #[schemars(range(min = 1, max = 15))]
@@ -631,7 +632,7 @@ mod default {
     pub fn prefix() -> String {
         "tailwater.".to_owned()
     }
-    pub fn lanes() -> u32 {
+    pub fn partitions() -> u32 {
         16
     }
     pub fn yes() -> bool {

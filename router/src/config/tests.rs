@@ -16,7 +16,7 @@ pub(super) const RIGHT: &str = r#"version: 1
 workspace: winback
 kafka:
   brokers: ${env:KAFKA_BROKERS:-127.0.0.1:9092}
-  lanes: 16
+  partitions: 16
   options: { security.protocol: SASL_SSL, sasl.password: "${env:KAFKA_PASSWORD}" }
 identity:
   types:
@@ -113,7 +113,7 @@ fn line_of(text: &str, part: &str) -> usize {
 fn a_right_configuration_becomes_validated_types() {
     let config = right();
     assert_eq!(config.kafka.brokers, "127.0.0.1:9092");
-    assert_eq!((config.kafka.lanes, config.kafka.prefix.as_str()), (16, "tailwater."));
+    assert_eq!((config.kafka.partitions, config.kafka.prefix.as_str()), (16, "tailwater."));
     assert_eq!(config.kafka.retention, Duration::from_secs(7 * 86_400));
     assert_eq!(config.kafka.options["sasl.password"].expose_secret(), "hunter2");
     assert_eq!(config.identity.rules.type_names().collect::<Vec<_>>(), ["customer_id", "email"]);
@@ -175,20 +175,18 @@ const CASES: &[Case] = &[
     case!("    create: true\n" => "    create:\n", "destinations.klaviyo.create", CONFIG_MISSING_KEY, "the key is empty", "`create: true`", "    create:"),
     case!("    create: true" => "    create: yes", "destinations.klaviyo.create", CONFIG_WRONG_TYPE, "expected true or false, got the text `yes`", "", "    create: yes"),
     case!("    create: true" => "    create: true\n    creates: true", "destinations.klaviyo.creates", CONFIG_UNKNOWN_KEY, "no such key", "did you mean `create`?", "    creates:"),
-    case!("    identifier: email" => "    key: email", "destinations.klaviyo.key", CONFIG_UNKNOWN_KEY, "`key` is called `identifier` now", "write `identifier:`", "    key: email"),
-    case!("    primary_key: customer_id" => "    key: customer_id", "sources.ltv_scores.key", CONFIG_UNKNOWN_KEY, "`key` is called `primary_key` now", "write `primary_key:`", "    key: customer_id"),
     case!("    create: true" => "    create: true\n    null: clear", "destinations.klaviyo.null", CONFIG_UNKNOWN_KEY, "of type `klaviyo` has no such key", "did you mean `nulls`?", "    null:"),
     case!("    create: true" => "    create: true\n    rate_limits: 5", "destinations.klaviyo.rate_limits", CONFIG_UNKNOWN_KEY, "no such key", "known keys here: account, identifier", "rate_limits"),
-    case!("  lanes: 16" => "  lane: 16", "kafka.lane", CONFIG_UNKNOWN_KEY, "no such key", "`lanes`", "lane: 16"),
-    case!("  lanes: 16" => "  lanes: \"16\"", "kafka.lanes", CONFIG_WRONG_TYPE, "expected a whole number, got the text `16`", "without quotes", "lanes"),
-    case!("  lanes: 16" => "  lanes: 0", "kafka.lanes", CONFIG_INVALID_VALUE, "between 1 and 1024", "", "lanes"),
-    case!("  lanes: 16" => "  lanes: 1.5", "kafka.lanes", CONFIG_WRONG_TYPE, "expected a whole number", "", "lanes"),
-    case!("  lanes: 16" => "  lanes: [16]", "kafka.lanes", CONFIG_WRONG_TYPE, "got a list", "", "lanes"),
-    case!("  lanes: 16" => "  latency: fast", "kafka.latency", CONFIG_INVALID_VALUE, "`fast` is not one of low, balanced, throughput", "", "latency"),
-    case!("  lanes: 16" => "  latency: balancd", "kafka.latency", CONFIG_INVALID_VALUE, "not one of", "`balanced`", "latency"),
-    case!("  lanes: 16" => "  prefix: \"a/b\"", "kafka.prefix", CONFIG_INVALID_VALUE, "as Kafka allows", "", "prefix"),
-    case!("  lanes: 16" => "  retention: 7 days", "kafka.retention", CONFIG_INVALID_VALUE, "expected a period", "", "retention"),
-    case!("  lanes: 16" => "  retention: 7", "kafka.retention", CONFIG_WRONG_TYPE, "expected a period", "", "retention"),
+    case!("  partitions: 16" => "  partition: 16", "kafka.partition", CONFIG_UNKNOWN_KEY, "no such key", "`partitions`", "partition: 16"),
+    case!("  partitions: 16" => "  partitions: \"16\"", "kafka.partitions", CONFIG_WRONG_TYPE, "expected a whole number, got the text `16`", "without quotes", "partitions"),
+    case!("  partitions: 16" => "  partitions: 0", "kafka.partitions", CONFIG_INVALID_VALUE, "between 1 and 1024", "", "partitions"),
+    case!("  partitions: 16" => "  partitions: 1.5", "kafka.partitions", CONFIG_WRONG_TYPE, "expected a whole number", "", "partitions"),
+    case!("  partitions: 16" => "  partitions: [16]", "kafka.partitions", CONFIG_WRONG_TYPE, "got a list", "", "partitions"),
+    case!("  partitions: 16" => "  latency: fast", "kafka.latency", CONFIG_INVALID_VALUE, "`fast` is not one of low, balanced, throughput", "", "latency"),
+    case!("  partitions: 16" => "  latency: balancd", "kafka.latency", CONFIG_INVALID_VALUE, "not one of", "`balanced`", "latency"),
+    case!("  partitions: 16" => "  prefix: \"a/b\"", "kafka.prefix", CONFIG_INVALID_VALUE, "as Kafka allows", "", "prefix"),
+    case!("  partitions: 16" => "  retention: 7 days", "kafka.retention", CONFIG_INVALID_VALUE, "expected a period", "", "retention"),
+    case!("  partitions: 16" => "  retention: 7", "kafka.retention", CONFIG_WRONG_TYPE, "expected a period", "", "retention"),
     case!("version: 1" => "version: 2", "version", CONFIG_INVALID_VALUE, "it must be 1", "", "version"),
     case!("workspace: winback" => "workspace: Winback", "workspace", CONFIG_INVALID_VALUE, "expected a name", "", "workspace"),
     case!("workspace: winback" => "workspace: 12", "workspace", CONFIG_WRONG_TYPE, "got the number `12`", "quotes", "workspace"),
@@ -216,9 +214,9 @@ const CASES: &[Case] = &[
     case!("security.protocol: SASL_SSL" => "security.protokoll: SASL_SSL", "kafka.options[\"security.protokoll\"]", CONFIG_UNKNOWN_KEY, "no such option", "CONFIGURATION.md", "security.protokoll"),
     case!("security.protocol: SASL_SSL" => "security.protocol: fancy", "kafka.options[\"security.protocol\"]", CONFIG_INVALID_VALUE, "does not take the value", "", "security.protocol"),
     case!("security.protocol: SASL_SSL" => "enable.auto.commit: true", "kafka.options[\"enable.auto.commit\"]", CONFIG_INVALID_VALUE, "not free to choose", "settled", "enable.auto.commit"),
-    case!("  lanes: 16" => "  ledger_retention: 1d", "kafka.ledger_retention", CONFIG_INVALID_VALUE, "shorter than retention", "", "ledger_retention"),
+    case!("  partitions: 16" => "  ledger_retention: 1d", "kafka.ledger_retention", CONFIG_INVALID_VALUE, "shorter than retention", "", "ledger_retention"),
     case!("127.0.0.1:9092}" => "kafka://127.0.0.1:9092}", "kafka.brokers", CONFIG_INVALID_VALUE, "no scheme", "security.protocol", "brokers"),
-    case!("  lanes: 16" => "  session_timeout: 1s", "kafka.session_timeout", CONFIG_INVALID_VALUE, "not between 6s and 30m", "", "session_timeout"),
+    case!("  partitions: 16" => "  session_timeout: 1s", "kafka.session_timeout", CONFIG_INVALID_VALUE, "not between 6s and 30m", "", "session_timeout"),
     case!("workspace: winback" => "workspace: winback\nadmin: { listen: localhost }", "admin.listen", CONFIG_INVALID_VALUE, "IP address and a port", "", "admin"),
     case!("workspace: winback" => "workspace: winback\nsandbox: { row_timeout: 2s }", "sandbox.row_timeout", CONFIG_INVALID_VALUE, "longer than batch_timeout", "", "sandbox"),
     case!("workspace: winback" => "workspace: winback\nsandbox: { heap: 1MB }", "sandbox.heap", CONFIG_INVALID_VALUE, "between 8MB and 4GB", "", "sandbox"),
@@ -297,7 +295,7 @@ impl Case {
 fn all_problems_come_at_once_in_the_order_of_the_file() {
     let mut text = RIGHT.to_owned();
     for (from, to) in [
-        ("  lanes: 16", "  lanes: none"),
+        ("  partitions: 16", "  partitions: none"),
         ("priority: 2", "priority: 1"),
         ("kind: state", "kind: sate"),
         ("    create: true\n", ""),
@@ -312,7 +310,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
     assert_eq!(
         paths,
         [
-            "kafka.lanes",
+            "kafka.partitions",
             "identity.types.email.priority",
             "sources.ltv_scores.kind",
             "accounts.main.api_key",
@@ -380,16 +378,17 @@ fn a_file_that_is_not_there_is_told_with_a_way_out() {
 
 #[test]
 fn references_take_the_type_that_is_wanted() {
-    let text = RIGHT.replace("lanes: 16", "lanes: ${env:LANES}").replace("create: true", "create: ${env:CREATE}");
+    let text =
+        RIGHT.replace("partitions: 16", "partitions: ${env:LANES}").replace("create: true", "create: ${env:CREATE}");
     let checked = Folder::new().check(&text);
     let config = checked.config.unwrap_or_else(|| panic!("{}", listed(&checked.problems)));
-    assert_eq!((config.kafka.lanes, own(&config.destinations["klaviyo"]).create), (8, false));
+    assert_eq!((config.kafka.partitions, own(&config.destinations["klaviyo"]).create), (8, false));
 }
 
 #[test]
 fn unresolved_secrets_are_warnings_where_they_are_tolerated() {
     let options = LoadOptions { tolerate_unresolved: true, environment: &|_| None, ..LoadOptions::default() };
-    let text = RIGHT.replace("lanes: 16", "lanes: ${env:LANES}").replace("SASL_SSL", "\"${env:PROTOCOL}\"");
+    let text = RIGHT.replace("partitions: 16", "partitions: ${env:LANES}").replace("SASL_SSL", "\"${env:PROTOCOL}\"");
     let checked = Folder::new().check_with(&text, &options);
     assert!(checked.config.is_some(), "{}", listed(&checked.problems));
     assert_eq!(checked.problems.len(), 4, "{}", listed(&checked.problems));
@@ -475,7 +474,7 @@ fn no_secret_is_ever_shown() {
         ("api_key: ${env:KLAVIYO_API_KEY}", "api_key: ${env:NONE:-pk_the_secret}"),
         ("api_key: ${env:KLAVIYO_API_KEY}", "api_key: [pk_the_secret]"),
         ("api_key: ${env:KLAVIYO_API_KEY}", "api_key: ${pk_the_secret"),
-        ("lanes: 16", "lanes: ${env:KLAVIYO_API_KEY}"),
+        ("partitions: 16", "partitions: ${env:KLAVIYO_API_KEY}"),
         ("security.protocol: SASL_SSL", "security.protocol: \"${env:KLAVIYO_API_KEY}\""),
         ("127.0.0.1:8711", "user:pk_the_secret@127.0.0.1:8711"),
         ("account: main", "account: ${env:KLAVIYO_API_KEY}"),
@@ -655,5 +654,21 @@ fn a_route_can_allow_every_operation_that_is_destructive_and_no_other() {
     for kind in OperationKind::ALL {
         let raw: Result<RawDestructive, _> = serde_json::from_value(serde_json::json!(kind.as_str()));
         assert_eq!(raw.ok().map(RawDestructive::kind), kind.is_destructive().then_some(kind));
+    }
+}
+
+// Issue 11: a former name still works, with a warning that says what to write.
+#[test]
+fn a_former_name_of_a_key_still_works_and_warns() {
+    let text = RIGHT
+        .replace("    identifier: email", "    key: email")
+        .replace("    primary_key: customer_id", "    key: customer_id")
+        .replace("  partitions: 16", "  lanes: 8");
+    let checked = Folder::new().check(&text);
+    let told: Vec<&str> = checked.problems.iter().map(|warning| warning.message.as_str()).collect();
+    let config = checked.config.expect("former names are no errors");
+    assert_eq!((config.kafka.partitions, config.destinations["klaviyo"].identifier.as_str()), (8, "email"));
+    for new in ["`identifier`", "`primary_key`", "`partitions`"] {
+        assert!(told.iter().any(|message| message.contains(new) && message.contains("still works")), "{new}: {told:?}");
     }
 }

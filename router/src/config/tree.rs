@@ -272,8 +272,8 @@ mod tests {
 
     #[test]
     fn values_remember_where_they_stood() {
-        let node = tree("kafka:\n  lanes: 16\nlist:\n  - { a: b }\n").0.unwrap();
-        assert_eq!(node.locate(&Path::of(["kafka", "lanes"])), Place { line: 2, column: 10 });
+        let node = tree("kafka:\n  partitions: 16\nlist:\n  - { a: b }\n").0.unwrap();
+        assert_eq!(node.locate(&Path::of(["kafka", "partitions"])), Place { line: 2, column: 15 });
         assert_eq!(node.locate(&Path::of(["kafka", "missing"])), Place { line: 1, column: 1 });
         assert_eq!(node.locate(&Path::of(["list"]).index(0).key("a")), Place { line: 4, column: 10 });
     }

@@ -95,8 +95,10 @@ impl<'a> Walk<'a> {
         let mut out = Map::new();
         let mut meant = Vec::new();
         for entry in entries {
-            let path = path.key(&entry.key);
-            let property = properties.and_then(|properties| properties.get(&entry.key));
+            // A former name still works, so that an upgrade stops nobody; the warning says what to write.
+            let key = self.renamed(entry, entries, schema, path).unwrap_or(&entry.key);
+            let path = path.key(key);
+            let property = properties.and_then(|properties| properties.get(key));
             let child = match (property, others) {
                 (Some(property), _) => property,
                 (None, Some(others)) if others.is_object() => {
@@ -122,7 +124,10 @@ impl<'a> Walk<'a> {
                 continue;
             }
             if let Some(value) = self.value(&entry.node, child, &path) {
-                out.insert(entry.key.clone(), value);
+                out.insert(key.to_owned(), value);
+                meant.extend(
+                    properties.and_then(|properties| properties.get_key_value(key)).map(|(key, _)| key.as_str()),
+                );
             }
         }
         self.required(entries, node, schema, path, &meant);
@@ -133,6 +138,18 @@ impl<'a> Walk<'a> {
             self.problems.push(invalid(path, "it must have at least one entry").at(node.place));
         }
         Some(Json::Object(out))
+    }
+
+    /// The key that an entry under a former name stands for, with a warning. Not if the section has the new one as well.
+    fn renamed(&mut self, entry: &Entry, entries: &[Entry], schema: &'a Json, path: &Path) -> Option<&'a str> {
+        let new = schema.get("x-renamed")?.get(&entry.key)?.as_str()?;
+        if entries.iter().any(|other| other.key == new) {
+            return None;
+        }
+        let message = format!("the key `{}` is called `{new}` now; the former name still works", entry.key);
+        let problem = Problem::warning(code::CONFIG_UNKNOWN_KEY, &path.key(&entry.key), message);
+        self.problems.push(problem.hint(format!("write `{new}:` in its place")).at(entry.key_place));
+        Some(new)
     }
 
     /// Keys that must be there. One that was only misspelt (`meant`) has been reported.
@@ -196,12 +213,12 @@ impl<'a> Walk<'a> {
             None => Vec::new(),
         };
         let message = match (renamed, kind) {
-            (Some(new), _) => format!("the key `{}` is called `{new}` now", entry.key),
+            (Some(new), _) => format!("the key `{}` is the former name of `{new}`, which is here as well", entry.key),
             (None, Some(kind)) => format!("a destination of type `{kind}` has no such key"),
             (None, None) => "there is no such key".to_owned(),
         };
         let hint = match (renamed, meant) {
-            (Some(new), _) => format!("write `{new}:` in its place"),
+            (Some(_), _) => "remove it".to_owned(),
             (None, _) if !others.is_empty() => {
                 format!("remove it: it is a key of destinations of type {}", others.join(", "))
             }

@@ -60,7 +60,7 @@ pub enum Step {
 /// All topics of a configuration.
 pub fn wanted(config: &Config) -> Vec<Wanted> {
     let names = Names::new(&config.kafka.prefix);
-    let lanes = i32::try_from(config.kafka.lanes).unwrap_or(i32::MAX);
+    let lanes = i32::try_from(config.kafka.partitions).unwrap_or(i32::MAX);
     let keep = |duration: Duration| {
         vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", duration.as_millis().to_string())]
     };
@@ -314,8 +314,8 @@ impl fmt::Display for Step {
             Self::Absent { name } => write!(f, "! {name} does not exist; its producer makes it"),
             Self::Partitions { name, wanted, found } => write!(
                 f,
-                "! {name} has {found} partitions, {wanted} are required: lanes are fixed when a workspace is made \
-                 (set `kafka.lanes: {found}`, or choose another `kafka.prefix`)"
+                "! {name} has {found} partitions, {wanted} are required: the number of partitions is fixed when a workspace is made \
+                 (set `kafka.partitions: {found}`, or choose another `kafka.prefix`)"
             ),
             Self::Setting { name, setting, wanted, found } => write!(
                 f,

@@ -70,7 +70,7 @@ pub struct FenceLost<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLettered<'a> {
     pub stage: &'a str,
-    pub flow: &'a str,
+    pub component: &'a str,
     pub code: Code,
     pub records: usize,
     /// The reason of the first one.
@@ -89,7 +89,7 @@ pub enum Ownership {
 #[derive(Debug, Clone, Copy)]
 pub struct Rebalanced<'a> {
     pub stage: &'a str,
-    pub flow: &'a str,
+    pub component: &'a str,
     pub change: Ownership,
     pub partitions: &'a [i32],
     /// Partitions owned afterwards.
@@ -198,10 +198,10 @@ impl Event for FenceLost<'_> {
 
 impl Event for DeadLettered<'_> {
     fn tell(&self, telemetry: &Telemetry) {
-        let Self { stage, flow, code, records, example } = *self;
-        warn!(stage, flow, %code, records, "dead-lettered: {example}");
+        let Self { stage, component, code, records, example } = *self;
+        warn!(stage, component, %code, records, "dead-lettered: {example}");
         let records = u64::try_from(records).unwrap_or(u64::MAX);
-        telemetry.metrics().dead_lettered.with_label_values(&[stage, flow, code.as_str()]).inc_by(records);
+        telemetry.metrics().dead_lettered.with_label_values(&[stage, component, code.as_str()]).inc_by(records);
     }
 }
 
@@ -217,17 +217,21 @@ impl Ownership {
 
 impl Event for Rebalanced<'_> {
     fn tell(&self, telemetry: &Telemetry) {
-        let Self { stage, flow, change, partitions, owned } = *self;
+        let Self { stage, component, change, partitions, owned } = *self;
         match change {
             Ownership::Assigned | Ownership::Revoked => {
-                info!(stage, flow, ?partitions, owned, "partitions {}", change.as_str());
+                info!(stage, component, ?partitions, owned, "partitions {}", change.as_str());
             }
             Ownership::Lost => {
-                warn!(stage, flow, ?partitions, owned, "partitions lost, another process may own them already");
+                warn!(stage, component, ?partitions, owned, "partitions lost, another process may own them already");
             }
         }
-        telemetry.metrics().rebalances.with_label_values(&[stage, flow, change.as_str()]).inc();
-        telemetry.metrics().partitions.with_label_values(&[stage, flow]).set(i64::try_from(owned).unwrap_or(i64::MAX));
+        telemetry.metrics().rebalances.with_label_values(&[stage, component, change.as_str()]).inc();
+        telemetry
+            .metrics()
+            .partitions
+            .with_label_values(&[stage, component])
+            .set(i64::try_from(owned).unwrap_or(i64::MAX));
     }
 }
 
@@ -311,8 +315,8 @@ mod tests {
     fn records_that_end_alike_are_counted_together() {
         let telemetry = Telemetry::new().unwrap();
         let code = tailwater_core::code::TRANSFORM_THREW;
-        telemetry.emit(&DeadLettered { stage: "route", flow: "klaviyo", code, records: 7, example: "boom" });
-        let line = r#"tailwater_dead_lettered_total{code="transform_threw",flow="klaviyo",stage="route"} 7"#;
+        telemetry.emit(&DeadLettered { stage: "route", component: "klaviyo", code, records: 7, example: "boom" });
+        let line = r#"tailwater_dead_lettered_total{code="transform_threw",component="klaviyo",stage="route"} 7"#;
         assert!(telemetry.metrics().render().unwrap().contains(line));
     }
 }

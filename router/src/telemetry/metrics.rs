@@ -95,14 +95,14 @@ where
 }
 
 metrics! {
-    // Flow. `flow` is the source or the destination that a stage works for; empty where it works for all.
-    records_in: counter("tailwater_records_in_total", ["stage", "flow"])
+    // Records. `component` is the source or the destination that a stage works for; empty where it works for all.
+    records_in: counter("tailwater_records_in_total", ["stage", "component"])
         "Records that a stage has read and finished with, by source or destination.";
-    records_out: counter("tailwater_records_out_total", ["stage", "flow"])
+    records_out: counter("tailwater_records_out_total", ["stage", "component"])
         "Records that a stage has written for the next one.";
-    skipped: counter("tailwater_skipped_total", ["stage", "flow", "reason"])
+    skipped: counter("tailwater_skipped_total", ["stage", "component", "reason"])
         "Records that ended without a delivery because there was nothing to do, by reason.";
-    dead_lettered: counter("tailwater_dead_lettered_total", ["stage", "flow", "code"])
+    dead_lettered: counter("tailwater_dead_lettered_total", ["stage", "component", "code"])
         "Records that went to a dead-letter topic, by code.";
     held: gauge("tailwater_held", ["destination"])
         "Records that wait in route's state for the destination's key.";
@@ -114,15 +114,15 @@ metrics! {
         "Kafka transactions by result: committed, aborted.";
     transaction_seconds: histogram("tailwater_transaction_seconds", ["stage"], BATCH_SECONDS)
         "Time from the first record of a batch to its commit.";
-    oldest_open_seconds: seconds("tailwater_oldest_open_seconds", ["stage", "flow"])
+    oldest_open_seconds: seconds("tailwater_oldest_open_seconds", ["stage", "component"])
         "Age of the oldest record that is open; compare it with the topics' retention.";
-    lag: gauge("tailwater_lag", ["stage", "flow"])
+    lag: gauge("tailwater_lag", ["stage", "component"])
         "Offsets that a stage's group has not worked off, in all partitions; the ends of transactions count as well.";
-    partitions_stalled: gauge("tailwater_partitions_stalled", ["stage", "flow"])
+    partitions_stalled: gauge("tailwater_partitions_stalled", ["stage", "component"])
         "Partitions that have records and have not moved for a minute, for no reason that is known.";
-    rebalances: counter("tailwater_rebalances_total", ["stage", "flow", "change"])
+    rebalances: counter("tailwater_rebalances_total", ["stage", "component", "change"])
         "Changes of the partitions that a stage owns: assigned, revoked, lost.";
-    partitions: gauge("tailwater_partitions", ["stage", "flow"])
+    partitions: gauge("tailwater_partitions", ["stage", "component"])
         "Partitions that a stage of this process owns.";
     queue_items: gauge("tailwater_queue_items", ["queue"])
         "Items in a bounded queue.";
@@ -210,24 +210,24 @@ impl Metrics {
     }
 
     /// A gauge of its own that a long-lived part keeps, for values that change with every record.
-    pub fn oldest_open(&self, stage: &str, flow: &str) -> Gauge {
-        self.oldest_open_seconds.with_label_values(&[stage, flow])
+    pub fn oldest_open(&self, stage: &str, component: &str) -> Gauge {
+        self.oldest_open_seconds.with_label_values(&[stage, component])
     }
 
     /// A stage has finished a batch.
     pub fn stage_records(&self, stage: &str, records: usize) {
-        self.stage_flow_records(stage, "", records);
+        self.stage_component_records(stage, "", records);
     }
 
     /// A stage has finished a batch for one source or destination.
-    pub fn stage_flow_records(&self, stage: &str, flow: &str, records: usize) {
-        self.records_in.with_label_values(&[stage, flow]).inc_by(count(records));
+    pub fn stage_component_records(&self, stage: &str, component: &str, records: usize) {
+        self.records_in.with_label_values(&[stage, component]).inc_by(count(records));
         self.batch_records.with_label_values(&[stage]).observe(float(records));
     }
 
     /// A stage has written records for the next one.
-    pub fn written(&self, stage: &str, flow: &str, records: usize) {
-        self.records_out.with_label_values(&[stage, flow]).inc_by(count(records));
+    pub fn written(&self, stage: &str, component: &str, records: usize) {
+        self.records_out.with_label_values(&[stage, component]).inc_by(count(records));
     }
 
     /// A transaction was committed.
@@ -241,12 +241,12 @@ impl Metrics {
         self.transactions.with_label_values(&[stage, "aborted"]).inc();
     }
 
-    pub fn skipped(&self, stage: &str, flow: &str, reason: &str) {
-        self.skipped.with_label_values(&[stage, flow, reason]).inc();
+    pub fn skipped(&self, stage: &str, component: &str, reason: &str) {
+        self.skipped.with_label_values(&[stage, component, reason]).inc();
     }
 
-    pub fn dead_lettered(&self, stage: &str, flow: &str, code: &str) {
-        self.dead_lettered.with_label_values(&[stage, flow, code]).inc();
+    pub fn dead_lettered(&self, stage: &str, component: &str, code: &str) {
+        self.dead_lettered.with_label_values(&[stage, component, code]).inc();
     }
 
     pub fn source_rows(&self, source: &str, rows: usize) {
@@ -388,8 +388,8 @@ mod tests {
         metrics.merged();
         let text = metrics.render().unwrap();
         for line in [
-            r#"tailwater_records_in_total{flow="",stage="resolve"} 500"#,
-            r#"tailwater_skipped_total{flow="klaviyo",reason="filtered",stage="route"} 1"#,
+            r#"tailwater_records_in_total{component="",stage="resolve"} 500"#,
+            r#"tailwater_skipped_total{component="klaviyo",reason="filtered",stage="route"} 1"#,
             r#"tailwater_transaction_seconds_bucket{stage="resolve",le="0.025"} 1"#,
             r#"tailwater_transactions_total{result="committed",stage="resolve"} 1"#,
             r#"tailwater_source_version{source="ltv"} 4"#,

@@ -92,8 +92,8 @@ impl Telemetry {
     }
 
     /// Writes a line about a record that ended as a dead letter: one for each kind of failure and minute, the others are counted.
-    pub fn dead_letter_line(&self, stage: &'static str, flow: &str, reason: &Reason, at: &dyn fmt::Display) {
-        self.0.repeats.tell("dead-lettered", stage, flow, reason, at);
+    pub fn dead_letter_line(&self, stage: &'static str, component: &str, reason: &Reason, at: &dyn fmt::Display) {
+        self.0.repeats.tell("dead-lettered", stage, component, reason, at);
     }
 
     /// Writes a line about a value that became null because it is none of its column's type; limited in the same way.

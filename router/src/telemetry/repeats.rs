@@ -26,7 +26,7 @@ pub(super) struct Repeats {
 struct Kind {
     what: &'static str,
     stage: &'static str,
-    flow: String,
+    component: String,
     signature: Signature,
 }
 
@@ -39,21 +39,35 @@ struct Written {
 
 impl Repeats {
     /// Something happened to a record: `what` says what.
-    pub(super) fn tell(&self, what: &'static str, stage: &'static str, flow: &str, reason: &Reason, at: &dyn Display) {
-        let Some(more) = self.admit(what, stage, flow, reason, Instant::now()) else { return };
+    pub(super) fn tell(
+        &self,
+        what: &'static str,
+        stage: &'static str,
+        component: &str,
+        reason: &Reason,
+        at: &dyn Display,
+    ) {
+        let Some(more) = self.admit(what, stage, component, reason, Instant::now()) else { return };
         let Reason { code, message, .. } = reason;
         if more == 0 {
-            warn!(stage, flow, %code, %at, "{what}: {message}");
+            warn!(stage, component, %code, %at, "{what}: {message}");
         } else {
-            warn!(stage, flow, %code, %at, more, "{what}, and {more} more like it since the last line: {message}");
+            warn!(stage, component, %code, %at, more, "{what}, and {more} more like it since the last line: {message}");
         }
     }
 
     /// Whether a line is due, and how many have been left out since the last one.
-    fn admit(&self, what: &'static str, stage: &'static str, flow: &str, reason: &Reason, now: Instant) -> Option<u64> {
+    fn admit(
+        &self,
+        what: &'static str,
+        stage: &'static str,
+        component: &str,
+        reason: &Reason,
+        now: Instant,
+    ) -> Option<u64> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let signature = Signature::new(reason.code, None, &reason.message);
-        let mut kind = Kind { what, stage, flow: flow.to_owned(), signature };
+        let mut kind = Kind { what, stage, component: component.to_owned(), signature };
         if kinds.len() >= KINDS_MAX && !kinds.contains_key(&kind) {
             kind.signature = Signature::new(reason.code, None, "");
         }
@@ -77,8 +91,8 @@ impl Repeats {
     /// Tells what was only counted, when its minute is over and nothing like it came since.
     pub(super) fn flush(&self, now: Instant) {
         for (kind, more) in self.due(now) {
-            let Kind { what, stage, flow, signature } = kind;
-            warn!(stage, flow, code = %signature.code, more, "{what}: {more} more like the last one ({signature})");
+            let Kind { what, stage, component, signature } = kind;
+            warn!(stage, component, code = %signature.code, more, "{what}: {more} more like the last one ({signature})");
         }
     }
 

@@ -82,7 +82,7 @@ fn all_problems_of_a_configuration_are_told_at_once() {
     let ended = scene.command(&["validate", "--config", "tailwater.yaml"]);
     assert_ne!(ended.code, Some(0));
     let told = format!("{}{}", ended.stdout, ended.stderr);
-    for word in ["kafka.lanes", "rosw", "rows"] {
+    for word in ["kafka.partitions", "rosw", "rows"] {
         assert!(told.contains(word), "{word} is missing in {told}");
     }
 }

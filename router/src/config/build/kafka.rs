@@ -89,7 +89,7 @@ impl Builder<'_> {
             brokers: addresses,
             embedded,
             prefix: raw.prefix,
-            lanes: raw.lanes,
+            partitions: raw.partitions,
             replication_factor: raw.replication_factor.unwrap_or(if embedded { 1 } else { REPLICATION_FACTOR }),
             latency: match raw.latency {
                 RawLatency::Low => Latency::Low,

@@ -207,8 +207,6 @@ impl Builder<'_> {
         id_needed: bool,
     ) -> Option<SourceKind> {
         match kind {
-            // Under its former name it has been reported.
-            RawKind::State if key.is_none() && self.tree.find(&path.key("key")).is_some() => None,
             RawKind::State if key.is_none() => {
                 let problem = Problem::error(code::CONFIG_MISSING_KEY, &path.key("primary_key"), "the key is missing");
                 self.report(problem.hint("add `primary_key: <column>`: rows that are overwritten (`kind: state`) need the column that says which row it is"), path);

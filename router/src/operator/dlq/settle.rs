@@ -75,7 +75,7 @@ impl Dlq<'_> {
         let id = self.names.transactional_id("dlq", None, "operator");
         let mut producer = Producer::connect(&self.config.kafka, Some(&id), &outputs)?;
         let marks = Marks::read(&self.reader, &self.names)?;
-        let mut ledger = Ledger::new(self.names.ledger(), Stage::Operator, self.config.kafka.lanes);
+        let mut ledger = Ledger::new(self.names.ledger(), Stage::Operator, self.config.kafka.partitions);
         let replay = format!("{:016x}", rand::random::<u64>());
         let mut seen = Seen::default();
         self.records(chosen, |records| {
@@ -320,7 +320,7 @@ fn note_discarded(ledger: &mut Ledger, config: &Config, letter: &Letter) {
     let (destination, lane) = match &letter.at.queue {
         Queue::Destination(name) => (
             name.as_str(),
-            letter.profile.map_or(0, |profile| i32::try_from(profile.lane(config.kafka.lanes)).unwrap_or(0)),
+            letter.profile.map_or(0, |profile| i32::try_from(profile.lane(config.kafka.partitions)).unwrap_or(0)),
         ),
         Queue::Source(_) => ("", place.partition),
     };

@@ -172,7 +172,7 @@ pub fn target(
             }
             Ok(Target {
                 topic,
-                partition: i32::try_from(profile.lane(config.kafka.lanes)).unwrap_or(0),
+                partition: i32::try_from(profile.lane(config.kafka.partitions)).unwrap_or(0),
                 key: Some(profile.to_string().into_bytes()),
                 header: envelope.to_bytes(),
                 headers,
@@ -209,7 +209,7 @@ mod tests {
         let text = "
 version: 1
 workspace: w
-kafka: { brokers: '127.0.0.1:9092', prefix: 't.', lanes: 8 }
+kafka: { brokers: '127.0.0.1:9092', prefix: 't.', partitions: 8 }
 identity:
   types:
     customer_id: { priority: 1, max: 1 }

@@ -140,7 +140,7 @@ pub fn gather(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Gathered, Error> {
     let profiles: Vec<ProfileId> = std::iter::once(person.profile).chain(person.absorbed.iter().copied()).collect();
-    let lanes = profiles.iter().map(|id| i32::try_from(id.lane(config.kafka.lanes)).unwrap_or(0)).collect();
+    let lanes = profiles.iter().map(|id| i32::try_from(id.lane(config.kafka.partitions)).unwrap_or(0)).collect();
     let mut gatherer = Gatherer { config, reader, names, profiles, lanes, only, found: Gathered::default() };
     progress("reading resolved");
     gatherer.resolved()?;

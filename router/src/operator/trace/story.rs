@@ -160,7 +160,7 @@ pub fn tell(config: &Config, person: Person, gathered: Gathered, one_event: bool
 fn subject(config: &Config, person: &Person) -> Subject {
     Subject {
         profile: person.profile.to_string(),
-        lane: person.profile.lane(config.kafka.lanes),
+        lane: person.profile.lane(config.kafka.partitions),
         events: person.sequence,
         absorbed: person.absorbed.iter().map(ToString::to_string).collect(),
         identifiers: person

@@ -165,7 +165,7 @@ impl<'a> Session<'a> {
                 Stage::Resolve,
                 Producer::connect(kafka, Some(&id), &outputs)?,
                 Store::new(kafka, &shared.cache, &names.state_resolve()).forgetful(&[positions::POSITION]),
-                Some(Ledger::new(names.ledger(), ledger::Stage::Resolve, kafka.lanes)),
+                Some(Ledger::new(names.ledger(), ledger::Stage::Resolve, kafka.partitions)),
             ),
             sources: shared
                 .config
@@ -505,7 +505,7 @@ impl<'a> Session<'a> {
     }
 
     fn lane(&self, profile: tailwater_core::ProfileId) -> i32 {
-        i32::try_from(profile.lane(self.shared.config.kafka.lanes)).unwrap_or(0)
+        i32::try_from(profile.lane(self.shared.config.kafka.partitions)).unwrap_or(0)
     }
 
     /// A record for one destination alone that the configuration does not have would be read by nobody.

@@ -125,7 +125,7 @@ pub fn find_new(config: &Config) -> Result<Vec<New>, kafka::Error> {
             continue;
         }
         let mut ends: BTreeMap<i32, i64> =
-            (0..i32::try_from(config.kafka.lanes).unwrap_or(0)).map(|lane| (lane, 0)).collect();
+            (0..i32::try_from(config.kafka.partitions).unwrap_or(0)).map(|lane| (lane, 0)).collect();
         ends.extend(ranges.iter().map(|range| (range.partition, range.end)));
         new.push(New {
             destination: destination.name.clone(),

@@ -119,7 +119,7 @@ impl<'a> Session<'a> {
                 Stage::Route,
                 producer,
                 Store::new(kafka, &shared.cache, &names.state_route(destination)),
-                Some(Ledger::new(names.ledger(), ledger::Stage::Route, kafka.lanes)),
+                Some(Ledger::new(names.ledger(), ledger::Stage::Route, kafka.partitions)),
             ),
             pending: Vec::new(),
             results: Results::default(),
@@ -265,7 +265,7 @@ impl<'a> Session<'a> {
         };
         self.shared.telemetry.emit(&Rebalanced {
             stage: "route",
-            flow: self.destination,
+            component: self.destination,
             change,
             partitions: &lanes,
             owned: self.consumer.assignment().len(),
@@ -345,7 +345,7 @@ impl<'a> Session<'a> {
             open.contains(&place) || cut.kept.contains(&place)
         });
         let metrics = self.shared.telemetry.metrics();
-        metrics.stage_flow_records("route", self.destination, records.len());
+        metrics.stage_component_records("route", self.destination, records.len());
         metrics.written("route", self.destination, written);
         metrics.transaction_seconds("route", started.elapsed());
         metrics.held(self.destination, usize::try_from(self.waiting.records()).unwrap_or(usize::MAX));

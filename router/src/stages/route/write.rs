@@ -70,7 +70,7 @@ impl Session<'_> {
     }
 
     fn lane(&self, profile: ProfileId) -> i32 {
-        i32::try_from(profile.lane(self.shared.config.kafka.lanes)).unwrap_or(0)
+        i32::try_from(profile.lane(self.shared.config.kafka.partitions)).unwrap_or(0)
     }
 
     pub(super) fn append_resolved(

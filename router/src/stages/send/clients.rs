@@ -77,7 +77,7 @@ impl<'a> Clients<'a> {
             record_bytes_max: producer.record_bytes_max(),
             name: name.to_owned(),
             topic: Arc::clone(&topic),
-            lanes: kafka.lanes,
+            lanes: kafka.partitions,
             settings: settings(&destination.config),
             commit_interval: client::commit_interval(kafka.latency),
             retention: kafka.retention,
@@ -106,7 +106,7 @@ impl<'a> Clients<'a> {
                     facts::FACT,
                     finished::FINISHED,
                 ]),
-                Some(Ledger::new(names.ledger(), ledger::Stage::Send, kafka.lanes)),
+                Some(Ledger::new(names.ledger(), ledger::Stage::Send, kafka.partitions)),
             ),
             answers: answers(),
             topic,
@@ -142,7 +142,7 @@ impl<'a> Clients<'a> {
 
 impl Lanes for Clients<'_> {
     fn lane_of(&self, profile: ProfileId) -> i32 {
-        memory::lane_of(profile, self.shared.config.kafka.lanes)
+        memory::lane_of(profile, self.shared.config.kafka.partitions)
     }
 
     fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
@@ -188,7 +188,7 @@ impl Outside for Clients<'_> {
 
     fn poll(&mut self, wait: Duration) -> Result<Polled, Error> {
         let polled = self.consumer.poll(BATCH_RECORDS_MAX, BATCH_BYTES_MAX, wait)?;
-        Ok(self.planted.polled(polled, self.shared.config.kafka.lanes))
+        Ok(self.planted.polled(polled, self.shared.config.kafka.partitions))
     }
 
     fn assignment(&self) -> Vec<Partition> {
@@ -217,7 +217,7 @@ impl Outside for Clients<'_> {
 
     /// The account's limit is shared by the lanes that this process owns.
     fn share(&mut self) {
-        let lanes = self.shared.config.kafka.lanes.max(1);
+        let lanes = self.shared.config.kafka.partitions.max(1);
         let owned = u32::try_from(self.consumer.assignment().len()).unwrap_or(lanes);
         self.destination.connector.set_share(f64::from(owned) / f64::from(lanes));
     }

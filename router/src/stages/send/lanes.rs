@@ -24,7 +24,7 @@ impl<O: Outside> Session<O> {
         self.outside.share();
         self.setup.telemetry.emit(&Rebalanced {
             stage: "send",
-            flow: &self.setup.name,
+            component: &self.setup.name,
             change,
             partitions: &lanes,
             owned: self.outside.assignment().len(),

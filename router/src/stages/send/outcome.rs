@@ -175,7 +175,7 @@ impl<O: Outside> Session<O> {
             self.gate.finish(&profile, turn);
         }
         self.went(lane, open.profile);
-        self.setup.telemetry.metrics().stage_flow_records("send", &self.setup.name, 1);
+        self.setup.telemetry.metrics().stage_component_records("send", &self.setup.name, 1);
         Ok(())
     }
 }

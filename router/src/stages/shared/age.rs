@@ -13,15 +13,15 @@ const WARN_INTERVAL: Duration = Duration::from_secs(600);
 /// Watches the age of one stage's oldest open record.
 pub struct Age {
     stage: &'static str,
-    flow: String,
+    component: String,
     retention: Duration,
     gauge: Gauge,
     warned: Option<Instant>,
 }
 
 impl Age {
-    pub fn new(stage: &'static str, flow: &str, retention: Duration, gauge: Gauge) -> Self {
-        Self { stage, flow: flow.to_owned(), retention, gauge, warned: None }
+    pub fn new(stage: &'static str, component: &str, retention: Duration, gauge: Gauge) -> Self {
+        Self { stage, component: component.to_owned(), retention, gauge, warned: None }
     }
 
     /// Takes note of the oldest open record; `None` when nothing is open.
@@ -34,7 +34,7 @@ impl Age {
             self.warned = Some(Instant::now());
             warn!(
                 stage = self.stage,
-                flow = self.flow,
+                component = self.component,
                 age_hours = age.as_secs() / 3600,
                 retention_hours = self.retention.as_secs() / 3600,
                 "the oldest open record is past half of its topic's retention; when that is over, Kafka removes it: cure what \

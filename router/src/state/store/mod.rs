@@ -537,7 +537,7 @@ impl Store {
             brokers: "localhost:1".into(),
             embedded: false,
             prefix: "t.".into(),
-            lanes: 1,
+            partitions: 1,
             replication_factor: 1,
             latency: crate::config::model::Latency::Low,
             transactions: true,

@@ -18,7 +18,7 @@ pub struct GroupLanes<'a> {
 
 impl Lanes for GroupLanes<'_> {
     fn lane_of(&self, profile: ProfileId) -> i32 {
-        i32::try_from(profile.lane(self.kafka.lanes)).unwrap_or(0)
+        i32::try_from(profile.lane(self.kafka.partitions)).unwrap_or(0)
     }
 
     fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
