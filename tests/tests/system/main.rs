@@ -1,7 +1,12 @@
 //! System tests: the real binary, a real Kafka, real Delta tables. One binary, because each one links a world of dependencies and
 //! needs a broker; one module for each part of the story.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise, in its helpers too"
+)]
 
 mod audit;
 mod bad_input;
