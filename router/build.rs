@@ -13,8 +13,8 @@ const EXAMPLES: &str = "../deploy/examples";
 /// it is none of `init`'s.
 const INIT: &str = "init.txt";
 
-/// What running an example leaves behind in its folder.
-const LEFT_OUT: &[&str] = &["state", "__pycache__", "spark-warehouse", "metastore_db", "derby.log"];
+/// What running an example leaves behind in its folder, and the script that made its lake, which needs the one beside the examples.
+const LEFT_OUT: &[&str] = &["state", "__pycache__", "spark-warehouse", "metastore_db", "derby.log", "make_lake.py"];
 
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or(io::ErrorKind::NotFound)?);

@@ -1,33 +1,17 @@
 """Writes the sample lake of the winback example with Apache Spark and Delta Lake, and Spark's own answers beside it.
 
-    python -m venv /tmp/lake && /tmp/lake/bin/pip install pyspark==4.0.1 delta-spark==4.0.1
-    mvn dependency:copy -Dartifact=io.delta:delta-spark_2.13:4.0.1 -DoutputDirectory=/tmp/lake/jars
-    mvn dependency:copy -Dartifact=io.delta:delta-storage:4.0.1 -DoutputDirectory=/tmp/lake/jars
-    /tmp/lake/bin/python make_lake.py --jars /tmp/lake/jars
-
-Java 17; about a minute. The values are the same in every run (names of files and ids of tables are not). All people and
-addresses are made up.
-
-The tables are left as they were before the story begins. The commits that the story plays are taken out again and kept, file by
-file as Spark wrote them, under `lake/later/<table>-v<version>`; `lake/commit.sh` puts them back.
+How to run it: `../spark_lake.py`.
 """
 from __future__ import annotations
 
-import argparse
-import os
 import random
-import re
-import shutil
 import sys
-import tempfile
-import time
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-os.environ["TZ"] = "UTC"
-time.tzset()
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from spark_lake import create, email, put, read, run, write  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession, functions as F  # noqa: E402
 
 CUSTOMERS = 5000
@@ -51,20 +35,9 @@ SEGMENTS = {
     "needs_attention": (0.20, 240, 200),
     "hibernating": (0.25, 80, 700),
 }
-FIRST = ["ana", "bo", "chen", "dara", "eszter", "femi", "greta", "hugo", "ines", "jun", "kofi", "lena", "mira", "noor", "otto", "priya"]
-LAST = ["lopez", "jensen", "wei", "okafor", "nagy", "santos", "lind", "moreau", "sato", "mensah", "novak", "khan", "weiss", "rossi"]
-DOMAINS = ["example.com", "example.org", "example.net"]
-
-# Spark's default timestamp format has milliseconds only.
-JSON = {"ignoreNullFields": "false", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
-
 
 def customer(number: int) -> str:
     return f"cust_{number:05d}"
-
-
-def email(number: int) -> str:
-    return f"{FIRST[number % len(FIRST)]}.{LAST[number % len(LAST)]}{number}@{DOMAINS[number % len(DOMAINS)]}"
 
 
 def without_order() -> set[int]:
@@ -102,46 +75,6 @@ def order_rows() -> list[tuple]:
     return rows
 
 
-def session(jars: Path, scratch: Path) -> SparkSession:
-    found = sorted(str(jar) for jar in jars.glob("delta-*.jar"))
-    if len(found) < 2:
-        sys.exit(f"the jars of delta-spark and delta-storage are not in {jars}: the commands that fetch them are at the head of this file")
-    conf = {
-        "spark.master": "local[1]",
-        "spark.jars": ",".join(found),
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.driver.memory": "1g",
-        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.local.dir": str(scratch / "local"),
-        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.databricks.delta.snapshotPartitions": "1",
-    }
-    builder = SparkSession.builder.appName("winback-lake")
-    for name, value in conf.items():
-        builder = builder.config(name, value)
-    spark = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("OFF")
-    return spark
-
-
-def create(spark: SparkSession, path: Path, columns: str) -> None:
-    spark.sql(f"CREATE TABLE delta.`{path}` ({columns}) USING delta TBLPROPERTIES ('delta.enableChangeDataFeed'='true')")
-
-
-def write(frame: DataFrame, path: Path, mode: str, **options: str) -> None:
-    frame.coalesce(1).write.format("delta").mode(mode).options(**options).save(str(path))
-
-
-def read(spark: SparkSession, path: Path, version: int | None = None) -> DataFrame:
-    reader = spark.read.format("delta")
-    return (reader if version is None else reader.option("versionAsOf", version)).load(str(path))
-
-
 def next_model_run(spark: SparkSession, scores: Path) -> DataFrame:
     """The model's next run, as such jobs write it: the same customers, `ltv_predicted` under its new name, an interval beside it, and
     twelve customers whose numbers moved. Everything else is equal to the microsecond, `updated_at` too."""
@@ -174,14 +107,6 @@ def next_model_run(spark: SparkSession, scores: Path) -> DataFrame:
     )
 
 
-def put(frame: DataFrame, order: str, file: Path) -> int:
-    """Writes the rows as Spark says them in JSON, ordered."""
-    rows = frame.select(F.col(order).alias("order"), F.to_json(F.struct(*frame.columns), JSON).alias("json")).orderBy("order")
-    lines = [row["json"] for row in rows.collect()]
-    file.write_text("".join(line + "\n" for line in lines))
-    return len(lines)
-
-
 def answers(spark: SparkSession, scores: Path, orders: Path, out: Path) -> None:
     """Spark's own answers: what any reader of the tables must find."""
     before, after = read(spark, scores, 1), read(spark, scores, 2)
@@ -212,46 +137,15 @@ def answers(spark: SparkSession, scores: Path, orders: Path, out: Path) -> None:
     put(first.unionByName(later), "customer_id", out / "winback_list.ndjson")
 
 
-def take_out(table: Path, version: int, to: Path) -> None:
-    """Moves the files of the latest commit out of the table. The files that it removes are still there: Delta only notes their removal."""
-    log = table / "_delta_log" / f"{version:020d}.json"
-    (to / "_delta_log").mkdir(parents=True)
-    for name in re.findall(r'"add":\{"path":"([^"]+)"', log.read_text()):
-        (table / name).rename(to / name)
-    for file in (log, log.with_suffix(".crc")):
-        file.rename(to / "_delta_log" / file.name)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--jars", type=Path, required=True, help="folder with the jars of delta-spark and delta-storage")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "lake", help="folder to write into")
-    args = parser.parse_args()
-    root = args.out.resolve()
-    for name in ("ltv_scores", "orders", "later", "expected"):
-        shutil.rmtree(root / name, ignore_errors=True)
-    (root / "expected").mkdir(parents=True)
-    scratch = Path(tempfile.mkdtemp(prefix="winback-lake-"))
-    spark = session(args.jars, scratch)
-    try:
-        scores, orders = root / "ltv_scores", root / "orders"
-        create(spark, scores, LTV)
-        write(spark.createDataFrame(ltv_rows(), LTV), scores, "append")
-        create(spark, orders, ORDER)
-        write(spark.createDataFrame(order_rows(), ORDER), orders, "append")
-        write(next_model_run(spark, scores), scores, "overwrite", overwriteSchema="true")
-        answers(spark, scores, orders, root / "expected")
-    finally:
-        spark.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
-    for sidecar in root.rglob(".*.crc"):  # Hadoop's checksums of its own files; the log's NNN.crc are Delta's and stay
-        sidecar.unlink()
-    take_out(orders, 1, root / "later" / "orders-v1")
-    take_out(scores, 2, root / "later" / "ltv_scores-v2")
-    for staged in root.rglob("_staged_commits"):
-        if not any(staged.iterdir()):
-            staged.rmdir()
+def make(spark: SparkSession, root: Path) -> None:
+    scores, orders = root / "ltv_scores", root / "orders"
+    create(spark, scores, LTV)
+    write(spark.createDataFrame(ltv_rows(), LTV), scores, "append")
+    create(spark, orders, ORDER)
+    write(spark.createDataFrame(order_rows(), ORDER), orders, "append")
+    write(next_model_run(spark, scores), scores, "overwrite", overwriteSchema="true")
+    answers(spark, scores, orders, root / "expected")
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, ("ltv_scores", "orders"), make, (("orders", 1), ("ltv_scores", 2)))
