@@ -12,9 +12,9 @@ BUILD := cargo build --locked --workspace --bin tailwater
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## install what is missing, build, play the winback story, end by itself; KEEP=1 leaves it running, KAFKA=real|embedded
+demo: ## install what is missing, build, play a story, end by itself; STORY=winback|churn|upgrade|all, KEEP=1 leaves it running, KAFKA=real|embedded
 	@deploy/setup.sh
-	@KEEP='$(KEEP)' KAFKA='$(or $(KAFKA),real)' deploy/demo/demo.sh
+	@KEEP='$(KEEP)' KAFKA='$(or $(KAFKA),real)' STORY='$(or $(STORY),winback)' deploy/demo/demo.sh
 
 check: ## format, pages, clippy and the unit tests: two minutes with a warm build, and no broker
 	@deploy/checks/check.sh

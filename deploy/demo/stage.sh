@@ -1,6 +1,6 @@
 # The stage on which deploy/demo/demo.sh plays: starting and ending processes, waiting, printing. Sourced, not run.
 # shellcheck shell=bash disable=SC2154
-# `root` and `list` are set by whoever sources this file.
+# `root`, `story` and `flow` (the source whose numbers are shown while something is awaited) are set by whoever sources this file.
 
 wait_seconds_max=180
 
@@ -48,12 +48,32 @@ open_stage() {
   # Ports of its own, so that nothing else on this machine is disturbed.
   admin_port=$(free_port) vendor_port=$(free_port)
   vendor="http://127.0.0.1:$vendor_port"
-  # The key that the simulator accepts; it opens nothing.
-  export KLAVIYO_API_KEY=pk_simulator_0000000000000000000000
-  export KLAVIYO_BASE_URL=$vendor
   export TAILWATER_ADMIN_LISTEN=127.0.0.1:$admin_port
   # Where the embedded broker listens; one that is started beside Tailwater says itself where it is.
   export KAFKA_BROKERS=127.0.0.1:$(free_port)
+}
+
+# vendor_is KIND NAME: what the story's destination is called, and the keys that its simulator accepts; they open nothing.
+vendor_is() {
+  vendor_kind=$1 vendor_name=$2
+  case "$vendor_kind" in
+    klaviyo) keep_for_later KLAVIYO_API_KEY=pk_simulator_0000000000000000000000 KLAVIYO_BASE_URL="$vendor" ;;
+    iterable) keep_for_later ITERABLE_API_KEY=iterable_simulator_00000000000000 ITERABLE_BASE_URL="$vendor" ;;
+    customerio) keep_for_later CUSTOMERIO_SECRET_KEY=sk_simulator_0000000000000000000 CUSTOMERIO_BASE_URL="$vendor" ;;
+  esac
+}
+
+# Exports the variables, and names them when KEEP=1 leaves everything running.
+keep_for_later() {
+  vendor_environment="$*"
+  local pair
+  for pair in "$@"; do export "${pair?}"; done
+}
+
+# Copies the story's example, as anybody would, and goes there.
+lay_out() {
+  shown tailwater init --template "$story" "$stage/$story"
+  cd "$stage/$story"
 }
 
 free_port() {
@@ -120,8 +140,21 @@ start_kafka() {
 }
 
 start_simulator() {
-  background simulator tailwater simulate klaviyo --listen "127.0.0.1:$vendor_port" "$@"
-  await "Klaviyo's simulator listens" curl -fsS -o /dev/null "$vendor/_simulator/"
+  background simulator tailwater simulate "$vendor_kind" --listen "127.0.0.1:$vendor_port" "$@"
+  await "$vendor_name's simulator listens" curl -fsS -o /dev/null "$vendor/_simulator/"
+}
+
+# The vendor with these arguments, Kafka and Tailwater.
+start_everything() {
+  if [ "$KAFKA" = real ]; then
+    start_kafka
+    start_simulator "$@"
+    shown tailwater topics apply
+    start_tailwater
+  else
+    start_simulator "$@"
+    start_tailwater --embedded
+  fi
 }
 
 start_tailwater() {
@@ -138,7 +171,7 @@ await() {
     [ ! -f "$stage/simulator.pid" ] || alive simulator
     [ ! -f "$stage/tailwater.pid" ] || alive tailwater
     if [ -f "$stage/tailwater.pid" ]; then
-      progress=$(counts)
+      progress=$(counts "$flow")
       if [ -n "$progress" ] && [ "$progress" != "$shown_progress" ]; then
         printf '   … %s\n' "$progress"
         shown_progress=$progress
@@ -149,78 +182,89 @@ await() {
   printf ' ✓ %s\n' "$text"
 }
 
-# The audit's numbers for scores at Klaviyo, as `name number` pairs.
+# The audit's numbers for a source at the story's vendor, as `name number` pairs.
 counts() {
   tailwater audit --json 2>/dev/null | perl -MJSON::PP -0777 -ne '
+    BEGIN { ($source, $destination) = splice @ARGV, 0, 2 }
     sub find { my $v = shift;
       if (ref $v eq "HASH") {
-        return $v if ($v->{source} // "") eq "ltv_scores" && ($v->{destination} // "") eq "klaviyo";
+        return $v if ($v->{source} // "") eq $source && ($v->{destination} // "") eq $destination;
         for (values %$v) { my $f = find($_); return $f if $f } }
       if (ref $v eq "ARRAY") { for (@$v) { my $f = find($_); return $f if $f } }
       return undef }
     sub total { my $v = shift; ref $v eq "HASH" ? do { my $n = 0; $n += total($_) for values %$v; $n } : ref $v eq "ARRAY" ? scalar @$v : $v // 0 }
     my $row = find(decode_json($_)) or exit;
-    print join " ", map { "$_ " . total($row->{$_}) } qw(in delivered skipped dead_lettered held in_flight unaccounted)' || true
+    print join " ", map { "$_ " . total($row->{$_}) } qw(in delivered skipped dead_lettered held in_flight unaccounted)' \
+    "$1" "$vendor_kind" || true
 }
 
-# counted NAME NUMBER…: does the audit say so?
+# counted SOURCE NAME NUMBER…: does the audit say so?
 counted() {
   local now
-  now=" $(counts) "
+  now=" $(counts "$1") "
+  shift
   while [ $# -gt 0 ]; do
     case "$now" in *" $1 $2 "*) ;; *) return 1 ;; esac
     shift 2
   done
 }
 
-first_profile() {
-  print_command curl -s "$vendor/_simulator/requests?method=POST&path=/api/profile&limit=1"
-  curl -fsS "$vendor/_simulator/requests?method=POST&path=/api/profile&limit=1" | perl -MJSON::PP -0777 -ne '
-    my $body = decode_json($_)->{requests}[0]{body}{data};
-    my $profiles = $body->{attributes}{profiles}{data};
-    print JSON::PP->new->pretty->canonical->encode($profiles ? $profiles->[0] : $body)'
+# first_request METHOD PATH PART: the first request of this kind, and of its body the part that an expression takes.
+first_request() {
+  local url="$vendor/_simulator/requests?method=$1&path=$2&limit=1"
+  print_command curl -s "$url"
+  curl -fsS "$url" | perl -MJSON::PP -0777 -ne '
+    BEGIN { $part = eval "sub { " . shift(@ARGV) . " }" }
+    print JSON::PP->new->pretty->canonical->encode($part->(decode_json($_)->{requests}[0]{body}))' "$3"
 }
 
 list_members() {
-  curl -fsS "$vendor/_simulator/lists/$list" | perl -MJSON::PP -0777 -ne '
+  curl -fsS "$vendor/_simulator/lists/$1" | perl -MJSON::PP -0777 -ne '
     sub emails { my $v = shift; if (ref $v eq "HASH") { print "$v->{email}\n" if defined $v->{email} && !ref $v->{email}; emails($_) for values %$v }
       elsif (ref $v eq "ARRAY") { emails($_) for @$v } }
     emails(decode_json($_))' | sort -u
 }
 
-list_has() { [ "$(list_members | wc -l)" -eq "$1" ]; }
+# list_has LIST NUMBER
+list_has() { [ "$(list_members "$1" | wc -l)" -eq "$2" ]; }
 
-# Who Spark says belongs on the list, up to a version of the table.
-expected_list() {
-  perl -MJSON::PP -ne 'BEGIN { $max = shift } my $row = decode_json($_); print "$row->{email}\n" if $row->{since_version} <= $max' \
-    "$1" "$root/deploy/examples/winback/lake/expected/winback_list.ndjson" | sort -u
+# emails_of FILE CONDITION: the addresses in one of Spark's answers, in the rows for which the expression is true.
+emails_of() {
+  perl -MJSON::PP -ne 'BEGIN { $wanted = eval "sub { " . shift(@ARGV) . " }" } $_ = decode_json($_); print "$_->{email}\n" if $wanted->()' \
+    "$2" "$root/deploy/examples/$story/lake/expected/$1" | sort -u
 }
-expected_list_v1() { expected_list 1; }
-expected_list_v2() { expected_list 2; }
 
+# held_against LIST COMMAND: is the list what the command prints?
 held_against() {
-  diff <(list_members) <("$1") >/dev/null || stop_story "the winback list is not the one that Spark computes from the tables"
+  diff <(list_members "$1") <("$2") >/dev/null || stop_story "the list is not the one that Spark computes from the tables"
   printf ' ✓ it is the list that Spark computes from the tables\n'
 }
-
-on_list() { list_members | sed -n "${1}p"; }
 
 mark_log() { log_mark=$(wc -c <"$stage/tailwater.log"); }
 since_mark() { tail -c "+$((log_mark + 1))" "$stage/tailwater.log"; }
 logged() { since_mark | grep -q "$1"; }
 show_log() { since_mark | grep "$1" | head -n 5; }
 
+# Ends a story that went as it should.
 close_stage() {
   finished=yes
   printf '\n ✓ the story ended as it should, %d s after the build\n' $((SECONDS - began))
+  [ -z "${KEEP:-}" ] || return 0
+  cd "$root"
+  trap - EXIT
+  dismantle "$stage"
+  rm -rf "$stage"
+}
+
+where_to_look() {
   if [ -n "${KEEP:-}" ]; then
     cat <<END
 
 Everything runs on. In another terminal:
-  cd $stage/winback
-  export PATH='$(dirname "$(command -v tailwater)")':"\$PATH" KAFKA_BROKERS=$KAFKA_BROKERS KLAVIYO_API_KEY=$KLAVIYO_API_KEY KLAVIYO_BASE_URL=$KLAVIYO_BASE_URL TAILWATER_ADMIN_LISTEN=127.0.0.1:$admin_port
+  cd $stage/$story
+  export PATH='$(dirname "$(command -v tailwater)")':"\$PATH" KAFKA_BROKERS=$KAFKA_BROKERS $vendor_environment TAILWATER_ADMIN_LISTEN=127.0.0.1:$admin_port
   tailwater audit
-  curl $vendor/_simulator/                     what arrived at the vendor
+  $vendor/_simulator/     what arrived at the vendor, in a browser or with curl
   curl http://127.0.0.1:$admin_port/metrics
   less $stage/tailwater.log
 
@@ -231,9 +275,10 @@ END
     cat <<END
 
 Where to look next:
-  make demo KEEP=1                 the same, and it stays up for you to look around
-  deploy/examples/winback          the example: read its README, change the transform, make it yours
-  tailwater init --template winback my-project
+  make demo KEEP=1 STORY=…         one story, and it stays up for you to look around
+  make demo STORY=all              winback at Klaviyo, churn at Iterable, upgrade at Customer.io
+  deploy/examples/                 the examples: read a README, change the transform, make it yours
+  tailwater init --template $story my-project
   README.md, docs/                 how it works, and a page for each error code
 END
   fi

@@ -10,6 +10,7 @@
 
 mod audit;
 mod bad_input;
+mod churn;
 mod commands;
 mod deleted;
 mod delta;
@@ -22,6 +23,7 @@ mod guides;
 mod harness;
 mod identifiers;
 mod ingest;
+mod orders;
 mod postbox;
 mod retransform;
 mod roles;
@@ -29,4 +31,5 @@ mod routes;
 mod state;
 mod stops;
 mod trouble;
+mod upgrade;
 mod winback;
