@@ -18,14 +18,24 @@ struct Guide {
     recipes: usize,
 }
 
-const GUIDES: &[Guide] = &[Guide {
-    page: include_str!("../../../docs/guides/customerio.md"),
-    kind: "customerio",
-    account: r#"{"secret_key": "sk_0123456789abcdef"}"#,
-    options: r#"{"create": true}"#,
-    identifiers: &[("id", "user_id"), ("email", "email")],
-    recipes: 7,
-}];
+const GUIDES: &[Guide] = &[
+    Guide {
+        page: include_str!("../../../docs/guides/customerio.md"),
+        kind: "customerio",
+        account: r#"{"secret_key": "sk_0123456789abcdef"}"#,
+        options: r#"{"create": true}"#,
+        identifiers: &[("id", "user_id"), ("email", "email")],
+        recipes: 7,
+    },
+    Guide {
+        page: include_str!("../../../docs/guides/iterable.md"),
+        kind: "iterable",
+        account: r#"{"api_key": "0123456789abcdef0123456789abcdef", "identity": "email"}"#,
+        options: r#"{"create": true, "create_new_fields": false, "merge_nested_objects": true}"#,
+        identifiers: &[("email", "email"), ("userId", "user_id")],
+        recipes: 5,
+    },
+];
 
 /// A transform with its rows and what is then sent.
 #[derive(Debug, Default)]

@@ -50,7 +50,9 @@ async fn the_suite_passes_with_both_apis() {
             );
             assert_eq!(simulator.list("7").unwrap()["count"], 20);
         }
-        assert_eq!((simulator.stats().unknown, simulator.stats().dropped_silently), (0, 0));
+        // The suite delivers twice; all that the vendor may drop is an event that it has already.
+        let stats = simulator.stats();
+        assert_eq!((stats.unknown, stats.dropped_silently), (0, stats.events_repeated));
     }
 }
 

@@ -61,7 +61,7 @@ fn endless_allocation_costs_the_isolate_and_not_the_process() {
     for statement in [
         "const all = []; for (;;) all.push({a: [1, 2, 3]});",
         "let all = 'x'; const kept = []; for (let i = 0;; i++) kept.push((all + i).repeat(1000).split(''));",
-        "let text = 'x'.repeat(1 << 28); const all = []; for (;;) all.push(text.replace('x', 'y' + all.length));",
+        "let text = 'x'.repeat(1 << 24); const all = []; for (;;) all.push(text.replace('x', 'y' + all.length));",
         "globalThis.leak = []; for (;;) leak.push(new Array(1000).fill(leak.length));",
         "const map = new Map(); for (let i = 0;; i++) map.set(i, [i]);",
         "const all = []; (async () => { for (;;) { all.push(new Array(100).fill(0)); await 0; } })();",
