@@ -78,7 +78,10 @@ fn all_problems_of_a_configuration_are_told_at_once() {
     scene.configure_rows();
     scene.command(&["validate", "--config", "tailwater.yaml"]).expect(0);
     let text = std::fs::read_to_string(scene.folder().join("tailwater.yaml")).unwrap();
-    scene.write("tailwater.yaml", &text.replace("lanes: 4", "lanes: none").replace("from: rows", "from: rosw"));
+    scene.write(
+        "tailwater.yaml",
+        &text.replace("partitions: 4", "partitions: none").replace("from: rows", "from: rosw"),
+    );
     let ended = scene.command(&["validate", "--config", "tailwater.yaml"]);
     assert_ne!(ended.code, Some(0));
     let told = format!("{}{}", ended.stdout, ended.stderr);

@@ -64,7 +64,7 @@ workspace: chaos
 kafka:
   brokers: \"{brokers}\"
   prefix: \"{prefix}\"
-  lanes: 8
+  partitions: 8
   replication_factor: 1
   latency: balanced
   session_timeout: 6s
