@@ -61,6 +61,9 @@ missing_packages() {
   have ps || printf 'procps '
   # The build script of the `v8` crate downloads with it, and the demo asks the simulator.
   have curl || printf 'curl '
+  # librdkafka is compiled against the system's OpenSSL.
+  have pkg-config || printf 'pkg-config '
+  { have pkg-config && pkg-config --exists openssl; } || printf 'libssl-dev '
 }
 
 # The oldest supported Java that this distribution has: the names differ from release to release.
