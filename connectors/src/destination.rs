@@ -150,7 +150,7 @@ pub trait Destination: Send + Sync {
     /// What is wrong, and what to do about it.
     async fn probe(&self) -> Result<(), ProbeError>;
 
-    /// Tells which part of the account's rate limit belongs to this process, between 0 and 1: the share of lanes that it owns.
+    /// Tells which part of the account's rate limit belongs to this process, between 0 and 1: the share of partitions that it owns.
     fn set_share(&self, share: f64);
 }
 

@@ -63,14 +63,14 @@ impl Scene {
     }
 
     /// The part of a configuration that says where things are.
-    pub fn head(&self, lanes: u32) -> String {
+    pub fn head(&self, partitions: u32) -> String {
         format!(
             "version: 1
 workspace: test
 kafka:
   brokers: \"{}\"
   prefix: \"{}\"
-  partitions: {lanes}
+  partitions: {partitions}
   replication_factor: 1
   latency: low
   session_timeout: 6s

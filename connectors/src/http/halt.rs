@@ -34,7 +34,11 @@ impl Halt {
     }
 
     pub fn not_owned() -> Self {
-        Self::new(code::NOT_OWNED, Scope::Delivery, "the lane moved to another process before the request was sent")
+        Self::new(
+            code::NOT_OWNED,
+            Scope::Delivery,
+            "the partition moved to another process before the request was sent",
+        )
     }
 
     /// A gate is shut for longer than a request should wait.

@@ -275,7 +275,7 @@ pub(super) fn cursor_of(next: &str) -> Option<String> {
 struct Attributed<'a> {
     /// Member → its first error.
     members: BTreeMap<usize, &'a VendorError>,
-    /// People who are in the job and not among the members: another process owns their lanes.
+    /// People who are in the job and not among the members: another process owns their partitions.
     elsewhere: BTreeSet<Vec<(Field, String)>>,
     /// Errors that name nobody who can be found.
     strangers: usize,

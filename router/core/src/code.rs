@@ -151,7 +151,7 @@ codes! {
     REPLAYED = "replayed", "an operator replayed the dead letter as a new record";
     DISCARDED = "discarded", "an operator discarded the dead letter";
     NOT_SENT = "not_sent", "the request's turn had not come, so that others could go on";
-    NOT_OWNED = "not_owned", "the lane moved to another process before the request was sent";
+    NOT_OWNED = "not_owned", "the partition moved to another process before the request was sent";
 
     // Process
     STATE_UNREADABLE = "state_unreadable", "the local state could not be read or written";

@@ -14,7 +14,7 @@ pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Rows that cross into V8 at once: the time limit covers a whole batch, so a longer one would make it loose.
 pub const TRANSFORM_ROWS_MAX: usize = 500;
 
-/// Deliveries that one destination keeps open at once; beyond it the lanes wait.
+/// Deliveries that one destination keeps open at once; beyond it the partitions wait.
 pub const DELIVERIES_OPEN_MAX: usize = 20_000;
 
 /// Bytes of all deliveries that one destination keeps open at once: a record may have a megabyte, and 20,000 of those would be far
@@ -25,7 +25,7 @@ pub const DELIVERIES_OPEN_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// being read. One is in flight at a time, so a few dozen bridge the time until more are taken from state.
 pub const DELIVERIES_OPEN_PER_PERSON_MAX: usize = 64;
 
-/// Deliveries that wait in state only for that reason: some hundred megabytes of disk. Beyond it the lanes wait.
+/// Deliveries that wait in state only for that reason: some hundred megabytes of disk. Beyond it the partitions wait.
 pub const DELIVERIES_PARKED_MAX: u64 = 500_000;
 
 /// Events of one person that were answered and are not committed: a crash repeats them, in order and with their keys. As many as a quick

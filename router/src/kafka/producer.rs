@@ -41,7 +41,7 @@ const BATCH_OVERHEAD: usize = 256;
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
     pub topic: &'a str,
-    /// Set explicitly for lanes and state; `None` leaves it to the key's hash.
+    /// Set explicitly for partitions and state; `None` leaves it to the key's hash.
     pub partition: Option<i32>,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,

@@ -24,7 +24,7 @@ pub const INGEST_PARTITIONS: i32 = 4;
 pub struct Wanted {
     pub name: String,
     pub partitions: i32,
-    /// Whether the number of partitions must match: lanes, and everything that is co-partitioned with them.
+    /// Whether the number of partitions must match: partitions, and everything that is co-partitioned with them.
     pub exact: bool,
     pub settings: Vec<(&'static str, String)>,
     /// A producer's own topic: it is checked, never created.
@@ -42,7 +42,7 @@ pub enum Step {
     Absent {
         name: String,
     },
-    /// Lanes cannot be changed without moving people between them.
+    /// Partitions cannot be changed without moving people between them.
     Partitions {
         name: String,
         wanted: i32,
@@ -60,7 +60,7 @@ pub enum Step {
 /// All topics of a configuration.
 pub fn wanted(config: &Config) -> Vec<Wanted> {
     let names = Names::new(&config.kafka.prefix);
-    let lanes = i32::try_from(config.kafka.partitions).unwrap_or(i32::MAX);
+    let resolved_partitions = i32::try_from(config.kafka.partitions).unwrap_or(i32::MAX);
     let keep = |duration: Duration| {
         vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", duration.as_millis().to_string())]
     };
@@ -81,11 +81,11 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
     let log = || keep(config.kafka.retention);
     let long = || keep(config.kafka.ledger_retention);
     let mut all = vec![
-        topic(names.resolved(), lanes, true, log()),
-        topic(names.deliveries(), lanes, false, log()),
+        topic(names.resolved(), resolved_partitions, true, log()),
+        topic(names.deliveries(), resolved_partitions, false, log()),
         topic(
             names.ledger(),
-            lanes,
+            resolved_partitions,
             false,
             vec![
                 ("cleanup.policy", "compact,delete".to_owned()),
@@ -117,9 +117,9 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
         all.push(topic(names.dlq_source(&source.name), 1, false, long()));
     }
     for name in config.destinations.keys() {
-        all.push(topic(names.outbound(name), lanes, true, log()));
-        all.push(topic(names.state_route(name), lanes, true, compact()));
-        all.push(topic(names.state_send(name), lanes, true, compact()));
+        all.push(topic(names.outbound(name), resolved_partitions, true, log()));
+        all.push(topic(names.state_route(name), resolved_partitions, true, compact()));
+        all.push(topic(names.state_send(name), resolved_partitions, true, compact()));
         all.push(topic(names.dlq_destination(name), 1, false, long()));
     }
     all

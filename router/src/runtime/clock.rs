@@ -8,7 +8,7 @@
 //!   a window has been open;
 //! - [`surely`] is never ahead of either, for what takes something away when its time is over.
 //!
-//! Leases, the ownership of lanes, rate limits and heartbeats use `Instant` and know no wall clock at all.
+//! Leases, the ownership of partitions, rate limits and heartbeats use `Instant` and know no wall clock at all.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

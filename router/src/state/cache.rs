@@ -16,7 +16,7 @@ pub(super) const APPLIED: &[u8] = b"\0applied";
 pub(super) const MARKER: &[u8] = b"\0generation";
 
 /// What a keyspace keeps in memory before it is written out, in bytes, from when it is made; one that exists keeps what it was made
-/// with. There is a keyspace for each lane of each stage, and each may fill its own: with the database's default of 64 MB, forty of
+/// with. There is a keyspace for each partition of each stage, and each may fill its own: with the database's default of 64 MB, forty of
 /// them would take more memory than everything else together.
 const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 

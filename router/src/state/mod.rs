@@ -13,7 +13,7 @@
 //! Where the broker has no transactions, outputs are acknowledged before state is written, and the state of a batch is written as one
 //! piece ([`redo`]), so that a process can be killed at any moment.
 //!
-//! Used by route and send (one partition a lane), by resolve (one partition) and by the sources (their cursor).
+//! Used by route and send (one partition a partition), by resolve (one partition) and by the sources (their cursor).
 
 mod cache;
 mod map;

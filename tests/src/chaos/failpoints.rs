@@ -28,7 +28,7 @@ const ALL: &[(&str, &[Role], usize)] = &[
     ("restore.half", &[Role::Source, Role::Resolve, Role::Route, Role::Send], 2),
 ];
 
-/// What is not tried on one process that keeps its disk, because it does not reach it, or seldom: nobody takes a lane from it while it runs, and what it has on disk
+/// What is not tried on one process that keeps its disk, because it does not reach it, or seldom: nobody takes a partition from it while it runs, and what it has on disk
 /// is at most a few transactions behind, so that few restores are long enough to be cut in two.
 const NOT_EMBEDDED: &[&str] = &["rebalance.revoke.send", "restore.half"];
 

@@ -61,7 +61,7 @@ fn the_stages_work_in_processes_of_their_own() {
 }
 
 #[test]
-fn two_processes_share_the_lanes_and_one_takes_over_when_the_other_is_killed() {
+fn two_processes_share_the_partitions_and_one_takes_over_when_the_other_is_killed() {
     let scene = Scene::new("share");
     scene.configure_rows();
     let resolve = start(&scene, "resolve", "source,resolve");

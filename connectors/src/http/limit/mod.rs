@@ -326,7 +326,7 @@ impl Limiter {
 // === impl Seat ===
 
 impl Seat {
-    /// Tells which part of the account's limits belongs to this destination in this process: the share of its lanes that are
+    /// Tells which part of the account's limits belongs to this destination in this process: the share of its partitions that are
     /// owned here, between 0 and 1.
     pub fn set_share(&self, share: f64) {
         let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 1.0 };

@@ -422,7 +422,7 @@ async fn an_event_carries_its_idempotency_key_and_says_when_it_is_a_backfill() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_for_a_lane_that_moved_away() {
+async fn nothing_is_sent_for_a_partition_that_moved_away() {
     let server = Server::start(|received, _| fine(received)).await;
     let klaviyo = klaviyo(server.url(), Config { bulk_from: 2, ..config() });
     let lost = Context { still_owned: &|| false };

@@ -109,7 +109,7 @@ async fn a_place_means_nothing_when_the_members_are_not_those_of_the_job() {
 }
 
 #[tokio::test]
-async fn people_of_a_job_whose_lanes_another_process_owns_are_its_affair() {
+async fn people_of_a_job_whose_partitions_another_process_owns_are_its_affair() {
     let errors = vec![
         import_error("invalid", Some(3), &json!({"attributes": {"email": email(3)}})),
         import_error("invalid", Some(0), &json!({"attributes": {"email": email(0)}})),

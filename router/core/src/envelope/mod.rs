@@ -51,11 +51,11 @@ pub struct Merge {
 pub enum Role {
     #[default]
     Event,
-    /// On the absorbed profile's lane: everything before it belongs to the time before the merge.
+    /// On the absorbed profile's partition: everything before it belongs to the time before the merge.
     Fence(Merge),
-    /// On the survivor's lane: its later records wait until the fence is effective.
+    /// On the survivor's partition: its later records wait until the fence is effective.
     Hold(Merge),
-    /// On the survivor's lane, written by the stage that has passed the fence: the wait is over.
+    /// On the survivor's partition, written by the stage that has passed the fence: the wait is over.
     Release(Merge),
 }
 

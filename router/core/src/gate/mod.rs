@@ -290,7 +290,7 @@ impl<K: Clone + Eq + Hash, T> Gate<K, T> {
         }
     }
 
-    /// Forgets every key for which `is_gone` is true, with its items, its holds and its turn in flight: their lane has moved to another
+    /// Forgets every key for which `is_gone` is true, with its items, its holds and its turn in flight: their partition has moved to another
     /// process. Returns how many items went.
     pub fn remove(&mut self, mut is_gone: impl FnMut(&K) -> bool) -> usize {
         let mut removed = 0;

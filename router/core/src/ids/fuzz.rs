@@ -44,7 +44,7 @@ fn ids() {
         }
         if let Some(id) = profile {
             assert_eq!(ProfileId::parse(&id.to_string()), Some(id));
-            assert!((1..=20).all(|lanes| id.lane(lanes) < lanes));
+            assert!((1..=20).all(|partitions| id.partition(partitions) < partitions));
             let json = serde_json::to_string(&id).expect("a text");
             assert_eq!(serde_json::from_str::<ProfileId>(&json).ok(), Some(id));
         }

@@ -207,12 +207,12 @@ impl ProfileId {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// The lane (partition of `resolved` and `outbound.*`) of this person. Frozen: it moves people between lanes. It is
+    /// The partition (partition of `resolved` and `outbound.*`) of this person. Frozen: it moves people between partitions. It is
     /// computed here and set explicitly on every record, so that no client's partitioner has a say in it.
-    pub fn lane(&self, lanes: u32) -> u32 {
+    pub fn partition(&self, partitions: u32) -> u32 {
         let high = u64::from_be_bytes(self.0.as_bytes()[..8].try_into().unwrap_or_default());
         // UUIDv5 is a hash, so its first bits are as good as any; the version nibble sits in byte 6 and is excluded by the shift.
-        u32::try_from((high >> 16) % u64::from(lanes.max(1))).unwrap_or(0)
+        u32::try_from((high >> 16) % u64::from(partitions.max(1))).unwrap_or(0)
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
             DeliveryKey::of(event, "klaviyo", "ltv", "upsert_profile", "0").to_string(),
             SchemaId::of("ltv", b"{}").to_string(),
             profile.to_string(),
-            profile.lane(16).to_string(),
+            profile.partition(16).to_string(),
             ContentHash::of(b"{}").to_string(),
         ];
         // The values that records in Kafka already carry.
@@ -301,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn lanes_are_even_and_within_their_number() {
+    fn partitions_are_even_and_within_their_number() {
         let mut counts = [0_u32; 16];
         for number in 0..16_000 {
             let profile = ProfileId::of("w", "email", &format!("{number}@example.com"), 0);
-            counts[usize::try_from(profile.lane(16)).unwrap()] += 1;
-            assert_eq!(profile.lane(1), 0);
-            assert_eq!(profile.lane(0), 0);
+            counts[usize::try_from(profile.partition(16)).unwrap()] += 1;
+            assert_eq!(profile.partition(1), 0);
+            assert_eq!(profile.partition(0), 0);
         }
         assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
     }

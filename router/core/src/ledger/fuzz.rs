@@ -34,7 +34,7 @@ prop_compose! {
         numbers in (0..=i32::MAX, 0..=i32::MAX, 0_i64..1 << 53, any::<u32>(), any::<u64>()),
         entries in prop::collection::vec((0_usize..7, "[a-z_]{0,10}", prop::collection::vec(0..BLOCK, 0..20)), 0..5),
     ) -> Vec<u8> {
-        let (lane, partition, block, round, segment) = numbers;
+        let (output_partition, partition, block, round, segment) = numbers;
         let mut all = Entries::new();
         for (end, reason, offsets) in entries {
             let bitmap = all.entry((End::ALL[end], reason)).or_default();
@@ -42,7 +42,7 @@ prop_compose! {
                 bitmap.set(offset);
             }
         }
-        let key = Key { stage, destination, lane, topic, partition, block, round, segment };
+        let key = Key { stage, destination, output_partition, topic, partition, block, round, segment };
         [key.encode().as_slice(), &[BETWEEN], &encode_entries(&all)].concat()
     }
 }
@@ -70,6 +70,9 @@ fn ledger() {
                 assert!(offsets.iter().all(|offset| offset.div_euclid(BLOCK) == key.block), "{offsets:?}");
             }
         }
-        effect((key.map(|key| (key.stage, key.lane < 0, key.block < 0)), entries.map(|entries| entries.len().min(8))))
+        effect((
+            key.map(|key| (key.stage, key.output_partition < 0, key.block < 0)),
+            entries.map(|entries| entries.len().min(8)),
+        ))
     });
 }

@@ -2,12 +2,12 @@
 //!
 //! The compacted topic `ledger` holds, for a block of 1024 ingest offsets, one bitmap per end and reason. Setting a bit twice
 //! changes nothing, so repeats are harmless, and it outlives the records themselves. A block of one ingest partition is
-//! spread over all lanes by resolve, and every lane is worked by another process; therefore the lane is part of the key, and so is
+//! spread over all output partitions by resolve, and every output partition is worked by another process; therefore the output partition is part of the key, and so is
 //! a *segment*, drawn anew by each writer: a writer never has to read what an earlier one wrote, because readers join all
 //! segments of a block with OR. Both formats are frozen by the tests below.
 //!
 //! ```text
-//! key   = JSON array [stage, destination, lane, topic, partition, block, round, segment]
+//! key   = JSON array [stage, destination, output partition, topic, partition, block, round, segment]
 //! value = version (1 byte, 1) entry*
 //! entry = end (1 byte) reason (varint length, UTF-8) bitmap (varint length, bytes; bit i of byte n is offset block*1024 + 8n + i)
 //! ```
@@ -82,7 +82,7 @@ pub struct Key {
     pub stage: Stage,
     /// Empty for every destination.
     pub destination: String,
-    pub lane: i32,
+    pub output_partition: i32,
     pub topic: String,
     pub partition: i32,
     pub block: i64,
@@ -116,7 +116,7 @@ pub struct Writer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     destination: u32,
-    lane: i32,
+    output_partition: i32,
     topic: u32,
     partition: i32,
     block: i64,
@@ -234,7 +234,7 @@ impl Key {
         let key = (
             self.stage,
             &self.destination,
-            self.lane,
+            self.output_partition,
             &self.topic,
             self.partition,
             self.block,
@@ -248,7 +248,7 @@ impl Key {
     /// # Errors
     /// The bytes are no key of this format, or name a block whose offsets do not exist.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (stage, destination, lane, topic, partition, block, round, segment): (
+        let (stage, destination, output_partition, topic, partition, block, round, segment): (
             Stage,
             String,
             i32,
@@ -263,7 +263,7 @@ impl Key {
         if !(0..=BLOCK_LAST).contains(&block) {
             return Err(DecodeError("the block lies outside of what a partition can hold"));
         }
-        Ok(Self { stage, destination, lane, topic, partition, block, round, segment })
+        Ok(Self { stage, destination, output_partition, topic, partition, block, round, segment })
     }
 }
 
@@ -303,7 +303,7 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Entries, DecodeError> {
 // === impl Writer ===
 
 impl Writer {
-    /// `segment` must be drawn at random, anew for every assignment of lanes.
+    /// `segment` must be drawn at random, anew for every assignment of output partitions.
     pub fn new(stage: Stage, segment: u64, blocks_max: usize) -> Self {
         Self {
             stage,
@@ -316,10 +316,18 @@ impl Writer {
     }
 
     /// Notes an end. `place` is the record's coordinates in ingest; `round` its replay count; `reason` a code or empty, never free text.
-    pub fn note(&mut self, destination: &str, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
+    pub fn note(
+        &mut self,
+        destination: &str,
+        output_partition: i32,
+        place: &Coordinates<'_>,
+        round: u32,
+        end: End,
+        reason: &str,
+    ) {
         let key = Place {
             destination: self.names.number(destination),
-            lane,
+            output_partition,
             topic: self.names.number(place.topic),
             partition: place.partition,
             block: place.offset.div_euclid(BLOCK),
@@ -332,7 +340,7 @@ impl Writer {
         block.changed |= block.set(end, reason, place.offset);
     }
 
-    /// The records for what was noted since the last call, as (lane, key, value). They must be in Kafka before the offsets they
+    /// The records for what was noted since the last call, as (output partition, key, value). They must be in Kafka before the offsets they
     /// speak of are committed.
     pub fn drain(&mut self) -> Vec<(i32, Vec<u8>, Vec<u8>)> {
         let mut records = Vec::new();
@@ -341,14 +349,14 @@ impl Writer {
                 let key = Key {
                     stage: self.stage,
                     destination: self.names.name(place.destination).to_owned(),
-                    lane: place.lane,
+                    output_partition: place.output_partition,
                     topic: self.names.name(place.topic).to_owned(),
                     partition: place.partition,
                     block: place.block,
                     round: place.round,
                     segment: block.segment,
                 };
-                records.push((place.lane, key.encode(), encode_entries(&block.entries(&self.names))));
+                records.push((place.output_partition, key.encode(), encode_entries(&block.entries(&self.names))));
             }
         }
         self.drains += 1;
@@ -536,7 +544,7 @@ mod tests {
             let mut topic: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
             let mut noted = std::collections::BTreeSet::new();
             let mut pending = Vec::new();
-            for (what, offset, end, reason, lane) in steps {
+            for (what, offset, end, reason, output_partition) in steps {
                 match what {
                     0 => {
                         topic.extend(writer.drain().into_iter().map(|(_, key, value)| (key, value)));
@@ -549,8 +557,8 @@ mod tests {
                     }
                     _ => {
                         let reason = ["", "duplicate", "no_key"][reason];
-                        writer.note("klaviyo", lane, &at(offset), 0, end, reason);
-                        pending.push((lane, offset, end, reason.to_owned()));
+                        writer.note("klaviyo", output_partition, &at(offset), 0, end, reason);
+                        pending.push((output_partition, offset, end, reason.to_owned()));
                     }
                 }
             }
@@ -560,7 +568,7 @@ mod tests {
             for (key, value) in &topic {
                 let key = Key::decode(key).unwrap();
                 for ((end, reason), bitmap) in decode_entries(value).unwrap() {
-                    found.extend(bitmap.offsets(key.block).map(|offset| (key.lane, offset, end, reason.clone())));
+                    found.extend(bitmap.offsets(key.block).map(|offset| (key.output_partition, offset, end, reason.clone())));
                 }
             }
             prop_assert_eq!(found, noted);
@@ -576,14 +584,14 @@ mod tests {
         #[test]
         fn entries_and_keys_go_there_and_back(
             bits in prop::collection::vec((end(), "[a-z_]{0,12}", 0_i64..BLOCK), 0..60),
-            destination in ".*", topic in ".*", lane: i32, partition: i32, block in 0..=BLOCK_LAST, round: u32, segment: u64,
+            destination in ".*", topic in ".*", output_partition: i32, partition: i32, block in 0..=BLOCK_LAST, round: u32, segment: u64,
         ) {
             let mut entries = Entries::new();
             for (end, reason, offset) in bits {
                 entries.entry((end, reason)).or_default().set(offset);
             }
             prop_assert_eq!(&decode_entries(&encode_entries(&entries)).unwrap(), &entries);
-            let key = Key { stage: Stage::Operator, destination, lane, topic, partition, block, round, segment };
+            let key = Key { stage: Stage::Operator, destination, output_partition, topic, partition, block, round, segment };
             prop_assert_eq!(&Key::decode(&key.encode()).unwrap(), &key);
         }
     }

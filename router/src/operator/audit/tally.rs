@@ -310,7 +310,7 @@ mod tests {
             let key = Key {
                 stage: tailwater_core::ledger::Stage::Send,
                 destination: "klaviyo".into(),
-                lane: 0,
+                output_partition: 0,
                 topic: TOPIC.into(),
                 partition: 0,
                 block: 0,
@@ -331,7 +331,7 @@ mod tests {
         let key = Key {
             stage: tailwater_core::ledger::Stage::Resolve,
             destination: String::new(),
-            lane: 0,
+            output_partition: 0,
             topic: TOPIC.into(),
             partition: 0,
             block: 0,
@@ -350,7 +350,7 @@ mod tests {
         let key = Key {
             stage: tailwater_core::ledger::Stage::Resolve,
             destination: String::new(),
-            lane: 0,
+            output_partition: 0,
             topic: TOPIC.into(),
             partition: 0,
             block: 0,

@@ -317,15 +317,15 @@ impl Seen {
 /// An operator gave the record up. The note stands in the round after the dead letter's, because the audit takes the latest one.
 fn note_discarded(ledger: &mut Ledger, config: &Config, letter: &Letter) {
     let Some(place) = &letter.ingest else { return };
-    let (destination, lane) = match &letter.at.queue {
+    let (destination, partition) = match &letter.at.queue {
         Queue::Destination(name) => (
             name.as_str(),
-            letter.profile.map_or(0, |profile| i32::try_from(profile.lane(config.kafka.partitions)).unwrap_or(0)),
+            letter.profile.map_or(0, |profile| i32::try_from(profile.partition(config.kafka.partitions)).unwrap_or(0)),
         ),
         Queue::Source(_) => ("", place.partition),
     };
     let round = letter.replays.saturating_add(1);
-    ledger.note(destination, lane, &place.coordinates(), round, End::Skipped, code::DISCARDED.as_str());
+    ledger.note(destination, partition, &place.coordinates(), round, End::Skipped, code::DISCARDED.as_str());
 }
 
 #[cfg(test)]

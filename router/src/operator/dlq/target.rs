@@ -1,7 +1,7 @@
 //! Where a replay goes and what it says. Pure.
 //!
 //! A dead letter of route is the record of `resolved` that it read, one of send the record of `outbound.<destination>`; each goes back to that
-//! topic, in the lane of the person whom it belongs to *now*, marked for its destination alone. A dead letter of resolve goes to the topic
+//! topic, in the partition of the person whom it belongs to *now*, marked for its destination alone. A dead letter of resolve goes to the topic
 //! `replay.<source>`, where it is a new record with the position of the old one, so that it cannot supersede what came after it. It does not
 //! go back to the source's own topic: others write there, so a header in it says nothing.
 
@@ -172,7 +172,7 @@ pub fn target(
             }
             Ok(Target {
                 topic,
-                partition: i32::try_from(profile.lane(config.kafka.partitions)).unwrap_or(0),
+                partition: i32::try_from(profile.partition(config.kafka.partitions)).unwrap_or(0),
                 key: Some(profile.to_string().into_bytes()),
                 header: envelope.to_bytes(),
                 headers,
@@ -277,7 +277,7 @@ destinations:
     }
 
     #[test]
-    fn a_letter_of_route_goes_to_the_persons_lane_of_resolved_for_its_destination_alone() {
+    fn a_letter_of_route_goes_to_the_persons_partition_of_resolved_for_its_destination_alone() {
         let (letter, record) = letter_of(destination(), "t.resolved", &event(), &[]);
         let survivor = ProfileId::of("w", "email", "ada@example.com", 0);
         let person = Person {
@@ -302,7 +302,7 @@ destinations:
         };
         let target = target(&config(), &letter, &record, Some(&person), None, "r1", false).unwrap();
         assert_eq!(target.topic, "t.resolved");
-        assert_eq!(target.partition, i32::try_from(survivor.lane(8)).unwrap());
+        assert_eq!(target.partition, i32::try_from(survivor.partition(8)).unwrap());
         assert_eq!(target.key.unwrap(), survivor.to_string().into_bytes());
         assert_eq!(target.headers, [("ce_type".to_owned(), Some(b"order".to_vec()))]);
         let envelope = Envelope::decode(&target.header).unwrap();
@@ -328,7 +328,7 @@ destinations:
         let before = Some(br#"{"score":1}"#.as_slice());
         let target = target(&config(), &letter, &record, None, Some(before), "r1", false).unwrap();
         assert_eq!(target.topic, "t.resolved");
-        assert_eq!(target.partition, i32::try_from(profile().lane(8)).unwrap());
+        assert_eq!(target.partition, i32::try_from(profile().partition(8)).unwrap());
         let envelope = Envelope::decode(&target.header).unwrap();
         assert_eq!((envelope.before, envelope.transform_hash), (before, None));
         assert_eq!((envelope.only_destination, envelope.profile), (Some("k"), Some(profile())));

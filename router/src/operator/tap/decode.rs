@@ -48,12 +48,12 @@ fn ledger(record: &Record) -> Decoded {
     let destination = if key.destination.is_empty() { "every destination" } else { &key.destination };
     let stage = serde_json::to_value(key.stage).unwrap_or_default();
     let mut lines = vec![format!(
-        "{} at {destination}: {}[{}] offsets {first} to {}, lane {}, round {}",
+        "{} at {destination}: {}[{}] offsets {first} to {}, output_partition {}, round {}",
         stage.as_str().unwrap_or_default(),
         key.topic,
         key.partition,
         first + BLOCK - 1,
-        key.lane,
+        key.output_partition,
         key.round
     )];
     let mut ends = Vec::new();
@@ -66,7 +66,7 @@ fn ledger(record: &Record) -> Decoded {
     let json = json!({
         "stage": stage,
         "destination": key.destination,
-        "lane": key.lane,
+        "output_partition": key.output_partition,
         "topic": key.topic,
         "partition": key.partition,
         "block": key.block,

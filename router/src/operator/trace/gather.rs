@@ -1,4 +1,4 @@
-//! Reads what there is about a person: only their lanes, and the dead letters.
+//! Reads what there is about a person: only their partitions, and the dead letters.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -125,7 +125,7 @@ struct Gatherer<'a> {
     reader: &'a Reader,
     names: &'a Names,
     profiles: Vec<ProfileId>,
-    lanes: BTreeSet<i32>,
+    partitions: BTreeSet<i32>,
     only: Option<EventId>,
     found: Gathered,
 }
@@ -140,8 +140,9 @@ pub fn gather(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Gathered, Error> {
     let profiles: Vec<ProfileId> = std::iter::once(person.profile).chain(person.absorbed.iter().copied()).collect();
-    let lanes = profiles.iter().map(|id| i32::try_from(id.lane(config.kafka.partitions)).unwrap_or(0)).collect();
-    let mut gatherer = Gatherer { config, reader, names, profiles, lanes, only, found: Gathered::default() };
+    let partitions =
+        profiles.iter().map(|id| i32::try_from(id.partition(config.kafka.partitions)).unwrap_or(0)).collect();
+    let mut gatherer = Gatherer { config, reader, names, profiles, partitions, only, found: Gathered::default() };
     progress("reading resolved");
     gatherer.resolved()?;
     for destination in config.destinations.keys() {
@@ -160,12 +161,12 @@ pub fn gather(
 }
 
 impl Gatherer<'_> {
-    /// The person's lanes of a topic; none if there is no such topic.
-    fn lanes_of(&self, topic: &str) -> Result<Vec<Range>, Error> {
+    /// The person's partitions of a topic; none if there is no such topic.
+    fn partitions_of(&self, topic: &str) -> Result<Vec<Range>, Error> {
         let Some(count) = self.reader.partitions(topic)? else { return Ok(Vec::new()) };
         let mut ranges = Vec::new();
-        // Some topics may have fewer partitions than there are lanes; a stage then folds the lane into what is there.
-        let partitions: BTreeSet<i32> = self.lanes.iter().map(|lane| lane.rem_euclid(count)).collect();
+        // Some topics may have fewer partitions than there are partitions; a stage then folds the partition into what is there.
+        let partitions: BTreeSet<i32> = self.partitions.iter().map(|partition| partition.rem_euclid(count)).collect();
         for partition in partitions {
             let (start, end) = self.reader.watermarks(topic, partition)?;
             ranges.push(Range { topic: topic.to_owned(), partition, start, end });
@@ -205,7 +206,7 @@ impl Gatherer<'_> {
     }
 
     fn resolved(&mut self) -> Result<(), Error> {
-        let ranges = self.lanes_of(&self.names.resolved())?;
+        let ranges = self.partitions_of(&self.names.resolved())?;
         let Self { reader, profiles, only, found, .. } = self;
         reader.read::<Error>(&ranges, |record| {
             let Ok(envelope) = record.envelope() else { return Ok(true) };
@@ -221,21 +222,25 @@ impl Gatherer<'_> {
         Ok(())
     }
 
-    /// How far a stage has come in the person's lanes.
+    /// How far a stage has come in the person's partitions.
     fn committed(&self, stage: &str, destination: &str, topic: &str) -> Result<HashMap<i32, i64>, Error> {
         let Some(count) = self.reader.partitions(topic)? else { return Ok(HashMap::new()) };
         let consumer = Consumer::create(&self.config.kafka, &self.names.group(stage, Some(destination)))?;
         let topic: Arc<str> = Arc::from(topic);
-        let partitions: Vec<_> =
-            self.lanes.iter().filter(|lane| **lane < count).map(|lane| (Arc::clone(&topic), *lane)).collect();
+        let partitions: Vec<_> = self
+            .partitions
+            .iter()
+            .filter(|partition| **partition < count)
+            .map(|partition| (Arc::clone(&topic), *partition))
+            .collect();
         let mut next = HashMap::new();
-        for ((topic, lane), offset) in consumer.committed(&partitions)? {
+        for ((topic, partition), offset) in consumer.committed(&partitions)? {
             // A group that has not begun begins at the beginning.
             let offset = match offset {
                 Some(offset) => offset,
-                None => self.reader.watermarks(&topic, lane)?.0,
+                None => self.reader.watermarks(&topic, partition)?.0,
             };
-            next.insert(lane, offset);
+            next.insert(partition, offset);
         }
         Ok(next)
     }
@@ -256,7 +261,7 @@ impl Gatherer<'_> {
 
     /// What waits in the state of route or send.
     fn waiting(&mut self, destination: &str, topic: &str, route: bool) -> Result<(), Error> {
-        let ranges = self.lanes_of(topic)?;
+        let ranges = self.partitions_of(topic)?;
         let name: Arc<str> = Arc::from(topic);
         let mut entries: BTreeMap<(i32, Vec<u8>), Vec<u8>> = BTreeMap::new();
         let prefixes: Vec<Vec<u8>> = self
@@ -278,8 +283,8 @@ impl Gatherer<'_> {
             }
             Ok(true)
         })?;
-        for ((lane, key), value) in entries {
-            match held::read_entry(&name, lane, &key, &value) {
+        for ((partition, key), value) in entries {
+            match held::read_entry(&name, partition, &key, &value) {
                 Entry::Held { held, .. } => {
                     let Ok(envelope) = held.record.envelope() else { continue };
                     let Self { profiles, only, found, .. } = self;
@@ -307,7 +312,7 @@ impl Gatherer<'_> {
     fn outbound(&mut self, destination: &str) -> Result<(), Error> {
         let topic = self.names.outbound(destination);
         let committed = self.committed("send", destination, &topic)?;
-        let ranges = self.lanes_of(&topic)?;
+        let ranges = self.partitions_of(&topic)?;
         let Self { reader, profiles, only, found, .. } = self;
         reader.read::<Error>(&ranges, |record| {
             let Ok(envelope) = record.envelope() else { return Ok(true) };
@@ -333,7 +338,7 @@ impl Gatherer<'_> {
     }
 
     fn deliveries(&mut self) -> Result<(), Error> {
-        let ranges = self.lanes_of(&self.names.deliveries())?;
+        let ranges = self.partitions_of(&self.names.deliveries())?;
         let mut places: HashMap<String, Vec<Place>> = HashMap::new();
         for (place, facts) in &self.found.events {
             if let Some(id) = facts.id {
@@ -376,7 +381,7 @@ impl Gatherer<'_> {
     }
 
     fn ledger(&mut self) -> Result<(), Error> {
-        let ranges = self.lanes_of(&self.names.ledger())?;
+        let ranges = self.partitions_of(&self.names.ledger())?;
         let blocks: BTreeSet<(String, i32, i64)> = self
             .found
             .events

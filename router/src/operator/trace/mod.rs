@@ -1,6 +1,6 @@
 //! `tailwater trace`: what became of a person's events, or of one event.
 //!
-//! A person is found in the identity state; their lanes of `resolved`, of every destination's `outbound` and states, of the history and of the ledger
+//! A person is found in the identity state; their partitions of `resolved`, of every destination's `outbound` and states, of the history and of the ledger
 //! are read, and the dead letters. They are read in the order in which a record goes through them, the ledger last: what moves on meanwhile is
 //! then seen at the later place, and the ledger has the last word.
 
@@ -151,7 +151,7 @@ impl Tracer<'_, '_> {
         let Some(profile) = self.profile_of(id)? else { return Ok(None) };
         (self.progress)("reading identities");
         let person = Identities::open(self.config, self.reader)?.get(profile)?;
-        // The identity state has forgotten nobody whom resolve has ever made; an empty one still has its lane.
+        // The identity state has forgotten nobody whom resolve has ever made; an empty one still has its partition.
         let person =
             person.unwrap_or_else(|| Person { profile, sequence: 0, absorbed: Vec::new(), identifiers: Vec::new() });
         let story = self.person(person, Some(id))?;

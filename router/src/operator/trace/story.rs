@@ -43,7 +43,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, Serialize)]
 pub struct Subject {
     pub profile: String,
-    pub lane: u32,
+    pub partition: u32,
     pub events: u64,
     pub absorbed: Vec<String>,
     pub identifiers: Vec<Identifier>,
@@ -160,7 +160,7 @@ pub fn tell(config: &Config, person: Person, gathered: Gathered, one_event: bool
 fn subject(config: &Config, person: &Person) -> Subject {
     Subject {
         profile: person.profile.to_string(),
-        lane: person.profile.lane(config.kafka.partitions),
+        partition: person.profile.partition(config.kafka.partitions),
         events: person.sequence,
         absorbed: person.absorbed.iter().map(ToString::to_string).collect(),
         identifiers: person

@@ -8,7 +8,7 @@ use super::verdict::Status;
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let person = &self.person;
-        writeln!(f, "profile {} (lane {}, {} events)", person.profile, person.lane, person.events)?;
+        writeln!(f, "profile {} (partition {}, {} events)", person.profile, person.partition, person.events)?;
         for identifier in &person.identifiers {
             let state = if identifier.in_use { "in use" } else { "known" };
             writeln!(f, "  {:<16} {}  ({state}, since {})", identifier.kind, identifier.value, identifier.since)?;

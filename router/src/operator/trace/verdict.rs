@@ -236,7 +236,7 @@ fn on_its_way(scene: &Scene<'_>, at: &At, noted: bool) -> Verdict {
                 Status::InFlight,
                 None,
                 None,
-                format!("not routed yet: route has {behind} records before it in the lane"),
+                format!("not routed yet: route has {behind} records before it in the partition"),
             ),
         };
     }
@@ -293,7 +293,7 @@ fn being_sent(passed: &Passed, at: &At) -> Verdict {
             let text = match passed.behind {
                 Some(0) | None => "routed, its delivery has not ended yet".to_owned(),
                 Some(behind) => format!(
-                    "routed, waits for its turn: send has not ended {behind} records before it in the lane, at most"
+                    "routed, waits for its turn: send has not ended {behind} records before it in the partition, at most"
                 ),
             };
             (None, None, text)

@@ -1,7 +1,7 @@
 //! The resolve stage: from the records of all sources to events that belong to a person, in one order.
 //!
 //! One resolver works per workspace; the others wait for its lease. It reads every partition of every source's topic, decides with the
-//! pure functions of `tailwater-identity`, and appends to `resolved`, keyed by profile, in the lane of the profile. Outputs, identity
+//! pure functions of `tailwater-identity`, and appends to `resolved`, keyed by profile, in the partition of the profile. Outputs, identity
 //! state and offsets are one transaction, fenced by the lease: a resolver that was stopped and woke up again changes nothing.
 //!
 //! What cannot be resolved ends in `dlq.source.<source>`, and everything that ends here is noted in the ledger for all destinations.
@@ -467,10 +467,13 @@ impl<'a> Session<'a> {
         }
         header.clear();
         envelope.encode(header);
-        let lane = self.lane(resolution.profile);
+        let partition = self.partition(resolution.profile);
         let key = resolution.profile.to_string();
-        let outgoing =
-            Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).value(Some(&event.body)).envelope(header);
+        let outgoing = Outgoing::to(&self.resolved)
+            .partition(partition)
+            .key(key.as_bytes())
+            .value(Some(&event.body))
+            .envelope(header);
         match self.unit.send(&outgoing) {
             Err(crate::kafka::Error::TooLarge { bytes, topic }) => {
                 let message =
@@ -486,14 +489,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A merge is told to both lanes before the event that caused it: the absorbed profile's lane gets the fence, the
+    /// A merge is told to both partitions before the event that caused it: the absorbed profile's partition gets the fence, the
     /// survivor's the hold.
     fn announce(&mut self, merge: &Merge, workspace: &str) -> Result<(), Error> {
         for (profile, role) in [(merge.absorbed, Role::Fence(*merge)), (merge.survivor, Role::Hold(*merge))] {
             let header = Envelope { workspace, profile: Some(profile), role, ..Envelope::default() }.to_bytes();
-            let lane = self.lane(profile);
+            let partition = self.partition(profile);
             let key = profile.to_string();
-            let outgoing = Outgoing::to(&self.resolved).partition(lane).key(key.as_bytes()).envelope(&header);
+            let outgoing = Outgoing::to(&self.resolved).partition(partition).key(key.as_bytes()).envelope(&header);
             self.unit.send(&outgoing)?;
             if matches!(role, Role::Fence(_)) {
                 failpoint::hit("merge.announced");
@@ -504,8 +507,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn lane(&self, profile: tailwater_core::ProfileId) -> i32 {
-        i32::try_from(profile.lane(self.shared.config.kafka.partitions)).unwrap_or(0)
+    fn partition(&self, profile: tailwater_core::ProfileId) -> i32 {
+        i32::try_from(profile.partition(self.shared.config.kafka.partitions)).unwrap_or(0)
     }
 
     /// A record for one destination alone that the configuration does not have would be read by nobody.

@@ -4,7 +4,7 @@
 //! running workspace must not send that history as if it happened now: facts (an order of last week) end as `skipped
 //! (before_start)`, states (a score) arrive marked as backfill, so that they trigger no campaign.
 //!
-//! The moment is a position in each lane of `resolved`, not a time: it depends on no clock, and rows that a producer wrote before the
+//! The moment is a position in each partition of `resolved`, not a time: it depends on no clock, and rows that a producer wrote before the
 //! very first start still count as live. It is written once, into `state.route.<destination>`, before the first process of
 //! the workspace that knows the destination reads anything. A restart, an empty disk, a rebalance and a lost offset therefore leave it as
 //! it is.
@@ -40,7 +40,7 @@ pub enum Age {
     BeforeStart,
 }
 
-/// The moment, in one lane of `resolved`. State topics hold it, so its form is frozen.
+/// The moment, in one partition of `resolved`. State topics hold it, so its form is frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beginning {
     /// Records below this offset are from before.
@@ -53,8 +53,8 @@ pub struct Beginning {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct New {
     pub destination: String,
-    /// The end of each lane.
-    lanes: Vec<(i32, i64)>,
+    /// The end of each partition.
+    partitions: Vec<(i32, i64)>,
     pub history: History,
     start: DestinationStart,
 }
@@ -80,25 +80,25 @@ pub fn age(start: DestinationStart, kind: &SourceKind, time: Timestamp, history:
     }
 }
 
-/// Reads what was written down for a lane whose log ends at `end`. A destination without an entry was there before this was
+/// Reads what was written down for a partition whose log ends at `end`. A destination without an entry was there before this was
 /// written down: to it, everything is live.
 ///
 /// # Errors
-/// The lane is not restored, or the entry cannot be read.
-pub fn load(store: &mut impl Map, lane: i32, end: i64, now: Timestamp) -> Result<Beginning, state::Error> {
-    let known: Option<Beginning> = store.get_json(lane, held::BEGINNING, "since when the destination exists")?;
+/// The partition is not restored, or the entry cannot be read.
+pub fn load(store: &mut impl Map, partition: i32, end: i64, now: Timestamp) -> Result<Beginning, state::Error> {
+    let known: Option<Beginning> = store.get_json(partition, held::BEGINNING, "since when the destination exists")?;
     match known {
         Some(known) if known.offset <= end => return Ok(known),
         Some(known) => tracing::warn!(
             topic = store.topic(),
-            lane,
+            partition,
             "the destination exists since offset {} of `resolved`, which ends at {end}: the topic was deleted and recreated, so all that it holds counts as live",
             known.offset
         ),
         None => {}
     }
     let beginning = Beginning { offset: 0, at: now };
-    store.put(lane, held::BEGINNING.to_vec(), Some(beginning.to_bytes()))?;
+    store.put(partition, held::BEGINNING.to_vec(), Some(beginning.to_bytes()))?;
     Ok(beginning)
 }
 
@@ -110,26 +110,26 @@ pub fn find_new(config: &Config) -> Result<Vec<New>, kafka::Error> {
     let names = Names::new(&config.kafka.prefix);
     let reader = Reader::connect(&config.kafka)?;
     let topic = names.resolved();
-    let lanes = reader.partitions(&topic)?.unwrap_or_default();
+    let partitions = reader.partitions(&topic)?.unwrap_or_default();
     let mut new = Vec::new();
     for destination in config.destinations.values() {
         // The ends are read before the state: whoever wrote the moment down meanwhile has written a later one.
         let mut ranges = Vec::new();
-        for lane in 0..lanes {
-            let (start, end) = reader.watermarks(&topic, lane)?;
-            ranges.push(Range { topic: topic.clone(), partition: lane, start, end });
+        for partition in 0..partitions {
+            let (start, end) = reader.watermarks(&topic, partition)?;
+            ranges.push(Range { topic: topic.clone(), partition, start, end });
         }
         if is_written(&reader, &names.state_route(&destination.name))?
-            || has_begun(&config.kafka, &names, &destination.name, lanes)?
+            || has_begun(&config.kafka, &names, &destination.name, partitions)?
         {
             continue;
         }
         let mut ends: BTreeMap<i32, i64> =
-            (0..i32::try_from(config.kafka.partitions).unwrap_or(0)).map(|lane| (lane, 0)).collect();
+            (0..i32::try_from(config.kafka.partitions).unwrap_or(0)).map(|partition| (partition, 0)).collect();
         ends.extend(ranges.iter().map(|range| (range.partition, range.end)));
         new.push(New {
             destination: destination.name.clone(),
-            lanes: ends.into_iter().collect(),
+            partitions: ends.into_iter().collect(),
             history: count(config, destination, &reader, &ranges)?,
             start: destination.start,
         });
@@ -149,9 +149,9 @@ pub fn write(kafka: &Kafka, new: &[New], now: Timestamp) -> Result<(), kafka::Er
     let topics: Vec<String> = new.iter().map(|new| names.state_route(&new.destination)).collect();
     let mut producer = Producer::connect(kafka, None, &topics)?;
     for (new, topic) in new.iter().zip(&topics) {
-        for &(lane, offset) in &new.lanes {
+        for &(partition, offset) in &new.partitions {
             let value = Beginning { offset, at: now }.to_bytes();
-            let outgoing = Outgoing::to(topic).partition(lane).key(held::BEGINNING).value(Some(&value));
+            let outgoing = Outgoing::to(topic).partition(partition).key(held::BEGINNING).value(Some(&value));
             producer.send(&outgoing)?;
         }
     }
@@ -160,8 +160,8 @@ pub fn write(kafka: &Kafka, new: &[New], now: Timestamp) -> Result<(), kafka::Er
 
 /// Whether the state of a destination has ever held anything.
 fn is_written(reader: &Reader, topic: &str) -> Result<bool, kafka::Error> {
-    for lane in 0..reader.partitions(topic)?.unwrap_or_default() {
-        if reader.watermarks(topic, lane)?.1 > 0 {
+    for partition in 0..reader.partitions(topic)?.unwrap_or_default() {
+        if reader.watermarks(topic, partition)?.1 > 0 {
             return Ok(true);
         }
     }
@@ -169,10 +169,10 @@ fn is_written(reader: &Reader, topic: &str) -> Result<bool, kafka::Error> {
 }
 
 /// Whether route has ever committed an offset for the destination.
-fn has_begun(kafka: &Kafka, names: &Names, destination: &str, lanes: i32) -> Result<bool, kafka::Error> {
+fn has_begun(kafka: &Kafka, names: &Names, destination: &str, count: i32) -> Result<bool, kafka::Error> {
     let consumer = Consumer::create(kafka, &names.group("route", Some(destination)))?;
     let topic: Arc<str> = Arc::from(names.resolved());
-    let partitions: Vec<Partition> = (0..lanes).map(|lane| (Arc::clone(&topic), lane)).collect();
+    let partitions: Vec<Partition> = (0..count).map(|partition| (Arc::clone(&topic), partition)).collect();
     Ok(consumer.committed(&partitions)?.iter().any(|(_, offset)| offset.is_some()))
 }
 
@@ -299,7 +299,7 @@ mod tests {
     fn the_notice_counts_and_names_the_key() {
         let mut new = New {
             destination: "later".into(),
-            lanes: vec![],
+            partitions: vec![],
             history: History::default(),
             start: DestinationStart::Now,
         };

@@ -47,7 +47,7 @@ use crate::stages::shared::age::Age;
 use crate::stages::shared::commit::{Stage, UnitOfWork};
 use crate::stages::shared::destination::Slot;
 use crate::stages::shared::held::fences::Fences;
-use crate::stages::shared::held::group::GroupLanes;
+use crate::stages::shared::held::group::GroupPartitions;
 use crate::stages::shared::held::{self, Waiting};
 use crate::stages::shared::ledger::Ledger;
 use crate::stages::shared::pace::Pace;
@@ -74,7 +74,7 @@ struct Session<'a> {
     pace: Pace,
     unit: UnitOfWork,
     waiting: Waiting,
-    /// Read and not committed yet, in the order of each lane.
+    /// Read and not committed yet, in the order of each partition.
     pending: Vec<Arc<Record>>,
     results: Results,
     windows: Windows,
@@ -83,11 +83,11 @@ struct Session<'a> {
     expiry_looked: Instant,
     /// The last batch moved nothing, because failures wait for their verdict.
     stalled: bool,
-    /// False while the lanes are not read because enough is pending.
+    /// False while the partitions are not read because enough is pending.
     reading: bool,
-    /// Where each lane stands: the offset that was committed last, or where it was taken over.
+    /// Where each partition stands: the offset that was committed last, or where it was taken over.
     positions: BTreeMap<i32, i64>,
-    /// The offset of each lane from which on the destination exists.
+    /// The offset of each partition from which on the destination exists.
     begins: BTreeMap<i32, i64>,
     heartbeat: Heartbeat,
     age: Age,
@@ -162,7 +162,7 @@ impl<'a> Session<'a> {
             self.gather(stands_still)?;
             let open = self.pending.iter().chain(&self.pauses.unread).map(|record| record.timestamp);
             self.age.observe(open.min(), now());
-            // A group may have more members than lanes; a member without any is ready all the same.
+            // A group may have more members than partitions; a member without any is ready all the same.
             if !self.consumer.assignment().is_empty() || joined.elapsed() > Duration::from_secs(15) {
                 readiness.ready();
             }
@@ -195,7 +195,7 @@ impl<'a> Session<'a> {
             }
             let left = BATCH_RECORDS_MAX.saturating_sub(self.pending.len());
             let wait = until.map_or(IDLE_WAIT, |until| until.saturating_duration_since(Instant::now()));
-            // While paused, the lanes are paused too: polling keeps the membership and brings nothing.
+            // While paused, the partitions are paused too: polling keeps the membership and brings nothing.
             match self.consumer.poll(left.max(1), BATCH_BYTES_MAX, wait)? {
                 Polled::Records(records) if records.is_empty() => return Ok(()),
                 Polled::Records(records) => {
@@ -220,23 +220,23 @@ impl<'a> Session<'a> {
     }
 
     fn rebalance(&mut self, event: Event) -> Result<(), Error> {
-        let lanes_of = |partitions: &[Partition]| partitions.iter().map(|(_, lane)| *lane).collect::<Vec<_>>();
-        let (lanes, change) = match event {
+        let numbers_of = |partitions: &[Partition]| partitions.iter().map(|(_, number)| *number).collect::<Vec<_>>();
+        let (numbers, change) = match event {
             Event::Assign(partitions) => {
-                let lanes = lanes_of(&partitions);
+                let numbers = numbers_of(&partitions);
                 let starts = self.consumer.starts(&partitions, |_| self.unit.is_transactional())?;
-                self.unit.store_mut().restore(&lanes, &|| self.heartbeat.tick())?;
-                self.waiting.load(self.unit.store(), &lanes)?;
+                self.unit.store_mut().restore(&numbers, &|| self.heartbeat.tick())?;
+                self.waiting.load(self.unit.store(), &numbers)?;
                 self.unit.reset_ledger();
-                for (topic, lane) in &partitions {
-                    let (_, end) = self.consumer.watermarks(topic, *lane)?;
-                    let beginning = existence::load(self.unit.store_mut(), *lane, end, now())?;
-                    self.begins.insert(*lane, beginning.offset);
+                for (topic, number) in &partitions {
+                    let (_, end) = self.consumer.watermarks(topic, *number)?;
+                    let beginning = existence::load(self.unit.store_mut(), *number, end, now())?;
+                    self.begins.insert(*number, beginning.offset);
                 }
                 if self.pauses.routes.is_empty() {
                     // A pause that an earlier owner wrote down is over: what failed is about to be run again.
-                    for lane in &lanes {
-                        held::set_pause(self.unit.store_mut(), *lane, None)?;
+                    for number in &numbers {
+                        held::set_pause(self.unit.store_mut(), *number, None)?;
                     }
                     self.commit(&BTreeMap::new())?;
                 }
@@ -246,28 +246,28 @@ impl<'a> Session<'a> {
                 if self.pauses.all || !self.reading {
                     self.consumer.pause(&partitions, true)?;
                 }
-                (lanes, Ownership::Assigned)
+                (numbers, Ownership::Assigned)
             }
             Event::Revoke { partitions, lost } => {
                 // Every batch is committed as a whole, so there is nothing to finish: what is pending is read again by the next owner.
-                let lanes = lanes_of(&partitions);
-                self.pending.retain(|record| !lanes.contains(&record.partition));
-                self.pauses.forget(&lanes);
-                self.results.retain(|(lane, ..)| !lanes.contains(lane));
-                self.windows.retain(|(lane, ..)| !lanes.contains(lane));
-                self.positions.retain(|lane, _| !lanes.contains(lane));
-                self.begins.retain(|lane, _| !lanes.contains(lane));
-                self.unit.store_mut().release(&lanes);
-                self.waiting.forget(&lanes);
+                let numbers = numbers_of(&partitions);
+                self.pending.retain(|record| !numbers.contains(&record.partition));
+                self.pauses.forget(&numbers);
+                self.results.retain(|(number, ..)| !numbers.contains(number));
+                self.windows.retain(|(number, ..)| !numbers.contains(number));
+                self.positions.retain(|number, _| !numbers.contains(number));
+                self.begins.retain(|number, _| !numbers.contains(number));
+                self.unit.store_mut().release(&numbers);
+                self.waiting.forget(&numbers);
                 self.consumer.revoked(&partitions)?;
-                (lanes, if lost { Ownership::Lost } else { Ownership::Revoked })
+                (numbers, if lost { Ownership::Lost } else { Ownership::Revoked })
             }
         };
         self.shared.telemetry.emit(&Rebalanced {
             stage: "route",
             component: self.destination,
             change,
-            partitions: &lanes,
+            partitions: &numbers,
             owned: self.consumer.assignment().len(),
         });
         Ok(())
@@ -289,8 +289,8 @@ impl<'a> Session<'a> {
             let stand = Stand { routes: &self.pauses.routes, blocked: &self.pauses.blocked, undecided: &cut.people };
             let mut planner = Planner::new(wants, self.unit.store_mut(), &mut self.waiting, now(), stand);
             if expiry_due {
-                let lanes: Vec<i32> = self.consumer.assignment().iter().map(|(_, lane)| *lane).collect();
-                planner.expired(&lanes, &self.topic, surely())?;
+                let partitions: Vec<i32> = self.consumer.assignment().iter().map(|(_, partition)| *partition).collect();
+                planner.expired(&partitions, &self.topic, surely())?;
             }
             planner.go_on(ready.iter().copied(), &self.topic)?;
             for (place, record) in records.iter().enumerate() {
@@ -303,9 +303,9 @@ impl<'a> Session<'a> {
             self.results.run(&actions, routes, &self.shared.schemas, now(), self.shared.telemetry.metrics())?;
             match self.windows.judge(&actions, &self.results, routes, steady()) {
                 verdict::Verdict::Proceed { dead } => {
-                    for (lane, place) in full {
-                        cut.stop(lane, place);
-                        self.pauses.full.insert(lane);
+                    for (partition, place) in full {
+                        cut.stop(partition, place);
+                        self.pauses.full.insert(partition);
                     }
                     self.pauses.cursor = went_on;
                     break (actions, cut.pause.take(), dead, blocked);
@@ -340,8 +340,8 @@ impl<'a> Session<'a> {
         self.pauses.unread.retain(is_left);
         let open: HashSet<(i32, i64)> = self.pending.iter().map(|record| (record.partition, record.offset)).collect();
         self.windows.written(&actions, &self.results);
-        self.results.retain(|(lane, offset, _)| {
-            let place = (*lane, *offset);
+        self.results.retain(|(partition, offset, _)| {
+            let place = (*partition, *offset);
             open.contains(&place) || cut.kept.contains(&place)
         });
         let metrics = self.shared.telemetry.metrics();
@@ -361,11 +361,11 @@ impl<'a> Session<'a> {
 
     /// Appends the fences once more that can no longer arrive.
     fn ask_for_fences(&mut self) -> Result<(), Error> {
-        let owned = self.consumer.assignment().iter().map(|(_, lane)| *lane);
+        let owned = self.consumer.assignment().iter().map(|(_, partition)| *partition);
         let due = self.fences.due(&self.waiting, self.unit.store(), owned, steady())?;
         let kafka = &self.shared.config.kafka;
-        let mut lanes = GroupLanes { kafka, consumer: &self.consumer, topic: &self.topic };
-        let missing = self.fences.missing(&due, &mut lanes, steady())?;
+        let mut partitions = GroupPartitions { kafka, consumer: &self.consumer, topic: &self.topic };
+        let missing = self.fences.missing(&due, &mut partitions, steady())?;
         for merge in &missing {
             self.shared.telemetry.emit(&FenceLost { destination: self.destination, stage: "route", merge: *merge });
             let envelope = Envelope {
@@ -381,17 +381,17 @@ impl<'a> Session<'a> {
     }
 
     fn commit(&mut self, next: &BTreeMap<i32, i64>) -> Result<(), Error> {
-        // Every lane's offset travels, moved or not: it is what makes the broker refuse a process whose lanes have moved on.
+        // Every partition's offset travels, moved or not: it is what makes the broker refuse a process whose partitions have moved on.
         let mut positions = self.positions.clone();
         positions.extend(next);
-        let offsets = positions.iter().map(|(lane, offset)| (&*self.topic, *lane, *offset));
+        let offsets = positions.iter().map(|(partition, offset)| (&*self.topic, *partition, *offset));
         self.unit.commit(offsets, &self.consumer)?;
         self.positions = positions;
         Ok(())
     }
 }
 
-/// The next offset to read of every lane that the batch moves forward.
+/// The next offset to read of every partition that the batch moves forward.
 fn next_offsets(records: &[Arc<Record>], cut: &Cut) -> BTreeMap<i32, i64> {
     let mut next = BTreeMap::new();
     for (place, record) in records.iter().enumerate() {

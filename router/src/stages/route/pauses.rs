@@ -2,8 +2,8 @@
 //!
 //! A route pauses with one alert when many rows fail alike. While it does not run, an event that is for it waits in state, and later events
 //! of the same person wait behind it: their order holds. Everybody else goes on. What may wait is bounded, for each person and for all
-//! together; a lane with an event that has no room is not read any further. When every route is paused nothing could go on, so nothing is
-//! moved: all lanes stay where they are.
+//! together; a partition with an event that has no room is not read any further. When every route is paused nothing could go on, so nothing is
+//! moved: all partitions stay where they are.
 //!
 //! After a reload, what waits goes first.
 
@@ -33,19 +33,19 @@ pub struct Pauses {
     pub all: bool,
     /// People whose next record is for a paused route. Nothing of theirs goes on before a reload.
     pub blocked: BTreeSet<(i32, ProfileId)>,
-    /// Lanes with a record that has no room behind the pause.
+    /// Partitions with a record that has no room behind the pause.
     pub full: BTreeSet<i32>,
-    /// What was read of these lanes and not taken, in the order of each lane.
+    /// What was read of these partitions and not taken, in the order of each partition.
     pub unread: Vec<Arc<Record>>,
     /// The person whose queue went on last, so that all have their turn.
     pub cursor: Option<(i32, ProfileId)>,
 }
 
 impl Pauses {
-    pub fn forget(&mut self, lanes: &[i32]) {
-        self.unread.retain(|record| !lanes.contains(&record.partition));
-        self.full.retain(|lane| !lanes.contains(lane));
-        self.blocked.retain(|(lane, _)| !lanes.contains(lane));
+    pub fn forget(&mut self, partitions: &[i32]) {
+        self.unread.retain(|record| !partitions.contains(&record.partition));
+        self.full.retain(|partition| !partitions.contains(partition));
+        self.blocked.retain(|(partition, _)| !partitions.contains(partition));
     }
 }
 
@@ -64,7 +64,7 @@ impl Session<'_> {
         ready.range((after, Bound::Unbounded)).chain(until).filter(open).take(max).copied().collect()
     }
 
-    /// Pauses a route with one alert. The lanes stay assigned, so that nobody else runs into the same row.
+    /// Pauses a route with one alert. The partitions stay assigned, so that nobody else runs into the same row.
     pub(super) fn pause(&mut self, pause: Pause, routes: &Routes) -> Result<(), Error> {
         self.shared.telemetry.emit(&Paused {
             destination: self.destination,
@@ -80,8 +80,8 @@ impl Session<'_> {
             "since": now().to_string(),
         });
         let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
-        for (_, lane) in &partitions {
-            held::set_pause(self.unit.store_mut(), *lane, Some(&note))?;
+        for (_, partition) in &partitions {
+            held::set_pause(self.unit.store_mut(), *partition, Some(&note))?;
         }
         self.pauses.routes.insert(pause.place);
         self.pauses.all = self.stands_still(routes);
@@ -91,7 +91,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Stops reading lanes whose next record has no room behind a pause.
+    /// Stops reading partitions whose next record has no room behind a pause.
     pub(super) fn stop_reading_full(&mut self) -> Result<(), Error> {
         let full = &self.pauses.full;
         let (stuck, pending): (Vec<_>, Vec<_>) =
@@ -100,14 +100,14 @@ impl Session<'_> {
         if stuck.is_empty() {
             return Ok(());
         }
-        let lanes: BTreeSet<i32> = stuck.iter().map(|record| record.partition).collect();
+        let numbers: BTreeSet<i32> = stuck.iter().map(|record| record.partition).collect();
         self.pauses.unread.extend(stuck);
         let partitions: Vec<Partition> =
-            self.consumer.assignment().iter().filter(|(_, lane)| lanes.contains(lane)).cloned().collect();
+            self.consumer.assignment().iter().filter(|(_, number)| numbers.contains(number)).cloned().collect();
         self.consumer.pause(&partitions, true)?;
         warn!(
             destination = self.destination,
-            ?lanes,
+            partitions = ?numbers,
             waiting = self.waiting.going_records(),
             person_max = BEHIND_PAUSE_PERSON_MAX,
             total_max = BEHIND_PAUSE_MAX,
@@ -124,12 +124,12 @@ impl Session<'_> {
         }
         let mut pauses = std::mem::take(&mut self.pauses);
         self.pauses.cursor = pauses.cursor;
-        // Lanes that were full have nothing in `pending`.
+        // Partitions that were full have nothing in `pending`.
         pauses.unread.append(&mut self.pending);
         self.pending = pauses.unread;
         let partitions: Vec<Partition> = self.consumer.assignment().iter().cloned().collect();
-        for (_, lane) in &partitions {
-            held::set_pause(self.unit.store_mut(), *lane, None)?;
+        for (_, partition) in &partitions {
+            held::set_pause(self.unit.store_mut(), *partition, None)?;
         }
         self.commit(&std::collections::BTreeMap::new())?;
         self.consumer.pause(&partitions, false)?;

@@ -33,7 +33,7 @@ const RELEASED_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Waiting records that are read from the state at once.
 const QUEUE_CHUNK: usize = 64;
 
-/// How many records of one person may wait behind a paused route, and how many of all people together. When there are more, the lane is not
+/// How many records of one person may wait behind a paused route, and how many of all people together. When there are more, the partition is not
 /// read any further: Kafka keeps them better than state does.
 pub const BEHIND_PAUSE_PERSON_MAX: u64 = 1_000;
 pub const BEHIND_PAUSE_MAX: u64 = 50_000;
@@ -53,7 +53,7 @@ pub enum Trigger {
 #[derive(Debug)]
 pub struct Action {
     pub trigger: Trigger,
-    pub lane: i32,
+    pub partition: i32,
     pub kind: ActionKind,
 }
 
@@ -71,14 +71,14 @@ pub enum ActionKind {
         record: Arc<Record>,
         reason: Reason,
     },
-    /// A held record of an absorbed profile goes to the survivor's lane.
+    /// A held record of an absorbed profile goes to the survivor's partition.
     HandOver {
         record: Arc<Record>,
         to: ProfileId,
         /// The event is from before the destination existed, which its new position does not show.
         backfill: bool,
     },
-    /// A control record for the survivor's lane of `resolved`: the fence is passed here.
+    /// A control record for the survivor's partition of `resolved`: the fence is passed here.
     Release(Merge),
     /// A fence or a hold, passed on to send.
     Forward {
@@ -125,7 +125,7 @@ pub struct Planner<'a, W, S> {
     pub waiting: &'a mut Waiting,
     pub now: Timestamp,
     pub actions: Vec<Action>,
-    /// By lane, the place in the batch of the first record that has no room behind a paused route.
+    /// By partition, the place in the batch of the first record that has no room behind a paused route.
     pub full: BTreeMap<i32, usize>,
     /// People whose next record is for a paused route.
     pub blocked: BTreeSet<(i32, ProfileId)>,
@@ -189,8 +189,8 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
         }
     }
 
-    fn act(&mut self, lane: i32, kind: ActionKind) {
-        self.actions.push(Action { trigger: self.trigger, lane, kind });
+    fn act(&mut self, partition: i32, kind: ActionKind) {
+        self.actions.push(Action { trigger: self.trigger, partition, kind });
     }
 
     /// Lets queues go on that an earlier batch has begun, or that a pause has stopped. They come before what is read: it is behind them.
@@ -198,13 +198,13 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     /// # Errors
     /// The state could not be read or written.
     pub fn go_on(&mut self, people: impl IntoIterator<Item = (i32, ProfileId)>, topic: &Arc<str>) -> Result<(), Error> {
-        for (lane, profile) in people {
+        for (partition, profile) in people {
             if self.budget.is_spent() {
                 break;
             }
             self.trigger = Trigger::Queue(profile);
-            self.went_on = Some((lane, profile));
-            self.drain(lane, profile, topic)?;
+            self.went_on = Some((partition, profile));
+            self.drain(partition, profile, topic)?;
         }
         Ok(())
     }
@@ -214,8 +214,8 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     /// # Errors
     /// The state could not be read or written.
     pub fn record(&mut self, place: usize, record: &Arc<Record>) -> Result<(), Error> {
-        let lane = record.partition;
-        if self.full.contains_key(&lane) {
+        let partition = record.partition;
+        if self.full.contains_key(&partition) {
             return Ok(());
         }
         self.trigger = Trigger::Record(place);
@@ -224,7 +224,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
             Err(error) => {
                 let message = format!("the header `tw` of {} could not be read: {error}", record.coordinates());
                 let reason = Reason::new(code::DECODE_FAILED, message);
-                self.act(lane, ActionKind::DeadLetter { record: Arc::clone(record), reason });
+                self.act(partition, ActionKind::DeadLetter { record: Arc::clone(record), reason });
                 return Ok(());
             }
         };
@@ -235,49 +235,49 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
             Role::Event => self.event(record, &envelope),
             Role::Fence(merge) => self.fence(record, merge),
             Role::Hold(merge) => {
-                self.waiting.wait_for(self.store, lane, merge)?;
-                self.act(lane, ActionKind::Forward { profile: merge.survivor, role: envelope.role });
+                self.waiting.wait_for(self.store, partition, merge)?;
+                self.act(partition, ActionKind::Forward { profile: merge.survivor, role: envelope.role });
                 Ok(())
             }
             Role::Release(merge) => {
-                self.waiting.released(self.store, lane, merge.survivor, merge.number)?;
-                if let Some(fence) = self.waiting.queued_fence(self.store, lane, merge.survivor, &record.topic)? {
-                    self.waiting.move_to(self.store, lane, fence)?;
+                self.waiting.released(self.store, partition, merge.survivor, merge.number)?;
+                if let Some(fence) = self.waiting.queued_fence(self.store, partition, merge.survivor, &record.topic)? {
+                    self.waiting.move_to(self.store, partition, fence)?;
                 }
-                self.drain(lane, merge.survivor, &record.topic)
+                self.drain(partition, merge.survivor, &record.topic)
             }
         }
     }
 
     fn event(&mut self, record: &Arc<Record>, envelope: &Envelope<'_>) -> Result<(), Error> {
-        let lane = record.partition;
+        let partition = record.partition;
         let Some(profile) = envelope.profile else {
             let reason = Reason::new(code::DECODE_FAILED, "the event names no profile");
-            self.act(lane, ActionKind::DeadLetter { record: Arc::clone(record), reason });
+            self.act(partition, ActionKind::DeadLetter { record: Arc::clone(record), reason });
             return Ok(());
         };
         let handed_over = envelope.only_destination.is_some() && envelope.replay.is_none();
-        let wait = self.waiting.get(lane, profile);
+        let wait = self.waiting.get(partition, profile);
         if wait.is_some() && !handed_over && envelope.replay.is_none() {
             // The newest event knows the person best; what waits goes on with what it says. A replay is no news.
-            held::remember_identifiers(self.store, lane, profile, &owned(&envelope.identifiers))?;
+            held::remember_identifiers(self.store, partition, profile, &owned(&envelope.identifiers))?;
         }
         let wanted = match self.wants.subscribed(record, envelope)? {
             Subscribed::None => {
                 if wait.is_some() {
-                    self.drain(lane, profile, &record.topic)?;
+                    self.drain(partition, profile, &record.topic)?;
                 }
                 return Ok(());
             }
             Subscribed::Ends(end, reason) => {
-                self.act(lane, ActionKind::End { record: Arc::clone(record), end, reason });
+                self.act(partition, ActionKind::End { record: Arc::clone(record), end, reason });
                 if wait.is_some() {
-                    self.drain(lane, profile, &record.topic)?;
+                    self.drain(partition, profile, &record.topic)?;
                 }
                 return Ok(());
             }
             Subscribed::Fails(reason) => {
-                self.act(lane, ActionKind::DeadLetter { record: Arc::clone(record), reason });
+                self.act(partition, ActionKind::DeadLetter { record: Arc::clone(record), reason });
                 return Ok(());
             }
             Subscribed::Routes(wanted) => wanted,
@@ -289,35 +289,35 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
         {
             self.hold(record, profile, handed_over, self.lack(envelope, has_key))?;
             // A person without the key, but with everything else in place: the queue may have been waiting for this very event.
-            return self.drain(lane, profile, &record.topic);
+            return self.drain(partition, profile, &record.topic);
         }
         if wait.is_some_and(|wait| wait.records > 0) {
-            self.drain(lane, profile, &record.topic)?;
+            self.drain(partition, profile, &record.topic)?;
         }
         // Whether the event is for anybody is unknown while no condition could be evaluated: that must not end it for lack of a key.
         let undecided = wanted.failed.len() == wanted.routes.len() && self.wants.on_missing_key() != OnMissingKey::Hold;
         if has_key || undecided {
-            let wait = self.waiting.get(lane, profile).unwrap_or_default();
+            let wait = self.waiting.get(partition, profile).unwrap_or_default();
             if wait.records > 0 || self.is_paused(&wanted) {
                 return self.behind(record, profile, wait, &identifiers);
             }
-            self.act(lane, ActionKind::Transform(Work::new(record, envelope, wanted, identifiers)));
+            self.act(partition, ActionKind::Transform(Work::new(record, envelope, wanted, identifiers)));
             return Ok(());
         }
         match self.wants.on_missing_key() {
             OnMissingKey::Hold => {
                 self.hold(record, profile, handed_over, self.lack(envelope, false))?;
-                held::remember_identifiers(self.store, lane, profile, &identifiers)?;
+                held::remember_identifiers(self.store, partition, profile, &identifiers)?;
                 Ok(())
             }
             OnMissingKey::Skip => {
                 let reason = self.lack(envelope, false);
-                self.act(lane, ActionKind::End { record: Arc::clone(record), end: End::Skipped, reason });
+                self.act(partition, ActionKind::End { record: Arc::clone(record), end: End::Skipped, reason });
                 Ok(())
             }
             OnMissingKey::DeadLetter => {
                 let reason = self.no_key(envelope);
-                self.act(lane, ActionKind::DeadLetter { record: Arc::clone(record), reason });
+                self.act(partition, ActionKind::DeadLetter { record: Arc::clone(record), reason });
                 Ok(())
             }
         }
@@ -342,14 +342,14 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     }
 
     fn hold(&mut self, record: &Arc<Record>, profile: ProfileId, handed_over: bool, reason: Code) -> Result<(), Error> {
-        let lane = record.partition;
-        let kind = match self.waiting.hold(self.store, lane, profile, record, handed_over, self.now)? {
+        let partition = record.partition;
+        let kind = match self.waiting.hold(self.store, partition, profile, record, handed_over, self.now)? {
             Hold::Waits => ActionKind::End { record: Arc::clone(record), end: End::Held, reason },
             Hold::TooLarge { bytes, bytes_max } => {
                 ActionKind::DeadLetter { record: Arc::clone(record), reason: Hold::refusal(bytes, bytes_max) }
             }
         };
-        self.act(lane, kind);
+        self.act(partition, kind);
         Ok(())
     }
 
@@ -371,53 +371,53 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
         wait: Wait,
         identifiers: &[(String, String)],
     ) -> Result<(), Error> {
-        let lane = record.partition;
+        let partition = record.partition;
         let is_full = wait.records >= BEHIND_PAUSE_PERSON_MAX || self.waiting.going_records() >= BEHIND_PAUSE_MAX;
         // Without a pause the queue shrinks with every batch.
         if let (true, false, Trigger::Record(place)) = (is_full, self.stand.routes.is_empty(), self.trigger) {
-            self.full.insert(lane, place);
+            self.full.insert(partition, place);
             return Ok(());
         }
         let reason = if self.stand.routes.is_empty() { code::NO_KEY } else { code::ROUTE_PAUSED };
         self.hold(record, profile, false, reason)?;
-        if self.waiting.get(lane, profile).is_some() {
+        if self.waiting.get(partition, profile).is_some() {
             if wait == Wait::default() {
-                held::remember_identifiers(self.store, lane, profile, identifiers)?;
+                held::remember_identifiers(self.store, partition, profile, identifiers)?;
             }
-            self.waiting.release(self.store, lane, profile)?;
+            self.waiting.release(self.store, partition, profile)?;
         }
         Ok(())
     }
 
     /// Lets go on what waits for a profile, if nothing stands in its way any more; as much of it as the batch may carry.
-    fn drain(&mut self, lane: i32, profile: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
-        let Some(wait) = self.waiting.get(lane, profile) else { return Ok(()) };
+    fn drain(&mut self, partition: i32, profile: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
+        let Some(wait) = self.waiting.get(partition, profile) else { return Ok(()) };
         if wait.merges > 0 {
             return Ok(());
         }
         if wait.moving {
-            return self.hand_over(lane, profile, topic);
+            return self.hand_over(partition, profile, topic);
         }
-        if wait.records == 0 || self.is_standing((lane, profile)) {
+        if wait.records == 0 || self.is_standing((partition, profile)) {
             return Ok(());
         }
-        let identifiers = held::identifiers(self.store, lane, profile)?
+        let identifiers = held::identifiers(self.store, partition, profile)?
             .filter(|identifiers| identifiers.iter().any(|(kind, _)| *kind == self.wants.key()));
         let Some(identifiers) = identifiers else {
-            return Ok(self.waiting.hold_back(self.store, lane, profile)?);
+            return Ok(self.waiting.hold_back(self.store, partition, profile)?);
         };
         loop {
-            let queue = self.waiting.queue_first(self.store, lane, profile, topic, QUEUE_CHUNK)?;
+            let queue = self.waiting.queue_first(self.store, partition, profile, topic, QUEUE_CHUNK)?;
             if queue.is_empty() {
                 return Ok(());
             }
             for held in queue {
                 if self.budget.is_spent() {
-                    return Ok(self.waiting.release(self.store, lane, profile)?);
+                    return Ok(self.waiting.release(self.store, partition, profile)?);
                 }
-                if !self.let_go(lane, profile, held, &identifiers)? {
-                    self.blocked.insert((lane, profile));
-                    return Ok(self.waiting.release(self.store, lane, profile)?);
+                if !self.let_go(partition, profile, held, &identifiers)? {
+                    self.blocked.insert((partition, profile));
+                    return Ok(self.waiting.release(self.store, partition, profile)?);
                 }
             }
         }
@@ -426,7 +426,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
     /// Takes a record out of its queue; false if it is for a paused route.
     fn let_go(
         &mut self,
-        lane: i32,
+        partition: i32,
         profile: ProfileId,
         held: Held,
         identifiers: &[(String, String)],
@@ -455,28 +455,28 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
             },
         };
         self.budget.spend(&record);
-        self.waiting.take(self.store, lane, profile, &held)?;
-        self.act(lane, kind);
+        self.waiting.take(self.store, partition, profile, &held)?;
+        self.act(partition, kind);
         Ok(true)
     }
 
-    /// The absorbed profile's lane: what waits there moves to the survivor, then the fence is passed.
+    /// The absorbed profile's partition: what waits there moves to the survivor, then the fence is passed.
     fn fence(&mut self, record: &Arc<Record>, merge: Merge) -> Result<(), Error> {
-        let lane = record.partition;
-        if self.waiting.get(lane, merge.absorbed).is_none() {
-            self.pass(lane, merge);
+        let partition = record.partition;
+        if self.waiting.get(partition, merge.absorbed).is_none() {
+            self.pass(partition, merge);
             return Ok(());
         }
         // In a chain of merges the absorbed profile may wait for an earlier one itself, whose records are not here yet.
-        self.waiting.move_to(self.store, lane, merge)?;
-        self.drain(lane, merge.absorbed, &record.topic)
+        self.waiting.move_to(self.store, partition, merge)?;
+        self.drain(partition, merge.absorbed, &record.topic)
     }
 
     /// Hands over what waits for an absorbed profile, as much of it as the batch may carry. With the last record the fence is passed.
-    fn hand_over(&mut self, lane: i32, absorbed: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
-        let Some(merge) = self.waiting.moving(self.store, lane, absorbed)? else { return Ok(()) };
+    fn hand_over(&mut self, partition: i32, absorbed: ProfileId, topic: &Arc<str>) -> Result<(), Error> {
+        let Some(merge) = self.waiting.moving(self.store, partition, absorbed)? else { return Ok(()) };
         loop {
-            let queue = self.waiting.queue_first(self.store, lane, absorbed, topic, QUEUE_CHUNK)?;
+            let queue = self.waiting.queue_first(self.store, partition, absorbed, topic, QUEUE_CHUNK)?;
             if queue.is_empty() {
                 break;
             }
@@ -485,7 +485,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
                     return Ok(());
                 }
                 self.budget.spend(&held.record);
-                self.waiting.take(self.store, lane, absorbed, &held)?;
+                self.waiting.take(self.store, partition, absorbed, &held)?;
                 let (is_event, backfill) = match held.record.envelope() {
                     Ok(envelope) => {
                         (envelope.role == Role::Event, self.wants.age(&held.record, &envelope) == Age::Backfill)
@@ -493,45 +493,45 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
                     Err(_) => (true, false),
                 };
                 if let Some(reason) = held::damage(&held.record) {
-                    self.act(lane, ActionKind::DeadLetter { record: held.record, reason });
+                    self.act(partition, ActionKind::DeadLetter { record: held.record, reason });
                     continue;
                 }
                 // An earlier version queued the fence itself.
                 if is_event {
-                    self.act(lane, ActionKind::HandOver { record: held.record, to: merge.survivor, backfill });
+                    self.act(partition, ActionKind::HandOver { record: held.record, to: merge.survivor, backfill });
                 }
             }
         }
-        self.waiting.moved(self.store, lane, absorbed)?;
-        self.pass(lane, merge);
+        self.waiting.moved(self.store, partition, absorbed)?;
+        self.pass(partition, merge);
         Ok(())
     }
 
-    fn pass(&mut self, lane: i32, merge: Merge) {
-        self.act(lane, ActionKind::Release(merge));
-        self.act(lane, ActionKind::Forward { profile: merge.absorbed, role: Role::Fence(merge) });
+    fn pass(&mut self, partition: i32, merge: Merge) {
+        self.act(partition, ActionKind::Release(merge));
+        self.act(partition, ActionKind::Forward { profile: merge.absorbed, role: Role::Fence(merge) });
     }
 
     /// Plans what is due because of its age: holds whose time is over. `surely` is a time that no step of a clock has brought early.
     ///
     /// # Errors
     /// The state could not be read or written.
-    pub fn expired(&mut self, lanes: &[i32], topic: &Arc<str>, surely: Timestamp) -> Result<(), Error> {
+    pub fn expired(&mut self, partitions: &[i32], topic: &Arc<str>, surely: Timestamp) -> Result<(), Error> {
         self.trigger = Trigger::Clock;
         let age = i64::try_from(self.wants.hold_for().as_millis()).unwrap_or(i64::MAX);
         let limit = Timestamp::from_millis(surely.as_millis().saturating_sub(age));
-        for &lane in lanes {
-            for (profile, held) in self.waiting.expired(self.store, lane, topic, limit, EXPIRED_MAX)? {
-                self.waiting.take(self.store, lane, profile, &held)?;
-                self.dead_letter_expired(lane, held);
+        for &partition in partitions {
+            for (profile, held) in self.waiting.expired(self.store, partition, topic, limit, EXPIRED_MAX)? {
+                self.waiting.take(self.store, partition, profile, &held)?;
+                self.dead_letter_expired(partition, held);
             }
         }
         Ok(())
     }
 
-    fn dead_letter_expired(&mut self, lane: i32, held: Held) {
+    fn dead_letter_expired(&mut self, partition: i32, held: Held) {
         if let Some(reason) = held::damage(&held.record) {
-            return self.act(lane, ActionKind::DeadLetter { record: held.record, reason });
+            return self.act(partition, ActionKind::DeadLetter { record: held.record, reason });
         }
         let mut message = format!(
             "waited since {} for an identifier of type {}, longer than `hold_for` of destination {} allows",
@@ -543,7 +543,7 @@ impl<'a, W: Subscriptions, S: Map> Planner<'a, W, S> {
             message.push_str(&format!("; {refusal}"));
         }
         let reason = Reason::new(code::HOLD_EXPIRED, message);
-        self.act(lane, ActionKind::DeadLetter { record: held.record, reason });
+        self.act(partition, ActionKind::DeadLetter { record: held.record, reason });
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Wanted {
 pub struct Compiled<'a> {
     pub routes: &'a Routes,
     pub schemas: &'a Schemas,
-    /// By lane, the offset from which on the destination exists.
+    /// By partition, the offset from which on the destination exists.
     pub begins: &'a BTreeMap<i32, i64>,
 }
 
@@ -89,7 +89,7 @@ impl Subscriptions for Compiled<'_> {
 
     fn age(&self, record: &Record, envelope: &Envelope<'_>) -> Age {
         let Some(source) = self.routes.sources.get(envelope.source) else { return Age::Live };
-        // A person asked for a replay; a record that a merge handed over was judged in its former lane.
+        // A person asked for a replay; a record that a merge handed over was judged in its former partition.
         if envelope.replay.is_some() || envelope.only_destination.is_some() {
             return Age::Live;
         }

@@ -175,7 +175,7 @@ fn what_waits_behind_a_pause_is_bounded_by_not_reading_on() {
     let records: Vec<_> = (0..share).map(|offset| event(offset, ada, "1", true)).collect();
     assert_eq!(stage.batch(&records).1, None);
     let more = [event(share, bob, "0", true), event(share + 1, ada, "0", true), event(share + 2, bob, "0", true)];
-    // Behind the first record without room nothing is taken, not even for others: offsets of a lane are committed in order.
+    // Behind the first record without room nothing is taken, not even for others: offsets of a partition are committed in order.
     assert_eq!(stage.batch(&more), (vec![format!("run {share}")], Some(1)));
 }
 

@@ -1,7 +1,7 @@
 //! What the failures of a batch mean: go on and dead-letter them, wait for more rows, or pause the route.
 //!
 //! The decision itself is pure and lives in `tailwater_core::judge`; here it is applied to a batch, and its result is a [`Cut`]: for
-//! each lane, the first record that must stay where it is, and the people whose queues must.
+//! each partition, the first record that must stay where it is, and the people whose queues must.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -36,7 +36,7 @@ struct Open {
 /// How far a batch may go.
 #[derive(Debug, Default)]
 pub struct Cut {
-    /// By lane, the place in the batch of the first record that stays.
+    /// By partition, the place in the batch of the first record that stays.
     stops: BTreeMap<i32, usize>,
     /// People whose queues stay as they are.
     pub people: BTreeSet<(i32, ProfileId)>,
@@ -66,14 +66,14 @@ pub enum Verdict {
 
 impl Cut {
     /// Whether the record at this place of the batch may be worked on.
-    pub fn admits(&self, lane: i32, place: usize) -> bool {
-        self.stops.get(&lane).is_none_or(|stop| place < *stop)
+    pub fn admits(&self, partition: i32, place: usize) -> bool {
+        self.stops.get(&partition).is_none_or(|stop| place < *stop)
     }
 
-    /// Joins two cuts: the earlier stop of each lane counts.
+    /// Joins two cuts: the earlier stop of each partition counts.
     pub fn tighten(&mut self, other: Self) {
-        for (lane, stop) in other.stops {
-            let mine = self.stops.entry(lane).or_insert(stop);
+        for (partition, stop) in other.stops {
+            let mine = self.stops.entry(partition).or_insert(stop);
             *mine = (*mine).min(stop);
         }
         self.people.extend(other.people);
@@ -83,17 +83,17 @@ impl Cut {
         }
     }
 
-    /// Records of the lane stay from this place on.
-    pub fn stop(&mut self, lane: i32, place: usize) {
-        let stop = self.stops.entry(lane).or_insert(place);
+    /// Records of the partition stay from this place on.
+    pub fn stop(&mut self, partition: i32, place: usize) {
+        let stop = self.stops.entry(partition).or_insert(place);
         *stop = (*stop).min(place);
     }
 
-    fn hold_up(&mut self, lane: i32, trigger: Trigger) {
+    fn hold_up(&mut self, partition: i32, trigger: Trigger) {
         match trigger {
-            Trigger::Record(place) => self.stop(lane, place),
+            Trigger::Record(place) => self.stop(partition, place),
             Trigger::Queue(profile) => {
-                self.people.insert((lane, profile));
+                self.people.insert((partition, profile));
             }
             Trigger::Clock => {}
         }
@@ -106,7 +106,7 @@ impl Cut {
 
 /// A row that failed, and the record that brought it.
 struct Failure<'a> {
-    lane: i32,
+    partition: i32,
     trigger: Trigger,
     route: usize,
     cell: Cell,
@@ -159,14 +159,14 @@ impl Windows {
                 match results.get(&work.record, route) {
                     Some(Made::Failed(_)) if self.dead.contains(&cell(&work.record, route)) => {}
                     Some(Made::Failed(failed)) => failures.push(Failure {
-                        lane: action.lane,
+                        partition: action.partition,
                         trigger: action.trigger,
                         route,
                         cell: cell(&work.record, route),
                         failed,
                     }),
                     Some(Made::NotRun) | None => {
-                        cut.hold_up(action.lane, action.trigger);
+                        cut.hold_up(action.partition, action.trigger);
                     }
                     Some(Made::Operations(_) | Made::Skipped) => *succeeded.entry(route).or_default() += 1,
                 }
@@ -187,7 +187,7 @@ impl Windows {
             match window.judge(now) {
                 judge::Verdict::Wait => {
                     for failure in of_route {
-                        cut.hold_up(failure.lane, failure.trigger);
+                        cut.hold_up(failure.partition, failure.trigger);
                     }
                 }
                 judge::Verdict::DeadLetter => {
@@ -197,7 +197,7 @@ impl Windows {
                 }
                 judge::Verdict::Pause(pattern) => {
                     for failure in &of_route {
-                        cut.hold_up(failure.lane, failure.trigger);
+                        cut.hold_up(failure.partition, failure.trigger);
                     }
                     *open = Open::default();
                     cut.pause = Some(pause(&of_route, &pattern, name));
@@ -209,7 +209,7 @@ impl Windows {
         }
         for action in actions {
             if let (Trigger::Queue(profile), ActionKind::Transform(work)) = (action.trigger, &action.kind)
-                && cut.people.contains(&(action.lane, profile))
+                && cut.people.contains(&(action.partition, profile))
             {
                 cut.kept.insert((work.record.partition, work.record.offset));
             }
@@ -243,13 +243,21 @@ mod tests {
     use crate::kafka::Record;
     use crate::stages::route::plan::Work;
 
-    /// Two routes; each row names its lane, its offset, its route and whether it fails.
+    /// Two routes; each row names its partition, its offset, its route and whether it fails.
     fn batch(rows: &[(i32, i64, usize, bool)]) -> (Vec<Action>, Results) {
         let mut results = Results::default();
         let mut actions = Vec::new();
-        for (place, &(lane, offset, route, fails)) in rows.iter().enumerate() {
-            let record =
-                Arc::new(Record::new("t".into(), lane, offset, Timestamp::from_millis(0), None, None, None, vec![]));
+        for (place, &(partition, offset, route, fails)) in rows.iter().enumerate() {
+            let record = Arc::new(Record::new(
+                "t".into(),
+                partition,
+                offset,
+                Timestamp::from_millis(0),
+                None,
+                None,
+                None,
+                vec![],
+            ));
             let made = if fails {
                 Made::Failed(Failed {
                     reason: Reason::new(code::TRANSFORM_THREW, "boom"),
@@ -269,7 +277,7 @@ mod tests {
                 schema: None,
                 refused: vec![],
             };
-            actions.push(Action { trigger: Trigger::Record(place), lane, kind: ActionKind::Transform(work) });
+            actions.push(Action { trigger: Trigger::Record(place), partition, kind: ActionKind::Transform(work) });
         }
         (actions, results)
     }
@@ -282,7 +290,9 @@ mod tests {
             let planned: Vec<Action> = batch(rows)
                 .0
                 .into_iter()
-                .filter(|action| !matches!(action.trigger, Trigger::Record(place) if !cut.admits(action.lane, place)))
+                .filter(
+                    |action| !matches!(action.trigger, Trigger::Record(place) if !cut.admits(action.partition, place)),
+                )
                 .collect();
             match windows.judge_rows(&planned, &results, &|route| route.to_string(), Timestamp::from_millis(now)) {
                 Verdict::Proceed { dead } => {
@@ -322,7 +332,7 @@ mod tests {
     #[test]
     fn a_verdict_outlives_a_cut_that_keeps_its_row_back() {
         let mut windows = Windows::default();
-        // Both in one lane: route 1's row stands before route 0's.
+        // Both in one partition: route 1's row stands before route 0's.
         let both = [(0, 1, 1, true), (0, 2, 0, true)];
         settle(&mut windows, &both[1..], 0);
         settle(&mut windows, &both, 5_000);
@@ -335,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn good_rows_of_other_lanes_count_while_failures_wait() {
+    fn good_rows_of_other_partitions_count_while_failures_wait() {
         let mut windows = Windows::default();
         let bad: Vec<(i32, i64, usize, bool)> = (0..15).map(|offset| (0, offset, 0, true)).collect();
         settle(&mut windows, &bad, 0);
@@ -352,7 +362,7 @@ mod tests {
 
     // Issue 10, B10.
     #[test]
-    fn a_failure_in_a_queue_holds_up_that_person_and_no_lane() {
+    fn a_failure_in_a_queue_holds_up_that_person_and_no_partition() {
         let mut windows = Windows::default();
         let (mut actions, results) = batch(&[(0, 5, 0, true), (0, 6, 0, false), (0, 7, 0, false)]);
         let ada = ProfileId::of("w", "email", "a@b.c", 0);

@@ -24,10 +24,10 @@ impl Session<'_> {
         for action in actions {
             match &action.kind {
                 ActionKind::Transform(work) => {
-                    written += usize::from(self.operations(action.lane, work, routes, dead)?);
+                    written += usize::from(self.operations(action.partition, work, routes, dead)?);
                 }
-                ActionKind::End { record, end, reason } => self.end(action.lane, record, *end, reason.as_str()),
-                ActionKind::DeadLetter { record, reason } => self.dead(action.lane, record, reason, None, None)?,
+                ActionKind::End { record, end, reason } => self.end(action.partition, record, *end, reason.as_str()),
+                ActionKind::DeadLetter { record, reason } => self.dead(action.partition, record, reason, None, None)?,
                 ActionKind::HandOver { record, to, backfill } => {
                     let moved = handed_over(record, *to, self.destination, *backfill);
                     match self.append_resolved(*to, moved.value(), moved.header()) {
@@ -36,7 +36,7 @@ impl Session<'_> {
                             let message =
                                 format!("the event of a merged profile has {bytes} bytes, more than {topic} takes");
                             let reason = Reason::new(code::KAFKA_RECORD_TOO_LARGE, message);
-                            self.dead(action.lane, record, &reason, None, None)?;
+                            self.dead(action.partition, record, &reason, None, None)?;
                         }
                         other => other?,
                     }
@@ -60,17 +60,18 @@ impl Session<'_> {
                         ..Envelope::default()
                     };
                     let header = envelope.to_bytes();
-                    let (key, lane) = (profile.to_string(), self.lane(*profile));
-                    self.unit
-                        .send(&Outgoing::to(&self.outbound).partition(lane).key(key.as_bytes()).envelope(&header))?;
+                    let (key, partition) = (profile.to_string(), self.partition(*profile));
+                    self.unit.send(
+                        &Outgoing::to(&self.outbound).partition(partition).key(key.as_bytes()).envelope(&header),
+                    )?;
                 }
             }
         }
         Ok(written)
     }
 
-    fn lane(&self, profile: ProfileId) -> i32 {
-        i32::try_from(profile.lane(self.shared.config.kafka.partitions)).unwrap_or(0)
+    fn partition(&self, profile: ProfileId) -> i32 {
+        i32::try_from(profile.partition(self.shared.config.kafka.partitions)).unwrap_or(0)
     }
 
     pub(super) fn append_resolved(
@@ -79,8 +80,8 @@ impl Session<'_> {
         value: Option<&[u8]>,
         header: Option<&[u8]>,
     ) -> Result<(), Error> {
-        let (key, lane) = (profile.to_string(), self.lane(profile));
-        let mut outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(value);
+        let (key, partition) = (profile.to_string(), self.partition(profile));
+        let mut outgoing = Outgoing::to(&self.topic).partition(partition).key(key.as_bytes()).value(value);
         if let Some(header) = header {
             outgoing = outgoing.envelope(header);
         }
@@ -88,7 +89,13 @@ impl Session<'_> {
     }
 
     /// Writes the outbound record of an event; true if there is one.
-    fn operations(&mut self, lane: i32, work: &Work, routes: &Routes, dead: &HashSet<Cell>) -> Result<bool, Error> {
+    fn operations(
+        &mut self,
+        partition: i32,
+        work: &Work,
+        routes: &Routes,
+        dead: &HashSet<Cell>,
+    ) -> Result<bool, Error> {
         let mut operations: Vec<&Operation> = Vec::new();
         let mut failed: Option<(Reason, Option<String>, String)> = None;
         for &route in &work.routes {
@@ -105,7 +112,7 @@ impl Session<'_> {
         if !operations.is_empty() {
             let value = serde_json::to_vec(&Outbound { operations });
             let refused = match value {
-                Ok(value) => self.outbound(lane, work, routes, &value)?,
+                Ok(value) => self.outbound(partition, work, routes, &value)?,
                 Err(error) => Some(Reason::new(code::OUTPUT_INVALID, error.to_string())),
             };
             match refused {
@@ -118,16 +125,22 @@ impl Session<'_> {
         match failed {
             Some((reason, stack, transform)) => {
                 let transform = Some(transform.as_str()).filter(|name| !name.is_empty());
-                self.dead(lane, &work.record, &reason, transform, stack.as_deref())?;
+                self.dead(partition, &work.record, &reason, transform, stack.as_deref())?;
             }
-            None if !sent => self.end(lane, &work.record, End::Skipped, code::TRANSFORM_SKIPPED.as_str()),
+            None if !sent => self.end(partition, &work.record, End::Skipped, code::TRANSFORM_SKIPPED.as_str()),
             None => {}
         }
         Ok(sent)
     }
 
     /// Produces an outbound record and notes the event as routed, or gives the reason why it cannot be.
-    fn outbound(&mut self, lane: i32, work: &Work, routes: &Routes, value: &[u8]) -> Result<Option<Reason>, Error> {
+    fn outbound(
+        &mut self,
+        partition: i32,
+        work: &Work,
+        routes: &Routes,
+        value: &[u8],
+    ) -> Result<Option<Reason>, Error> {
         let hash = work.routes.first().and_then(|route| routes.routes.get(*route)).map(|route| route.transform.hash());
         let mut envelope = work.record.envelope().unwrap_or_default();
         let (place, round) = (envelope.ingest, round(&envelope));
@@ -142,7 +155,7 @@ impl Session<'_> {
         let header = envelope.to_bytes();
         let outgoing = Outgoing {
             topic: &self.outbound,
-            partition: Some(lane),
+            partition: Some(partition),
             key: work.record.key(),
             value: Some(value),
             envelope: Some(&header),
@@ -151,7 +164,7 @@ impl Session<'_> {
         };
         match self.unit.send(&outgoing) {
             Ok(()) => {
-                self.end_at(lane, place.as_ref(), round, End::Routed, "");
+                self.end_at(partition, place.as_ref(), round, End::Routed, "");
                 Ok(None)
             }
             Err(kafka::Error::TooLarge { bytes, topic }) => {
@@ -163,14 +176,14 @@ impl Session<'_> {
     }
 
     /// Notes an end of the event at this destination.
-    fn end(&mut self, lane: i32, record: &Record, end: End, reason: &str) {
+    fn end(&mut self, partition: i32, record: &Record, end: End, reason: &str) {
         let Ok(envelope) = record.envelope() else { return };
-        self.end_at(lane, envelope.ingest.as_ref(), round(&envelope), end, reason);
+        self.end_at(partition, envelope.ingest.as_ref(), round(&envelope), end, reason);
     }
 
-    fn end_at(&mut self, lane: i32, place: Option<&Coordinates<'_>>, round: u32, end: End, reason: &str) {
+    fn end_at(&mut self, partition: i32, place: Option<&Coordinates<'_>>, round: u32, end: End, reason: &str) {
         if let Some(place) = place {
-            self.unit.note(self.destination, lane, place, round, end, reason);
+            self.unit.note(self.destination, partition, place, round, end, reason);
         }
         if end == End::Skipped {
             self.shared.telemetry.metrics().skipped("route", self.destination, reason);
@@ -179,7 +192,7 @@ impl Session<'_> {
 
     fn dead(
         &mut self,
-        lane: i32,
+        partition: i32,
         record: &Record,
         reason: &Reason,
         transform: Option<&str>,
@@ -196,7 +209,7 @@ impl Session<'_> {
         };
         let topic = self.shared.names.dlq_destination(self.destination);
         dead_letter::produce(&mut self.unit, &topic, record, &failure)?;
-        self.end(lane, record, End::DeadLettered, reason.code.as_str());
+        self.end(partition, record, End::DeadLettered, reason.code.as_str());
         self.shared.telemetry.metrics().dead_lettered("route", self.destination, reason.code.as_str());
         self.shared.telemetry.dead_letter_line("route", self.destination, reason, &record.coordinates());
         Ok(())

@@ -132,14 +132,14 @@ impl<O: Outside> Session<O> {
 
     /// Takes up the next operation of a record that needs a call, or finishes the record.
     pub(super) fn advance(&mut self, profile: ProfileId, turn: Turn, mut open: Box<Open>) -> Result<(), Error> {
-        let lane = open.record.partition;
+        let partition = open.record.partition;
         while let Some(delivery) = open.delivery(&self.setup.name) {
             let record = Arc::clone(&open.record);
             let envelope = record.envelope().unwrap_or_default();
-            let subject = Open::subject(lane, &envelope);
+            let subject = Open::subject(partition, &envelope);
             let in_flight = |open| InFlight { profile, turn, open, delivery: delivery.clone() };
             // First of all: what runs in a job is asked for, even if a merge has brought a newer state of the row meanwhile.
-            if let Some(member) = memory::job_of(self.outside.state(), lane, delivery.key)? {
+            if let Some(member) = memory::job_of(self.outside.state(), partition, delivery.key)? {
                 open.attempts = member.attempt;
                 self.join_job(member, in_flight(open));
                 return Ok(());
@@ -176,7 +176,7 @@ impl<O: Outside> Session<O> {
             return Ok(Some(reason));
         }
         let repeated = self.facts.covers(subject.source)
-            && self.facts.contains(state, subject.lane, delivery.profile, delivery.key)?;
+            && self.facts.contains(state, subject.partition, delivery.profile, delivery.key)?;
         Ok(repeated.then_some(code::DUPLICATE))
     }
 
@@ -191,11 +191,11 @@ impl<O: Outside> Session<O> {
         job.members.insert(member.place, in_flight);
     }
 
-    /// A job has taken a delivery: remembered, so that whoever owns the lane next asks for it instead of sending again.
+    /// A job has taken a delivery: remembered, so that whoever owns the partition next asks for it instead of sending again.
     pub(super) fn accepted(&mut self, ticket: Ticket, place: usize, in_flight: InFlight) -> Result<(), Error> {
-        let lane = in_flight.open.record.partition;
+        let partition = in_flight.open.record.partition;
         let member = JobMember { ticket, place, attempt: in_flight.open.attempts };
-        memory::set_job(self.outside.state_mut(), lane, in_flight.delivery.key, Some(&member))?;
+        memory::set_job(self.outside.state_mut(), partition, in_flight.delivery.key, Some(&member))?;
         self.dirty = true;
         self.join_job(member, in_flight);
         Ok(())
@@ -210,13 +210,13 @@ impl<O: Outside> Session<O> {
             self.ready.since = None;
         }
         let deliveries: Vec<Delivery> = items.iter().map(|item| item.delivery.clone()).collect();
-        let mut lanes: Vec<i32> = items.iter().map(|item| item.open.record.partition).collect();
-        lanes.sort_unstable();
-        lanes.dedup();
+        let mut partitions: Vec<i32> = items.iter().map(|item| item.open.record.partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
         let items = items.into_iter().map(Some).collect();
         let call = self.ready.begin(Call::Delivery { items, taken: BTreeMap::new() });
         self.calls_running += 1;
-        self.outside.deliver(call, deliveries, lanes);
+        self.outside.deliver(call, deliveries, partitions);
     }
 
     fn ask_jobs(&mut self) {
@@ -235,12 +235,12 @@ impl<O: Outside> Session<O> {
             job.asked = true;
             let places: Vec<usize> = job.members.keys().copied().collect();
             let members: Vec<Delivery> = job.members.values().map(|member| member.delivery.clone()).collect();
-            let mut lanes: Vec<i32> = job.members.values().map(|member| member.open.record.partition).collect();
-            lanes.sort_unstable();
-            lanes.dedup();
+            let mut partitions: Vec<i32> = job.members.values().map(|member| member.open.record.partition).collect();
+            partitions.sort_unstable();
+            partitions.dedup();
             self.calls_running += 1;
             let call = self.ready.begin(Call::Question { ticket: ticket.clone(), places });
-            self.outside.confirm(call, &ticket, members, lanes);
+            self.outside.confirm(call, &ticket, members, partitions);
         }
     }
 
@@ -322,8 +322,8 @@ impl<O: Outside> Session<O> {
         let members: Vec<(usize, InFlight)> =
             places.into_iter().filter_map(|place| Some((place, job.members.remove(&place)?))).collect();
         for (place, member) in members {
-            let lane = member.open.record.partition;
-            memory::set_job(self.outside.state_mut(), lane, member.delivery.key, None)?;
+            let partition = member.open.record.partition;
+            memory::set_job(self.outside.state_mut(), partition, member.delivery.key, None)?;
             self.outcome(member, outcome.clone(), place)?;
         }
         Ok(())
@@ -370,11 +370,11 @@ impl<O: Outside> Session<O> {
 
     pub(super) fn give_back(&mut self, item: InFlight, due: tailwater_core::Timestamp) {
         if self.gate.retry(&item.profile, item.turn, Item::Record(item.open), due).is_err() {
-            tracing::debug!(profile = %item.profile, "a delivery came back after its lane was given up");
+            tracing::debug!(profile = %item.profile, "a delivery came back after its partition was given up");
         }
     }
 
-    /// Whether a call is running that carries a delivery of these lanes. Jobs are no calls: they pass to the next owner.
+    /// Whether a call is running that carries a delivery of these partitions. Jobs are no calls: they pass to the next owner.
     pub(super) fn calls_concern(&self, concerns: &impl Fn(i32) -> bool) -> bool {
         let deliveries = self.ready.flying().any(|item| concerns(item.open.record.partition));
         let questions = self

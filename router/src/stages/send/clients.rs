@@ -1,7 +1,7 @@
 //! The world of send: Kafka, the local state and the vendor's connector.
 //!
 //! Calls run elsewhere and come back through a channel; right before a request the connector asks whether this process still owns the
-//! lanes, so that one that was stopped and woke up again sends nothing.
+//! partitions, so that one that was stopped and woke up again sends nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ use crate::stages::Error;
 use crate::stages::shared::commit::{Stage, UnitOfWork};
 use crate::stages::shared::dead_letter::{self, Failure};
 use crate::stages::shared::destination::{Handle, Slot};
-use crate::stages::shared::held::fences::Lanes;
-use crate::stages::shared::held::group::GroupLanes;
+use crate::stages::shared::held::fences::FencedPartitions;
+use crate::stages::shared::held::group::GroupPartitions;
 use crate::stages::shared::ledger::Ledger;
 use crate::state::Store;
 use crate::telemetry::Heartbeat;
@@ -77,7 +77,7 @@ impl<'a> Clients<'a> {
             record_bytes_max: producer.record_bytes_max(),
             name: name.to_owned(),
             topic: Arc::clone(&topic),
-            lanes: kafka.partitions,
+            partitions: kafka.partitions,
             settings: settings(&destination.config),
             commit_interval: client::commit_interval(kafka.latency),
             retention: kafka.retention,
@@ -126,7 +126,7 @@ impl<'a> Clients<'a> {
         });
     }
 
-    /// Whether any lane is served here.
+    /// Whether any partition is served here.
     pub fn is_serving(&self) -> bool {
         !self.consumer.assignment().is_empty()
     }
@@ -135,22 +135,22 @@ impl<'a> Clients<'a> {
         &self.destination.config.name
     }
 
-    fn group(&self) -> GroupLanes<'_> {
-        GroupLanes { kafka: &self.shared.config.kafka, consumer: &self.consumer, topic: &self.topic }
+    fn group(&self) -> GroupPartitions<'_> {
+        GroupPartitions { kafka: &self.shared.config.kafka, consumer: &self.consumer, topic: &self.topic }
     }
 }
 
-impl Lanes for Clients<'_> {
-    fn lane_of(&self, profile: ProfileId) -> i32 {
-        memory::lane_of(profile, self.shared.config.kafka.partitions)
+impl FencedPartitions for Clients<'_> {
+    fn partition_of(&self, profile: ProfileId) -> i32 {
+        memory::partition_of(profile, self.shared.config.kafka.partitions)
     }
 
-    fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
-        self.group().lane_end(lane)
+    fn partition_end(&mut self, partition: i32) -> Result<i64, Error> {
+        self.group().partition_end(partition)
     }
 
-    fn has_read(&mut self, lane: i32, end: i64) -> Result<bool, Error> {
-        self.group().has_read(lane, end)
+    fn has_read(&mut self, partition: i32, end: i64) -> Result<bool, Error> {
+        self.group().has_read(partition, end)
     }
 }
 
@@ -215,11 +215,11 @@ impl Outside for Clients<'_> {
         Ok(self.consumer.revoked(partitions)?)
     }
 
-    /// The account's limit is shared by the lanes that this process owns.
+    /// The account's limit is shared by the partitions that this process owns.
     fn share(&mut self) {
-        let lanes = self.shared.config.kafka.partitions.max(1);
-        let owned = u32::try_from(self.consumer.assignment().len()).unwrap_or(lanes);
-        self.destination.connector.set_share(f64::from(owned) / f64::from(lanes));
+        let partitions = self.shared.config.kafka.partitions.max(1);
+        let owned = u32::try_from(self.consumer.assignment().len()).unwrap_or(partitions);
+        self.destination.connector.set_share(f64::from(owned) / f64::from(partitions));
     }
 
     fn state(&self) -> &Store {
@@ -230,22 +230,22 @@ impl Outside for Clients<'_> {
         self.unit.store_mut()
     }
 
-    fn restore(&mut self, lanes: &[i32]) -> Result<(), Error> {
+    fn restore(&mut self, partitions: &[i32]) -> Result<(), Error> {
         self.stall.begins();
-        let restored = self.unit.store_mut().restore(lanes, &|| self.heartbeat.tick());
+        let restored = self.unit.store_mut().restore(partitions, &|| self.heartbeat.tick());
         self.stall.ends();
         Ok(restored?)
     }
 
-    fn release(&mut self, lanes: &[i32]) {
-        self.unit.store_mut().release(lanes);
+    fn release(&mut self, partitions: &[i32]) {
+        self.unit.store_mut().release(partitions);
     }
 
-    fn end(&mut self, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
+    fn end(&mut self, partition: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
         if Planted::skips_ledger() {
             return;
         }
-        self.unit.note(&self.destination.config.name, lane, place, round, end, reason);
+        self.unit.note(&self.destination.config.name, partition, place, round, end, reason);
     }
 
     fn forget_ends(&mut self) {
@@ -257,8 +257,8 @@ impl Outside for Clients<'_> {
         let value = history::encode(now(), self.name(), record, delivery, outcome);
         let topic = self.shared.names.deliveries();
         let key = delivery.profile.to_string();
-        let lane = self.lane_of(delivery.profile);
-        Ok(self.unit.send(&Outgoing::to(&topic).partition(lane).key(key.as_bytes()).value(Some(&value)))?)
+        let partition = self.partition_of(delivery.profile);
+        Ok(self.unit.send(&Outgoing::to(&topic).partition(partition).key(key.as_bytes()).value(Some(&value)))?)
     }
 
     fn dead_letter(&mut self, record: &Record, reason: &Reason, attempts: u32) -> Result<(), Error> {
@@ -286,8 +286,8 @@ impl Outside for Clients<'_> {
         };
         let header = envelope.to_bytes();
         let key = merge.survivor.to_string();
-        let lane = self.lane_of(merge.survivor);
-        let outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).value(Some(memory));
+        let partition = self.partition_of(merge.survivor);
+        let outgoing = Outgoing::to(&self.topic).partition(partition).key(key.as_bytes()).value(Some(memory));
         self.unit.send(&outgoing.envelope(&header))?;
         failpoint::hit("merge.passed");
         Ok(())
@@ -302,15 +302,15 @@ impl Outside for Clients<'_> {
         };
         let header = envelope.to_bytes();
         let key = merge.absorbed.to_string();
-        let lane = Lanes::lane_of(self, merge.absorbed);
-        let outgoing = Outgoing::to(&self.topic).partition(lane).key(key.as_bytes()).envelope(&header);
+        let partition = FencedPartitions::partition_of(self, merge.absorbed);
+        let outgoing = Outgoing::to(&self.topic).partition(partition).key(key.as_bytes()).envelope(&header);
         Ok(self.unit.send(&outgoing)?)
     }
 
     fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
         self.stall.begins();
         let offsets = self.planted.offsets(offsets);
-        let offsets = offsets.iter().map(|(lane, offset)| (&*self.topic, *lane, *offset));
+        let offsets = offsets.iter().map(|(partition, offset)| (&*self.topic, *partition, *offset));
         let committed = self.unit.commit(offsets, &self.consumer);
         self.stall.ends();
         committed
@@ -320,12 +320,12 @@ impl Outside for Clients<'_> {
         self.destination.connector.spec().limits
     }
 
-    fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
+    fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, partitions: Vec<i32>) {
         let connector = Arc::clone(&self.destination.connector);
         let (ownership, stall) = (Arc::clone(&self.ownership), Arc::clone(&self.stall));
         let answers = self.answers.0.clone();
         self.run(call, async move {
-            let still_owned = || !stall.is_on() && lanes.iter().all(|lane| ownership.owns(*lane));
+            let still_owned = || !stall.is_on() && partitions.iter().all(|partition| ownership.owns(*partition));
             let outcomes = Outcomes::new(deliveries.len(), report(call, answers));
             failpoint::hit("send.asked");
             connector.deliver(&deliveries, &outcomes, &connectors::Context { still_owned: &still_owned }).await;
@@ -334,13 +334,13 @@ impl Outside for Clients<'_> {
         });
     }
 
-    fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
+    fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, partitions: Vec<i32>) {
         let connector = Arc::clone(&self.destination.connector);
         let (ownership, stall) = (Arc::clone(&self.ownership), Arc::clone(&self.stall));
         let answers = self.answers.0.clone();
         let ticket = ticket.clone();
         self.run(call, async move {
-            let still_owned = || !stall.is_on() && lanes.iter().all(|lane| ownership.owns(*lane));
+            let still_owned = || !stall.is_on() && partitions.iter().all(|partition| ownership.owns(*partition));
             let outcomes = Outcomes::new(members.len(), report(call, answers));
             connector.confirm(&ticket, &members, &outcomes, &connectors::Context { still_owned: &still_owned }).await;
             if outcomes.open() > 0 {

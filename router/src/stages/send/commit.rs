@@ -18,14 +18,14 @@ impl<O: Outside> Session<O> {
         self.commit()
     }
 
-    /// Commits what has been decided. Every lane's offset travels, moved or not: it is what makes the broker refuse a process
-    /// whose lanes have moved on.
+    /// Commits what has been decided. Every partition's offset travels, moved or not: it is what makes the broker refuse a process
+    /// whose partitions have moved on.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let started = self.outside.instant();
         let mut next = self.committed.clone();
-        for (lane, tracker) in &self.trackers {
+        for (partition, tracker) in &self.trackers {
             if let Some(watermark) = tracker.watermark() {
-                next.insert(*lane, watermark);
+                next.insert(*partition, watermark);
             }
         }
         let oldest = self.oldest_open();
@@ -37,9 +37,9 @@ impl<O: Outside> Session<O> {
         if next == self.committed && !self.dirty {
             return Ok(());
         }
-        for (lane, appended) in &self.appended {
-            if let Some(watermark) = next.get(lane) {
-                self.finished.write(self.outside.state_mut(), *lane, *watermark, appended.front().copied())?;
+        for (partition, appended) in &self.appended {
+            if let Some(watermark) = next.get(partition) {
+                self.finished.write(self.outside.state_mut(), *partition, *watermark, appended.front().copied())?;
             }
         }
         self.outside.commit(&next)?;
@@ -67,8 +67,8 @@ impl<O: Outside> Session<O> {
 
     /// The append time of the oldest record that is open.
     fn oldest_open(&mut self) -> Option<Timestamp> {
-        for (lane, tracker) in &self.trackers {
-            let (Some(watermark), Some(appended)) = (tracker.watermark(), self.appended.get_mut(lane)) else {
+        for (partition, tracker) in &self.trackers {
+            let (Some(watermark), Some(appended)) = (tracker.watermark(), self.appended.get_mut(partition)) else {
                 continue;
             };
             while appended.front().is_some_and(|(offset, _)| *offset < watermark) {

@@ -1,6 +1,6 @@
-//! Offsets that are finished although an older one of their lane is still open.
+//! Offsets that are finished although an older one of their partition is still open.
 //!
-//! The committed offset stops at the first open record. Everything behind it is read again by the next owner of the lane, and most of
+//! The committed offset stops at the first open record. Everything behind it is read again by the next owner of the partition, and most of
 //! it is finished: one person whose deliveries are tried again holds up the offset, not the others. What those were sent
 //! would be sent again, in bulk and long after, for a crash of a process or a mere rebalance. So the finished ones are remembered in
 //! state, and are not looked at again.
@@ -26,15 +26,15 @@ pub(super) const FINISHED: u8 = b'o';
 /// Offsets in a block: a bitmap of 128 bytes, so that a commit writes few records and small ones.
 const BLOCK: i64 = 1024;
 
-/// The finished offsets behind the committed one, lane by lane. How many blocks there can be is bounded by what a lane's tracker may
+/// The finished offsets behind the committed one, partition by partition. How many blocks there can be is bounded by what a partition's tracker may
 /// hold.
 #[derive(Debug, Default)]
 pub struct Finished {
-    lanes: BTreeMap<i32, Lane>,
+    partitions: BTreeMap<i32, OwnPartition>,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct OwnPartition {
     blocks: BTreeMap<i64, Block>,
     /// What was loaded, until the first record that is read has shown that it belongs to this log.
     unproven: Option<Mark>,
@@ -61,38 +61,38 @@ struct Mark {
 // === impl Finished ===
 
 impl Finished {
-    /// Learns what an earlier owner of the lane has finished behind `start`. True if it meant nothing and is dropped.
+    /// Learns what an earlier owner of the partition has finished behind `start`. True if it meant nothing and is dropped.
     ///
     /// # Errors
-    /// The lane is not restored.
+    /// The partition is not restored.
     pub fn load(&mut self, state: &mut impl Map, start: &Start) -> Result<bool, state::Error> {
-        let mut lane = Lane::default();
+        let mut partition = OwnPartition::default();
         for (key, value) in state.scan(start.partition, &[FINISHED])? {
             match key.get(1..).map(<[u8; 8]>::try_from) {
                 Some(Ok(block)) => {
                     let block = i64::from_be_bytes(block);
                     if let Some(bits) = read_bits(&value) {
-                        lane.loaded_end = (block + 1) * BLOCK;
-                        lane.blocks.insert(block, Block { bits, changed: false, written: true });
+                        partition.loaded_end = (block + 1) * BLOCK;
+                        partition.blocks.insert(block, Block { bits, changed: false, written: true });
                     }
                 }
-                _ => lane.written = Mark::read(&value),
+                _ => partition.written = Mark::read(&value),
             }
         }
-        lane.unproven = lane.written;
-        let belongs = lane.written.is_none_or(|mark| start.committed && mark.offset == start.offset);
-        self.lanes.insert(start.partition, lane);
+        partition.unproven = partition.written;
+        let belongs = partition.written.is_none_or(|mark| start.committed && mark.offset == start.offset);
+        self.partitions.insert(start.partition, partition);
         if belongs {
             return Ok(false);
         }
-        self.drop_lane(state, start.partition)?;
+        self.drop_partition(state, start.partition)?;
         Ok(true)
     }
 
-    /// Whether a record that was read is finished. The first one that is read of a lane tells whether what was loaded belongs to it.
+    /// Whether a record that was read is finished. The first one that is read of a partition tells whether what was loaded belongs to it.
     ///
     /// # Errors
-    /// The lane is not restored.
+    /// The partition is not restored.
     pub fn contains(
         &mut self,
         state: &mut impl Map,
@@ -100,23 +100,23 @@ impl Finished {
         offset: i64,
         appended: Timestamp,
     ) -> Result<bool, state::Error> {
-        let Some(lane) = self.lanes.get_mut(&number) else { return Ok(false) };
-        if lane.unproven.take().is_some_and(|mark| mark != Mark { offset, appended }) {
+        let Some(partition) = self.partitions.get_mut(&number) else { return Ok(false) };
+        if partition.unproven.take().is_some_and(|mark| mark != Mark { offset, appended }) {
             tracing::warn!(
-                lane = number,
+                partition = number,
                 offset,
-                "what was finished in this lane belongs to another log; it is read again"
+                "what was finished in this partition belongs to another log; it is read again"
             );
-            self.drop_lane(state, number)?;
+            self.drop_partition(state, number)?;
             return Ok(false);
         }
-        Ok(offset < lane.loaded_end
-            && lane.blocks.get(&offset.div_euclid(BLOCK)).is_some_and(|block| block.has(offset)))
+        Ok(offset < partition.loaded_end
+            && partition.blocks.get(&offset.div_euclid(BLOCK)).is_some_and(|block| block.has(offset)))
     }
 
     /// An offset is finished.
-    pub fn note(&mut self, lane: i32, offset: i64) {
-        let blocks = &mut self.lanes.entry(lane).or_default().blocks;
+    pub fn note(&mut self, partition: i32, offset: i64) {
+        let blocks = &mut self.partitions.entry(partition).or_default().blocks;
         let block =
             blocks.entry(offset.div_euclid(BLOCK)).or_insert(Block { bits: [0; 16], changed: false, written: false });
         let (word, bit) = place(offset);
@@ -128,7 +128,7 @@ impl Finished {
     /// lies before it needs no memory any more.
     ///
     /// # Errors
-    /// The lane is not restored.
+    /// The partition is not restored.
     pub fn write(
         &mut self,
         state: &mut impl Map,
@@ -136,9 +136,9 @@ impl Finished {
         watermark: i64,
         open: Option<(i64, Timestamp)>,
     ) -> Result<(), state::Error> {
-        let Some(lane) = self.lanes.get_mut(&number) else { return Ok(()) };
+        let Some(partition) = self.partitions.get_mut(&number) else { return Ok(()) };
         let first = watermark.div_euclid(BLOCK);
-        while let Some(mut entry) = lane.blocks.first_entry() {
+        while let Some(mut entry) = partition.blocks.first_entry() {
             let block = *entry.key();
             if block > first {
                 break;
@@ -150,31 +150,31 @@ impl Finished {
                 state.put(number, block_key(block), None)?;
             }
         }
-        for (number_of_block, block) in lane.blocks.iter_mut().filter(|(_, block)| block.changed) {
+        for (number_of_block, block) in partition.blocks.iter_mut().filter(|(_, block)| block.changed) {
             state.put(number, block_key(*number_of_block), Some(block.to_bytes()))?;
             (block.changed, block.written) = (false, true);
         }
-        let mark = open.filter(|_| !lane.blocks.is_empty()).map(|(offset, appended)| Mark { offset, appended });
+        let mark = open.filter(|_| !partition.blocks.is_empty()).map(|(offset, appended)| Mark { offset, appended });
         debug_assert!(
             mark.is_none_or(|mark| mark.offset == watermark),
             "the first open record is not at the watermark"
         );
-        if mark != lane.written {
+        if mark != partition.written {
             state.put(number, vec![FINISHED], mark.map(Mark::to_bytes))?;
-            lane.written = mark;
+            partition.written = mark;
         }
         Ok(())
     }
 
-    pub fn forget(&mut self, lanes: &[i32]) {
-        for lane in lanes {
-            self.lanes.remove(lane);
+    pub fn forget(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.partitions.remove(partition);
         }
     }
 
-    fn drop_lane(&mut self, state: &mut impl Map, number: i32) -> Result<(), state::Error> {
-        let lane = self.lanes.insert(number, Lane::default()).unwrap_or_default();
-        for block in lane.blocks.keys() {
+    fn drop_partition(&mut self, state: &mut impl Map, number: i32) -> Result<(), state::Error> {
+        let partition = self.partitions.insert(number, OwnPartition::default()).unwrap_or_default();
+        for block in partition.blocks.keys() {
             state.put(number, block_key(*block), None)?;
         }
         state.put(number, vec![FINISHED], None)
@@ -258,7 +258,7 @@ mod tests {
         Timestamp::from_millis(1_000 + offset)
     }
 
-    /// A lane whose record at 1000 is open, while some of those behind it are finished.
+    /// A partition whose record at 1000 is open, while some of those behind it are finished.
     fn written(store: &mut Store) {
         let mut finished = Finished::default();
         for offset in [990, 1001, 1003, 1030, 5000] {

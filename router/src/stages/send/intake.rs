@@ -1,4 +1,4 @@
-//! From the lane into the gate: what is read takes its turn there, waits in the backlog while the gate is full, or is parked in state.
+//! From the partition into the gate: what is read takes its turn there, waits in the backlog while the gate is full, or is parked in state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,12 +57,12 @@ impl<O: Outside> Session<O> {
             message: format!("{} of {}[{}]", error, record.topic, record.partition),
         })?;
         self.appended.entry(record.partition).or_default().push_back((record.offset, record.timestamp));
-        let (lane, offset) = (record.partition, record.offset);
-        self.parked.read(lane, offset);
+        let (partition, offset) = (record.partition, record.offset);
+        self.parked.read(partition, offset);
         let record = Arc::new(record);
-        let finished = self.finished.contains(self.outside.state_mut(), lane, offset, record.timestamp)?;
+        let finished = self.finished.contains(self.outside.state_mut(), partition, offset, record.timestamp)?;
         if finished {
-            self.done(lane, offset);
+            self.done(partition, offset);
             return self.reread(&record);
         }
         let goes = self.backlog.is_empty() && !self.gate.is_full() && self.take(&record)?;
@@ -74,7 +74,7 @@ impl<O: Outside> Session<O> {
 
     /// Lets a record into the gate, or parks it. False if there is room for it in neither.
     fn take(&mut self, record: &Arc<Record>) -> Result<bool, Error> {
-        let lane = record.partition;
+        let partition = record.partition;
         let envelope = record.envelope().unwrap_or_default();
         let profile = match envelope.role {
             Role::Event => envelope.profile,
@@ -82,10 +82,10 @@ impl<O: Outside> Session<O> {
             Role::Fence(merge) => Some(merge.absorbed),
             Role::Hold(merge) => {
                 let state = self.outside.state_mut();
-                if !memory::is_passed(state, lane, merge.number)? {
-                    self.waiting.wait_for(state, lane, merge)?;
+                if !memory::is_passed(state, partition, merge.number)? {
+                    self.waiting.wait_for(state, partition, merge)?;
                 }
-                self.done(lane, record.offset);
+                self.done(partition, record.offset);
                 return Ok(true);
             }
             Role::Release(merge) => {
@@ -94,11 +94,11 @@ impl<O: Outside> Session<O> {
             }
         };
         let place = match profile {
-            Some(profile) => self.parks(lane, profile, record)?,
+            Some(profile) => self.parks(partition, profile, record)?,
             None => Place::Gate,
         };
         if place == Place::Gate {
-            self.admit(lane, record, None)?;
+            self.admit(partition, record, None)?;
         }
         Ok(place != Place::Nowhere)
     }
@@ -113,33 +113,33 @@ impl<O: Outside> Session<O> {
 
     /// The wait for a merge is over: what was parked goes on, in order.
     fn release(&mut self, record: &Record, merge: Merge) -> Result<(), Error> {
-        let (lane, offset) = (record.partition, record.offset);
+        let (partition, offset) = (record.partition, record.offset);
         if self.take_over(record, merge.survivor)? {
-            self.done(lane, offset);
+            self.done(partition, offset);
             return Ok(());
         }
         // Remembered for good: the hold may be read later than this, or once more after a start, and must not wait then.
-        memory::set_passed(self.outside.state_mut(), lane, merge.number)?;
-        self.waiting.released(self.outside.state_mut(), lane, merge.survivor, merge.number)?;
-        self.done(lane, offset);
-        self.parked.due(lane, merge.survivor);
+        memory::set_passed(self.outside.state_mut(), partition, merge.number)?;
+        self.waiting.released(self.outside.state_mut(), partition, merge.survivor, merge.number)?;
+        self.done(partition, offset);
+        self.parked.due(partition, merge.survivor);
         Ok(())
     }
 
     /// An offset is through: everything about it is acknowledged with the next commit.
-    pub(super) fn done(&mut self, lane: i32, offset: i64) {
+    pub(super) fn done(&mut self, partition: i32, offset: i64) {
         self.dirty = true;
-        if let Some(tracker) = self.trackers.get_mut(&lane) {
+        if let Some(tracker) = self.trackers.get_mut(&partition) {
             tracker.complete(offset);
-            self.finished.note(lane, offset);
+            self.finished.note(partition, offset);
         }
     }
 
-    pub(super) fn note(&mut self, lane: i32, record: &Record, end: End, reason: &str) {
+    pub(super) fn note(&mut self, partition: i32, record: &Record, end: End, reason: &str) {
         let Ok(envelope) = record.envelope() else { return };
         if let Some(place) = &envelope.ingest {
             let round = envelope.replay.map_or(0, |replay| replay.count);
-            self.outside.end(lane, place, round, end, reason);
+            self.outside.end(partition, place, round, end, reason);
         }
     }
 

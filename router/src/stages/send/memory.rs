@@ -64,7 +64,7 @@ pub struct JobMember {
 /// What names the state of which a delivery is one version.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    pub lane: i32,
+    pub partition: i32,
     pub source: &'a str,
     pub row_key: &'a [u8],
     pub position: Option<SourcePosition<'a>>,
@@ -114,13 +114,13 @@ fn is_another_row(last: &Last, subject: &Subject<'_>) -> bool {
 }
 
 fn last(store: &impl Map, subject: &Subject<'_>, delivery: &Delivery) -> Result<Option<Last>, state::Error> {
-    store.get_json(subject.lane, &last_key(subject, delivery), "what was delivered last")
+    store.get_json(subject.partition, &last_key(subject, delivery), "what was delivered last")
 }
 
 /// Remembers that a delivery was made.
 ///
 /// # Errors
-/// The lane is not restored.
+/// The partition is not restored.
 pub fn remember(store: &mut impl Map, subject: &Subject<'_>, delivery: &Delivery) -> Result<(), state::Error> {
     let (table, log) = match &subject.position {
         Some(SourcePosition::Table { generation, version, ordinal }) => (Some((*generation, *version, *ordinal)), None),
@@ -131,7 +131,7 @@ pub fn remember(store: &mut impl Map, subject: &Subject<'_>, delivery: &Delivery
     let member = member(delivery.operation.kind);
     let last = Last { key: delivery.key, content: content(delivery), table, log, source, member };
     // Strings and numbers into memory: serialising them has no way to fail.
-    store.put(subject.lane, last_key(subject, delivery), Some(serde_json::to_vec(&last).unwrap_or_default()))
+    store.put(subject.partition, last_key(subject, delivery), Some(serde_json::to_vec(&last).unwrap_or_default()))
 }
 
 fn content(delivery: &Delivery) -> ContentHash {
@@ -179,12 +179,16 @@ fn is_switch(kind: OperationKind) -> bool {
 ///
 /// # Errors
 /// The state could not be read.
-pub(super) fn all_last(store: &impl Map, lane: i32, profile: ProfileId) -> Result<Vec<(String, Last)>, state::Error> {
+pub(super) fn all_last(
+    store: &impl Map,
+    partition: i32,
+    profile: ProfileId,
+) -> Result<Vec<(String, Last)>, state::Error> {
     let prefix = profile_prefix(profile);
     let mut all = Vec::new();
-    for (key, value) in store.scan(lane, &prefix)? {
+    for (key, value) in store.scan(partition, &prefix)? {
         let last: Last = serde_json::from_slice(&value)
-            .map_err(|error| store.damaged(lane, &key, "what was delivered last", &error))?;
+            .map_err(|error| store.damaged(partition, &key, "what was delivered last", &error))?;
         all.push((hex(key.get(prefix.len()..).unwrap_or_default()), last));
     }
     Ok(all)
@@ -193,11 +197,11 @@ pub(super) fn all_last(store: &impl Map, lane: i32, profile: ProfileId) -> Resul
 /// Forgets what was delivered last to a profile: it was handed over to another one.
 ///
 /// # Errors
-/// The lane is not restored.
-pub(super) fn drop_profile(store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
+/// The partition is not restored.
+pub(super) fn drop_profile(store: &mut impl Map, partition: i32, profile: ProfileId) -> Result<(), state::Error> {
     let mut keys = Vec::new();
-    store.each_key(lane, &profile_prefix(profile), |key| keys.push(key.to_vec()))?;
-    keys.into_iter().try_for_each(|key| store.put(lane, key, None))
+    store.each_key(partition, &profile_prefix(profile), |key| keys.push(key.to_vec()))?;
+    keys.into_iter().try_for_each(|key| store.put(partition, key, None))
 }
 
 /// Remembers for the survivor of a merge what was delivered last to the absorbed profile, unless the survivor's own is newer or
@@ -205,17 +209,17 @@ pub(super) fn drop_profile(store: &mut impl Map, lane: i32, profile: ProfileId) 
 /// are united, and a remove that follows is delivered.
 ///
 /// # Errors
-/// The lane is not restored.
+/// The partition is not restored.
 pub(super) fn take_over(
     store: &mut impl Map,
-    lane: i32,
+    partition: i32,
     survivor: ProfileId,
     subject: &str,
     last: &Last,
 ) -> Result<(), state::Error> {
     let mut key = profile_prefix(survivor);
     key.extend(unhex(subject));
-    let own: Option<Last> = store.get_json(lane, &key, "what was delivered last")?;
+    let own: Option<Last> = store.get_json(partition, &key, "what was delivered last")?;
     if let Some(own) = own {
         let (mine, theirs) = (own.member, last.member);
         if mine == Some(true) && theirs == Some(false) {
@@ -228,7 +232,7 @@ pub(super) fn take_over(
         }
     }
     // Strings and numbers into memory: serializing them has no way to fail.
-    store.put(lane, key, Some(serde_json::to_vec(last).unwrap_or_default()))
+    store.put(partition, key, Some(serde_json::to_vec(last).unwrap_or_default()))
 }
 
 fn profile_prefix(profile: ProfileId) -> Vec<u8> {
@@ -275,26 +279,26 @@ fn job_key(key: DeliveryKey) -> Vec<u8> {
     bytes
 }
 
-/// The job that a delivery runs in, if an earlier owner of the lane has started one.
+/// The job that a delivery runs in, if an earlier owner of the partition has started one.
 ///
 /// # Errors
 /// The state could not be read.
-pub fn job_of(store: &impl Map, lane: i32, key: DeliveryKey) -> Result<Option<JobMember>, state::Error> {
-    store.get_json(lane, &job_key(key), "a delivery's job")
+pub fn job_of(store: &impl Map, partition: i32, key: DeliveryKey) -> Result<Option<JobMember>, state::Error> {
+    store.get_json(partition, &job_key(key), "a delivery's job")
 }
 
 /// Writes down, or forgets, that a delivery runs in a job.
 ///
 /// # Errors
-/// The lane is not restored.
+/// The partition is not restored.
 pub fn set_job(
     store: &mut impl Map,
-    lane: i32,
+    partition: i32,
     key: DeliveryKey,
     member: Option<&JobMember>,
 ) -> Result<(), state::Error> {
     let value = member.map(|member| serde_json::to_vec(member).unwrap_or_default());
-    store.put(lane, job_key(key), value)
+    store.put(partition, job_key(key), value)
 }
 
 fn passed_key(merge: u64) -> Vec<u8> {
@@ -306,23 +310,23 @@ fn passed_key(merge: u64) -> Vec<u8> {
 /// The fence of a merge was passed: its hold need not wait, whenever it is read.
 ///
 /// # Errors
-/// The lane is not restored.
-pub fn set_passed(store: &mut impl Map, lane: i32, merge: u64) -> Result<(), state::Error> {
-    if is_passed(store, lane, merge)? {
+/// The partition is not restored.
+pub fn set_passed(store: &mut impl Map, partition: i32, merge: u64) -> Result<(), state::Error> {
+    if is_passed(store, partition, merge)? {
         return Ok(());
     }
-    store.put(lane, passed_key(merge), Some(Vec::new()))
+    store.put(partition, passed_key(merge), Some(Vec::new()))
 }
 
 /// # Errors
 /// The state could not be read.
-pub fn is_passed(store: &impl Map, lane: i32, merge: u64) -> Result<bool, state::Error> {
-    Ok(store.get(lane, &passed_key(merge))?.is_some())
+pub fn is_passed(store: &impl Map, partition: i32, merge: u64) -> Result<bool, state::Error> {
+    Ok(store.get(partition, &passed_key(merge))?.is_some())
 }
 
-/// The subject's profile lane, for callers that only have the profile.
-pub fn lane_of(profile: ProfileId, lanes: u32) -> i32 {
-    i32::try_from(profile.lane(lanes)).unwrap_or(0)
+/// The subject's profile partition, for callers that only have the profile.
+pub fn partition_of(profile: ProfileId, partitions: u32) -> i32 {
+    i32::try_from(profile.partition(partitions)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -358,7 +362,7 @@ mod tests {
 
     fn at(version: u64) -> Subject<'static> {
         let position = Some(SourcePosition::Table { generation: 1, version, ordinal: 0 });
-        Subject { lane: 0, source: "ltv", row_key: b"c1", position }
+        Subject { partition: 0, source: "ltv", row_key: b"c1", position }
     }
 
     #[test]

@@ -20,7 +20,6 @@ mod finished;
 mod handover;
 mod history;
 mod intake;
-mod lanes;
 mod memory;
 mod open;
 mod outcome;
@@ -28,6 +27,7 @@ mod outside;
 mod parked;
 mod pause;
 mod planted;
+mod rebalance;
 mod rejections;
 #[cfg(test)]
 mod simulation;
@@ -64,7 +64,7 @@ use crate::telemetry::{Telemetry, Vendor};
 /// How long the loop waits for records while something else may happen any moment.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
-/// A process that was given no lane is ready after this time all the same: others have them.
+/// A process that was given no partition is ready after this time all the same: others have them.
 const UNASSIGNED_MAX: Duration = Duration::from_secs(15);
 
 /// Runs the stage for one destination until shutdown.
@@ -101,7 +101,7 @@ struct Setup {
     name: String,
     topic: Arc<str>,
     /// Partitions of the topic.
-    lanes: u32,
+    partitions: u32,
     settings: Settings,
     /// The configured one.
     commit_interval: Duration,
@@ -114,7 +114,7 @@ struct Setup {
     parked_max: u64,
     /// How large a record of the state's topic may be.
     record_bytes_max: Option<usize>,
-    /// Offsets that one lane may have open.
+    /// Offsets that one partition may have open.
     bounds: Bounds,
     /// By source: how long the ids of its facts are remembered.
     dedupe: BTreeMap<String, Duration>,
@@ -130,10 +130,10 @@ struct Session<O: Outside> {
     trackers: BTreeMap<i32, OffsetTracker>,
     finished: Finished,
     facts: Facts,
-    /// When the open records of each lane were appended, in their order.
+    /// When the open records of each partition were appended, in their order.
     appended: BTreeMap<i32, VecDeque<(i64, Timestamp)>>,
     age: Age,
-    /// Where each lane stands: the offset that was committed last, or where it was taken over.
+    /// Where each partition stands: the offset that was committed last, or where it was taken over.
     committed: BTreeMap<i32, i64>,
     committed_at: Instant,
     pace: Pace,

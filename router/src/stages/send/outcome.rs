@@ -20,7 +20,7 @@ impl<O: Outside> Session<O> {
         if let Outcome::Retry { after, reason, .. } = &outcome
             && [code::NOT_OWNED, code::NOT_SENT].contains(&reason.code)
         {
-            // The lane is on its way to another process, or others had their turn; nothing was attempted.
+            // The partition is on its way to another process, or others had their turn; nothing was attempted.
             let due = self.outside.steady().saturating_add(after.unwrap_or_default());
             self.rejections.came_back(&item.delivery, due);
             self.give_back(item, due);
@@ -42,7 +42,13 @@ impl<O: Outside> Session<O> {
                 if self.facts.covers(subject.source) {
                     let now = self.outside.now();
                     let delivery = &item.delivery;
-                    self.facts.remember(self.outside.state_mut(), subject.lane, delivery.profile, delivery.key, now)?;
+                    self.facts.remember(
+                        self.outside.state_mut(),
+                        subject.partition,
+                        delivery.profile,
+                        delivery.key,
+                        now,
+                    )?;
                 }
                 self.taken(&item.delivery);
                 item.open.delivered = true;
@@ -156,25 +162,25 @@ impl<O: Outside> Session<O> {
     /// All operations of a record are done: its end goes to the ledger. If the vendor has seen something of it, a crash before the next
     /// commit repeats it; the gate knows which of the person's next records may go all the same.
     pub(super) fn finish(&mut self, profile: ProfileId, turn: Turn, open: &Open) -> Result<(), Error> {
-        let lane = open.record.partition;
+        let partition = open.record.partition;
         if let Some((reason, attempts)) = &open.dead {
             self.dead_letter(&open.record, reason, *attempts)?;
         } else if open.delivered {
-            self.note(lane, &open.record, End::Delivered, open.left_out.unwrap_or_default());
+            self.note(partition, &open.record, End::Delivered, open.left_out.unwrap_or_default());
         } else {
             let reason = open.skipped.unwrap_or(code::TRANSFORM_SKIPPED.as_str());
-            self.note(lane, &open.record, End::Skipped, reason);
+            self.note(partition, &open.record, End::Skipped, reason);
         }
         match &open.parked {
-            Some(held) => self.leave(lane, open.profile, held)?,
-            None => self.done(lane, open.record.offset),
+            Some(held) => self.leave(partition, open.profile, held)?,
+            None => self.done(partition, open.record.offset),
         }
         if open.sent {
             self.gate.finish_unsettled(&profile, turn);
         } else {
             self.gate.finish(&profile, turn);
         }
-        self.went(lane, open.profile);
+        self.went(partition, open.profile);
         self.setup.telemetry.metrics().stage_component_records("send", &self.setup.name, 1);
         Ok(())
     }

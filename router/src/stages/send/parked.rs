@@ -48,25 +48,25 @@ pub(super) struct Parked {
     /// People whose next parked records may go to the gate when it has room, each once.
     due: VecDeque<(i32, ProfileId)>,
     is_due: HashSet<ProfileId>,
-    /// One past the last offset that was read, or where a lane was taken over.
+    /// One past the last offset that was read, or where a partition was taken over.
     positions: BTreeMap<i32, i64>,
 }
 
 // === impl Parked ===
 
 impl Parked {
-    pub fn taken_over(&mut self, lane: i32, offset: i64) {
-        self.positions.insert(lane, offset);
+    pub fn taken_over(&mut self, partition: i32, offset: i64) {
+        self.positions.insert(partition, offset);
     }
 
-    pub fn read(&mut self, lane: i32, offset: i64) {
-        self.positions.insert(lane, offset + 1);
+    pub fn read(&mut self, partition: i32, offset: i64) {
+        self.positions.insert(partition, offset + 1);
     }
 
     /// The person's next parked records may go on.
-    pub fn due(&mut self, lane: i32, profile: ProfileId) {
+    pub fn due(&mut self, partition: i32, profile: ProfileId) {
         if self.is_due.insert(profile) {
-            self.due.push_back((lane, profile));
+            self.due.push_back((partition, profile));
         }
     }
 
@@ -88,69 +88,69 @@ impl Parked {
         }
     }
 
-    pub fn forget(&mut self, lanes: &[i32], gone: impl Fn(&ProfileId) -> bool) {
+    pub fn forget(&mut self, partitions: &[i32], gone: impl Fn(&ProfileId) -> bool) {
         self.out.retain(|profile, _| !gone(profile));
-        self.due.retain(|(lane, _)| !lanes.contains(lane));
+        self.due.retain(|(partition, _)| !partitions.contains(partition));
         self.is_due.retain(|profile| !gone(profile));
-        self.positions.retain(|lane, _| !lanes.contains(lane));
+        self.positions.retain(|partition, _| !partitions.contains(partition));
     }
 }
 
 impl<O: Outside> Session<O> {
     /// Parks a record that was read if it has to wait.
-    pub(super) fn parks(&mut self, lane: i32, profile: ProfileId, record: &Arc<Record>) -> Result<Place, Error> {
+    pub(super) fn parks(&mut self, partition: i32, profile: ProfileId, record: &Arc<Record>) -> Result<Place, Error> {
         let has_share = self.gate.len_of(&profile) < self.setup.share_max;
-        let Some(wait) = self.waiting.get(lane, profile) else {
-            return if has_share { Ok(Place::Gate) } else { self.park_beyond_share(lane, profile, record) };
+        let Some(wait) = self.waiting.get(partition, profile) else {
+            return if has_share { Ok(Place::Gate) } else { self.park_beyond_share(partition, profile, record) };
         };
-        if held::find(self.outside.state(), lane, profile, record)?.is_some() {
+        if held::find(self.outside.state(), partition, profile, record)?.is_some() {
             // It is read for the second time, and has waited since the first.
-            self.done(lane, record.offset);
-            self.parked.due(lane, profile);
+            self.done(partition, record.offset);
+            self.parked.due(partition, profile);
             return Ok(Place::State);
         }
         if wait.merges > 0 {
-            return self.park(lane, profile, record, "merge");
+            return self.park(partition, profile, record, "merge");
         }
         if has_share && self.left(profile, wait) == 0 {
             return Ok(Place::Gate);
         }
-        self.park_beyond_share(lane, profile, record)
+        self.park_beyond_share(partition, profile, record)
     }
 
-    fn park_beyond_share(&mut self, lane: i32, profile: ProfileId, record: &Arc<Record>) -> Result<Place, Error> {
+    fn park_beyond_share(&mut self, partition: i32, profile: ProfileId, record: &Arc<Record>) -> Result<Place, Error> {
         // What is parked leaves while the gate works. When it has nothing to do, all of that lies behind this very record.
         if self.waiting.ready() >= self.setup.parked_max && !self.gate.is_empty() {
             return Ok(Place::Nowhere);
         }
-        self.park(lane, profile, record, "share")
+        self.park(partition, profile, record, "share")
     }
 
     /// Writes a record to state, behind what waits there for its person.
-    fn park(&mut self, lane: i32, profile: ProfileId, record: &Arc<Record>, why: &str) -> Result<Place, Error> {
+    fn park(&mut self, partition: i32, profile: ProfileId, record: &Arc<Record>, why: &str) -> Result<Place, Error> {
         let now = self.outside.now();
-        let hold = self.waiting.hold(self.outside.state_mut(), lane, profile, record, false, now)?;
-        self.done(lane, record.offset);
+        let hold = self.waiting.hold(self.outside.state_mut(), partition, profile, record, false, now)?;
+        self.done(partition, record.offset);
         if let Hold::TooLarge { bytes, bytes_max } = hold {
             self.dead_letter(record, &Hold::refusal(bytes, bytes_max), 0)?;
             return Ok(Place::State);
         }
-        self.note(lane, record, End::Parked, why);
-        self.parked.due(lane, profile);
+        self.note(partition, record, End::Parked, why);
+        self.parked.due(partition, profile);
         Ok(Place::State)
     }
 
     /// A record was read that is finished; if it is parked, it may go on from here.
     pub(super) fn reread(&mut self, record: &Arc<Record>) -> Result<(), Error> {
-        let lane = record.partition;
-        if self.waiting.is_empty(lane) {
+        let partition = record.partition;
+        if self.waiting.is_empty(partition) {
             return Ok(());
         }
         let Some(profile) = record.envelope().ok().and_then(|envelope| envelope.profile) else { return Ok(()) };
-        if self.waiting.get(lane, profile).is_some()
-            && held::find(self.outside.state(), lane, profile, record)?.is_some()
+        if self.waiting.get(partition, profile).is_some()
+            && held::find(self.outside.state(), partition, profile, record)?.is_some()
         {
-            self.parked.due(lane, profile);
+            self.parked.due(partition, profile);
         }
         Ok(())
     }
@@ -161,10 +161,10 @@ impl<O: Outside> Session<O> {
     }
 
     /// The next parked records of a person that are not in the gate, at most `max`.
-    fn next_parked(&self, lane: i32, profile: ProfileId, max: usize) -> Result<Vec<Held>, Error> {
+    fn next_parked(&self, partition: i32, profile: ProfileId, max: usize) -> Result<Vec<Held>, Error> {
         let out = self.parked.out.get(&profile);
         let first = self.parked.out(profile) + max;
-        let mut queue = self.waiting.queue_first(self.outside.state(), lane, profile, &self.setup.topic, first)?;
+        let mut queue = self.waiting.queue_first(self.outside.state(), partition, profile, &self.setup.topic, first)?;
         queue.retain(|held| out.is_none_or(|out| !out.contains(&held.record.offset)));
         queue.truncate(max);
         Ok(queue)
@@ -176,9 +176,9 @@ impl<O: Outside> Session<O> {
             if self.gate.is_full() {
                 return Ok(());
             }
-            let Some((lane, profile)) = self.parked.due.pop_front() else { return Ok(()) };
+            let Some((partition, profile)) = self.parked.due.pop_front() else { return Ok(()) };
             self.parked.is_due.remove(&profile);
-            if self.waiting.get(lane, profile).is_none_or(|wait| wait.merges > 0) {
+            if self.waiting.get(partition, profile).is_none_or(|wait| wait.merges > 0) {
                 // Its release, or its next record, brings it back.
                 continue;
             }
@@ -189,27 +189,27 @@ impl<O: Outside> Session<O> {
                 continue;
             }
             // What was read and is in no place yet may lie before what is parked.
-            let read = self.backlog.iter().find(|record| record.partition == lane).map(|record| record.offset);
-            let horizon = read.or_else(|| self.parked.positions.get(&lane).copied()).unwrap_or(0);
+            let read = self.backlog.iter().find(|record| record.partition == partition).map(|record| record.offset);
+            let horizon = read.or_else(|| self.parked.positions.get(&partition).copied()).unwrap_or(0);
             let mut blocked = false;
-            for held in self.next_parked(lane, profile, room)? {
+            for held in self.next_parked(partition, profile, room)? {
                 if held.record.offset >= horizon || self.gate.is_full() {
                     // Beyond the position, reading on brings it back.
                     blocked = read.is_some() || self.gate.is_full();
                     break;
                 }
                 self.parked.out.entry(profile).or_default().insert(held.record.offset);
-                self.admit(lane, &Arc::clone(&held.record), Some(held))?;
+                self.admit(partition, &Arc::clone(&held.record), Some(held))?;
             }
             if blocked {
-                self.parked.due(lane, profile);
+                self.parked.due(partition, profile);
             }
         }
         Ok(())
     }
 
     /// Lets a record into the gate.
-    pub(super) fn admit(&mut self, lane: i32, record: &Arc<Record>, parked: Option<Held>) -> Result<(), Error> {
+    pub(super) fn admit(&mut self, partition: i32, record: &Arc<Record>, parked: Option<Held>) -> Result<(), Error> {
         let envelope = record.envelope().unwrap_or_default();
         let profile = envelope.profile;
         if let Role::Fence(merge) = envelope.role {
@@ -225,7 +225,7 @@ impl<O: Outside> Session<O> {
             Err(reason) => {
                 let reason = held::damage(record).unwrap_or(reason);
                 let profile = parked.as_ref().and_then(Held::owner).or(profile);
-                self.is_broken(lane, record, &reason, profile, parked.as_ref())
+                self.is_broken(partition, record, &reason, profile, parked.as_ref())
             }
         }
     }
@@ -233,7 +233,7 @@ impl<O: Outside> Session<O> {
     /// A record that nobody can read is a dead letter.
     fn is_broken(
         &mut self,
-        lane: i32,
+        partition: i32,
         record: &Record,
         reason: &Reason,
         profile: Option<ProfileId>,
@@ -242,41 +242,41 @@ impl<O: Outside> Session<O> {
         self.dead_letter(record, reason, 0)?;
         match (profile, parked) {
             (Some(profile), Some(held)) => {
-                self.leave(lane, profile, held)?;
-                self.went(lane, profile);
+                self.leave(partition, profile, held)?;
+                self.went(partition, profile);
             }
-            _ => self.done(lane, record.offset),
+            _ => self.done(partition, record.offset),
         }
         Ok(())
     }
 
     /// A parked record is through.
-    pub(super) fn leave(&mut self, lane: i32, profile: ProfileId, held: &Held) -> Result<(), Error> {
-        self.waiting.take(self.outside.state_mut(), lane, profile, held)?;
+    pub(super) fn leave(&mut self, partition: i32, profile: ProfileId, held: &Held) -> Result<(), Error> {
+        self.waiting.take(self.outside.state_mut(), partition, profile, held)?;
         self.parked.left(profile, held.record.offset);
         self.dirty = true;
         Ok(())
     }
 
     /// A person's record has left the gate: what is parked may follow before the gate has none of them left.
-    pub(super) fn went(&mut self, lane: i32, profile: ProfileId) {
-        let Some(wait) = self.waiting.get(lane, profile) else { return };
+    pub(super) fn went(&mut self, partition: i32, profile: ProfileId) {
+        let Some(wait) = self.waiting.get(partition, profile) else { return };
         let share = if self.gate.is_half_empty() { self.setup.share_max } else { SHARE_WHEN_FULL };
         if self.left(profile, wait) > 0 && wait.merges == 0 && self.gate.len_of(&profile) <= share / 2 {
-            self.parked.due(lane, profile);
+            self.parked.due(partition, profile);
         }
     }
 
-    /// What waits in the lanes that were just taken over goes on.
-    pub(super) fn unpark(&mut self, lane: i32) {
-        for (profile, lane) in self.waiting.profiles(&[lane]) {
-            self.parked.due(lane, profile);
+    /// What waits in the partitions that were just taken over goes on.
+    pub(super) fn unpark(&mut self, partition: i32) {
+        for (profile, partition) in self.waiting.profiles(&[partition]) {
+            self.parked.due(partition, profile);
         }
     }
 
-    /// Forgets the parked records of lanes that were given up; they stay in state.
-    pub(super) fn forget_parked(&mut self, lanes: &[i32]) {
-        let all = self.setup.lanes;
-        self.parked.forget(lanes, |profile| lanes.contains(&memory::lane_of(*profile, all)));
+    /// Forgets the parked records of partitions that were given up; they stay in state.
+    pub(super) fn forget_parked(&mut self, partitions: &[i32]) {
+        let all = self.setup.partitions;
+        self.parked.forget(partitions, |profile| partitions.contains(&memory::partition_of(*profile, all)));
     }
 }

@@ -21,7 +21,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Notes {
     notes: BTreeMap<String, serde_json::Value>,
-    /// What the lanes hold may be another thing.
+    /// What the partitions hold may be another thing.
     due: bool,
 }
 
@@ -36,7 +36,7 @@ impl Notes {
         self.due |= self.notes.remove(route).is_some();
     }
 
-    /// Lanes were taken over, with the notes of whoever had them.
+    /// Partitions were taken over, with the notes of whoever had them.
     pub(super) const fn taken_over(&mut self) {
         self.due = true;
     }
@@ -64,13 +64,13 @@ impl<O: Outside> Session<O> {
         self.paused = Some(Pause { reason, probed: self.outside.instant() });
     }
 
-    /// Writes down what is paused, in every lane, as route does.
+    /// Writes down what is paused, in every partition, as route does.
     pub(super) fn note_pauses(&mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.notes.due) {
             return Ok(());
         }
-        for (_, lane) in self.outside.assignment() {
-            self.dirty |= held::set_pauses(self.outside.state_mut(), lane, &self.notes.notes)?;
+        for (_, partition) in self.outside.assignment() {
+            self.dirty |= held::set_pauses(self.outside.state_mut(), partition, &self.notes.notes)?;
         }
         Ok(())
     }

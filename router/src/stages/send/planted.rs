@@ -13,20 +13,20 @@ use crate::kafka::consumer::Polled;
 
 #[derive(Debug, Default)]
 pub(super) struct Planted {
-    /// The next offset to read of each lane.
+    /// The next offset to read of each partition.
     read: BTreeMap<i32, i64>,
 }
 
 impl Planted {
     /// What the stage is shown of what was read.
-    pub fn polled(&mut self, polled: Polled, lanes: u32) -> Polled {
+    pub fn polled(&mut self, polled: Polled, partitions: u32) -> Polled {
         let Polled::Records(mut records) = polled else { return polled };
         if failpoint::bug("bug.commit_before_outcome") {
             self.read.extend(records.iter().map(|record| (record.partition, record.offset + 1)));
         }
         if failpoint::bug("bug.gate_removed") {
             for record in &mut records {
-                if let Some(alone) = alone(record, lanes) {
+                if let Some(alone) = alone(record, partitions) {
                     *record = alone;
                 }
             }
@@ -36,8 +36,8 @@ impl Planted {
 
     /// The offsets that a commit carries: with the defect, those of everything that was read.
     pub fn offsets(&self, offsets: &BTreeMap<i32, i64>) -> BTreeMap<i32, i64> {
-        let early = |lane: &i32, offset: &i64| self.read.get(lane).map_or(*offset, |read| *offset.max(read));
-        offsets.iter().map(|(lane, offset)| (*lane, early(lane, offset))).collect()
+        let early = |partition: &i32, offset: &i64| self.read.get(partition).map_or(*offset, |read| *offset.max(read));
+        offsets.iter().map(|(partition, offset)| (*partition, early(partition, offset))).collect()
     }
 
     /// Whether no disposition reaches the ledger.
@@ -46,12 +46,12 @@ impl Planted {
     }
 }
 
-/// The event under a profile of its own in the same lane: nothing of its person is in flight then.
-fn alone(record: &Record, lanes: u32) -> Option<Record> {
+/// The event under a profile of its own in the same partition: nothing of its person is in flight then.
+fn alone(record: &Record, partitions: u32) -> Option<Record> {
     let mut envelope = record.envelope().ok().filter(|envelope| envelope.role == Role::Event)?;
     let profile = envelope.profile?;
     let mut own = std::iter::repeat_with(|| ProfileId::from_bytes(rand::random()));
-    envelope.profile = own.find(|own| own.lane(lanes) == profile.lane(lanes));
+    envelope.profile = own.find(|own| own.partition(partitions) == profile.partition(partitions));
     let header = Envelope::to_bytes(&envelope);
     Some(Record::new(
         std::sync::Arc::clone(&record.topic),
@@ -86,10 +86,10 @@ mod tests {
         let offsets = BTreeMap::from([(1, 5)]);
         assert_eq!(planted.offsets(&offsets), offsets);
         assert!(!Planted::skips_ledger());
-        // The defect itself: another profile of the same lane, and nothing else is different.
+        // The defect itself: another profile of the same partition, and nothing else is different.
         let alone = alone(&seen[0], 4).unwrap();
         let other = alone.envelope().unwrap().profile.unwrap();
-        assert!(other != envelope.profile.unwrap() && other.lane(4) == envelope.profile.unwrap().lane(4));
+        assert!(other != envelope.profile.unwrap() && other.partition(4) == envelope.profile.unwrap().partition(4));
         assert_eq!((alone.offset, alone.key(), alone.value()), (8, Some(&b"k"[..]), Some(&b"v"[..])));
     }
 }

@@ -17,18 +17,26 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// `lanes` is the number of partitions of the ledger topic.
-    pub fn new(topic: String, stage: Stage, lanes: u32) -> Self {
+    /// `output partitions` is the number of partitions of the ledger topic.
+    pub fn new(topic: String, stage: Stage, output_partitions: u32) -> Self {
         Self {
             topic,
             writer: Writer::new(stage, rand::random(), BLOCKS_MAX),
-            partitions: i32::try_from(lanes.max(1)).unwrap_or(i32::MAX),
+            partitions: i32::try_from(output_partitions.max(1)).unwrap_or(i32::MAX),
         }
     }
 
     /// Notes an end; `destination` is empty where it holds for all of them.
-    pub fn note(&mut self, destination: &str, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
-        self.writer.note(destination, lane, place, round, end, reason);
+    pub fn note(
+        &mut self,
+        destination: &str,
+        output_partition: i32,
+        place: &Coordinates<'_>,
+        round: u32,
+        end: End,
+        reason: &str,
+    ) {
+        self.writer.note(destination, output_partition, place, round, end, reason);
     }
 
     /// Produces what was noted since the last call.
@@ -36,14 +44,14 @@ impl Ledger {
     /// # Errors
     /// The client cannot go on.
     pub fn produce(&mut self, outputs: &mut impl Outputs) -> Result<(), Error> {
-        for (lane, key, value) in self.writer.drain() {
-            let partition = lane.rem_euclid(self.partitions);
+        for (output_partition, key, value) in self.writer.drain() {
+            let partition = output_partition.rem_euclid(self.partitions);
             outputs.send(&Outgoing::to(&self.topic).partition(partition).key(&key).value(Some(&value)))?;
         }
         Ok(())
     }
 
-    /// The transaction was aborted, or other lanes are served now.
+    /// The transaction was aborted, or other output partitions are served now.
     pub fn reset(&mut self) {
         self.writer.reset(rand::random());
     }

@@ -115,9 +115,9 @@ impl Open {
     }
 
     /// What the current operation is a version of.
-    pub fn subject<'e>(lane: i32, envelope: &Envelope<'e>) -> Subject<'e> {
+    pub fn subject<'e>(partition: i32, envelope: &Envelope<'e>) -> Subject<'e> {
         Subject {
-            lane,
+            partition,
             source: envelope.source,
             row_key: envelope.row_key.unwrap_or_default(),
             position: envelope.position,

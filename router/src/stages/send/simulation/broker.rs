@@ -1,4 +1,4 @@
-//! The broker: lanes with gaps, a group whose members come, go and fall silent, and transactions that fence a member of yesterday.
+//! The broker: partitions with gaps, a group whose members come, go and fall silent, and transactions that fence a member of yesterday.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::state::Entries;
 use crate::kafka::Record;
 use crate::kafka::consumer::{Event, Partition};
 
-/// How long a silent member keeps its lanes, in milliseconds.
+/// How long a silent member keeps its partitions, in milliseconds.
 pub const SESSION_TIMEOUT: u64 = 10_000;
 
 /// A member of the group: one session of one process.
@@ -31,9 +31,9 @@ struct Entry {
     header: Vec<u8>,
 }
 
-/// One lane: the part of its log that may still be read, its state and its committed offset.
+/// One partition: the part of its log that may still be read, its state and its committed offset.
 #[derive(Default)]
-pub struct Lane {
+pub struct OwnPartition {
     log: VecDeque<Entry>,
     next: i64,
     pub committed: Option<i64>,
@@ -48,20 +48,20 @@ struct Membership {
     /// The last sign of life.
     seen: u64,
     events: VecDeque<Event>,
-    /// Lanes that were taken over and not given back.
+    /// Partitions that were taken over and not given back.
     taken: BTreeSet<i32>,
-    /// Thrown out while it had lanes, and does not know it yet.
+    /// Thrown out while it had partitions, and does not know it yet.
     lost: bool,
 }
 
 pub struct Broker {
     topic: Arc<str>,
-    pub lanes: Vec<Lane>,
+    pub partitions: Vec<OwnPartition>,
     members: BTreeMap<Member, Membership>,
     joined: Member,
 }
 
-impl Lane {
+impl OwnPartition {
     /// Whether everything before the committed offset and behind it was read.
     pub fn is_read(&self) -> bool {
         self.log.is_empty()
@@ -78,10 +78,10 @@ impl Lane {
 }
 
 impl Broker {
-    pub fn new(lanes: usize) -> Self {
+    pub fn new(partitions: usize) -> Self {
         Self {
             topic: Arc::from("simulated.outbound"),
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            partitions: (0..partitions).map(|_| OwnPartition::default()).collect(),
             members: BTreeMap::new(),
             joined: 0,
         }
@@ -91,51 +91,51 @@ impl Broker {
         Arc::clone(&self.topic)
     }
 
-    pub fn lane_of(&self, profile: ProfileId) -> usize {
-        profile.lane(u32::try_from(self.lanes.len()).expect("a few lanes")) as usize
+    pub fn partition_of(&self, profile: ProfileId) -> usize {
+        profile.partition(u32::try_from(self.partitions.len()).expect("a few partitions")) as usize
     }
 
     pub fn owner_of(&self, profile: ProfileId) -> Option<Member> {
-        self.lanes[self.lane_of(profile)].owner
+        self.partitions[self.partition_of(profile)].owner
     }
 
-    pub fn append(&mut self, lane: usize, kind: Kind, timestamp: Timestamp, value: Vec<u8>, header: Vec<u8>) {
-        let lane = &mut self.lanes[lane];
-        lane.log.push_back(Entry { offset: lane.next, kind, timestamp, value, header });
-        lane.next += 1;
+    pub fn append(&mut self, partition: usize, kind: Kind, timestamp: Timestamp, value: Vec<u8>, header: Vec<u8>) {
+        let partition = &mut self.partitions[partition];
+        partition.log.push_back(Entry { offset: partition.next, kind, timestamp, value, header });
+        partition.next += 1;
     }
 
     /// The marker of a transaction takes an offset that no reader sees.
-    pub fn mark(&mut self, lane: usize) {
-        self.lanes[lane].next += 1;
+    pub fn mark(&mut self, partition: usize) {
+        self.partitions[partition].next += 1;
     }
 
-    /// The records of a lane from an offset on.
-    pub fn read(&self, lane: i32, from: i64, max: usize) -> Vec<Record> {
-        let log = &self.lanes[place(lane)].log;
+    /// The records of a partition from an offset on.
+    pub fn read(&self, partition: i32, from: i64, max: usize) -> Vec<Record> {
+        let log = &self.partitions[place(partition)].log;
         let first = log.partition_point(|entry| entry.offset < from);
         log.range(first..)
             .take(max)
             .map(|entry| {
                 let (value, header) = (Some(&entry.value[..]), Some(&entry.header[..]));
-                Record::new(self.topic(), lane, entry.offset, entry.timestamp, None, value, header, vec![])
+                Record::new(self.topic(), partition, entry.offset, entry.timestamp, None, value, header, vec![])
             })
             .collect()
     }
 
     /// Moves the committed offset; what it has passed is handed out and forgotten.
-    pub fn pass(&mut self, lane: i32, offset: i64) -> Vec<Kind> {
-        let lane = &mut self.lanes[place(lane)];
-        assert!(offset >= lane.committed.unwrap_or(0), "the committed offset went back");
-        assert!(offset <= lane.next, "the committed offset is beyond the log");
-        lane.committed = Some(offset);
-        let end = lane.log.partition_point(|entry| entry.offset < offset);
-        lane.log.drain(..end).map(|entry| entry.kind).collect()
+    pub fn pass(&mut self, partition: i32, offset: i64) -> Vec<Kind> {
+        let partition = &mut self.partitions[place(partition)];
+        assert!(offset >= partition.committed.unwrap_or(0), "the committed offset went back");
+        assert!(offset <= partition.next, "the committed offset is beyond the log");
+        partition.committed = Some(offset);
+        let end = partition.log.partition_point(|entry| entry.offset < offset);
+        partition.log.drain(..end).map(|entry| entry.kind).collect()
     }
 
     /// Whether nothing is left to read behind the committed offsets.
     pub fn is_read(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.log.is_empty())
+        self.partitions.iter().all(|partition| partition.log.is_empty())
     }
 
     // === The group ===
@@ -146,11 +146,11 @@ impl Broker {
         self.joined
     }
 
-    /// A member says good-bye; its lanes are free at once.
+    /// A member says good-bye; its partitions are free at once.
     pub fn leave(&mut self, member: Member) {
         self.members.remove(&member);
-        for lane in self.lanes.iter_mut().filter(|lane| lane.owner == Some(member)) {
-            (lane.owner, lane.revoking) = (None, false);
+        for partition in self.partitions.iter_mut().filter(|partition| partition.owner == Some(member)) {
+            (partition.owner, partition.revoking) = (None, false);
         }
     }
 
@@ -170,8 +170,8 @@ impl Broker {
             .map(|(member, _)| *member)
             .collect();
         for member in silent {
-            for lane in self.lanes.iter_mut().filter(|lane| lane.owner == Some(member)) {
-                (lane.owner, lane.revoking) = (None, false);
+            for partition in self.partitions.iter_mut().filter(|partition| partition.owner == Some(member)) {
+                (partition.owner, partition.revoking) = (None, false);
             }
             let membership = self.members.get_mut(&member).expect("it was there");
             membership.events.clear();
@@ -180,31 +180,33 @@ impl Broker {
         }
     }
 
-    fn partition(&self, lane: usize) -> Partition {
-        (self.topic(), i32::try_from(lane).expect("a few lanes"))
+    fn partition(&self, partition: usize) -> Partition {
+        (self.topic(), i32::try_from(partition).expect("a few partitions"))
     }
 
-    /// Gives free lanes to members, and takes some away from members that have them.
+    /// Gives free partitions to members, and takes some away from members that have them.
     pub fn balance(&mut self, chance: &mut Chance, moves: bool) {
         let able: Vec<Member> =
             self.members.iter().filter(|(_, membership)| !membership.lost).map(|(member, _)| *member).collect();
         if able.is_empty() {
             return;
         }
-        for lane in 0..self.lanes.len() {
-            let partition = self.partition(lane);
-            match self.lanes[lane].owner {
+        for number in 0..self.partitions.len() {
+            let partition = self.partition(number);
+            match self.partitions[number].owner {
                 None => {
                     let to = able[chance.below(able.len())];
-                    self.lanes[lane].owner = Some(to);
+                    self.partitions[number].owner = Some(to);
                     let events = &mut self.members.get_mut(&to).expect("an able member").events;
                     match events.back_mut() {
                         Some(Event::Assign(partitions)) => partitions.push(partition),
                         _ => events.push_back(Event::Assign(vec![partition])),
                     }
                 }
-                Some(from) if moves && able.len() > 1 && !self.lanes[lane].revoking && chance.in_thousand(400) => {
-                    self.lanes[lane].revoking = true;
+                Some(from)
+                    if moves && able.len() > 1 && !self.partitions[number].revoking && chance.in_thousand(400) =>
+                {
+                    self.partitions[number].revoking = true;
                     let events = &mut self.members.get_mut(&from).expect("an owner is a member").events;
                     match events.back_mut() {
                         Some(Event::Revoke { partitions, .. }) => partitions.push(partition),
@@ -222,37 +224,37 @@ impl Broker {
         if std::mem::take(&mut membership.lost) {
             let taken = std::mem::take(&mut membership.taken);
             if !taken.is_empty() {
-                let partitions = taken.into_iter().map(|lane| (Arc::clone(&topic), lane)).collect();
+                let partitions = taken.into_iter().map(|partition| (Arc::clone(&topic), partition)).collect();
                 return Some(Event::Revoke { partitions, lost: true });
             }
         }
         membership.events.pop_front()
     }
 
-    pub fn taken(&mut self, member: Member, lane: i32) {
+    pub fn taken(&mut self, member: Member, partition: i32) {
         if let Some(membership) = self.members.get_mut(&member) {
-            membership.taken.insert(lane);
+            membership.taken.insert(partition);
         }
     }
 
-    pub fn given_back(&mut self, member: Member, lane: i32) {
+    pub fn given_back(&mut self, member: Member, partition: i32) {
         if let Some(membership) = self.members.get_mut(&member) {
-            membership.taken.remove(&lane);
+            membership.taken.remove(&partition);
         }
-        let of = &mut self.lanes[place(lane)];
+        let of = &mut self.partitions[place(partition)];
         if of.owner == Some(member) {
             (of.owner, of.revoking) = (None, false);
         }
     }
 
-    /// Whether a transaction with these lanes' offsets is taken from the member.
-    pub fn takes(&self, member: Member, lanes: impl IntoIterator<Item = i32>) -> bool {
+    /// Whether a transaction with these partitions' offsets is taken from the member.
+    pub fn takes(&self, member: Member, partitions: impl IntoIterator<Item = i32>) -> bool {
         let known = self.members.get(&member).is_some_and(|membership| !membership.lost);
-        known && lanes.into_iter().all(|lane| self.lanes[place(lane)].owner == Some(member))
+        known && partitions.into_iter().all(|partition| self.partitions[place(partition)].owner == Some(member))
     }
 }
 
-/// A lane's place among the lanes.
-pub fn place(lane: i32) -> usize {
-    usize::try_from(lane).expect("a lane's number")
+/// A partition's place among the partitions.
+pub fn place(partition: i32) -> usize {
+    usize::try_from(partition).expect("a partition's number")
 }

@@ -15,7 +15,7 @@ const ROUNDS: usize = 150;
 
 fn episode(commit_interval: u64) -> Episode {
     let plan = Plan {
-        lanes: 1,
+        partitions: 1,
         members: 1,
         people: 6,
         open_max: 20,

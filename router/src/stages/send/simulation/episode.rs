@@ -144,7 +144,7 @@ fn plan(chance: &mut Chance) -> Plan {
     let pick = |chance: &mut Chance, among: &[usize]| among[chance.below(among.len())];
     let open_max = pick(chance, &[2, 5, 20, 200]);
     Plan {
-        lanes: 1 + chance.below(4),
+        partitions: 1 + chance.below(4),
         members: 1 + chance.below(3),
         people: 2 + chance.below(8),
         open_max,
@@ -257,7 +257,7 @@ impl Episode {
             record_bytes_max: None,
             name: "d".into(),
             topic: world.broker.topic(),
-            lanes: u32::try_from(plan.lanes).expect("a few"),
+            partitions: u32::try_from(plan.partitions).expect("a few"),
             settings: settings(plan.attempts_max),
             commit_interval: Duration::from_millis(plan.commit_interval),
             retention: Duration::from_secs(86_400),

@@ -22,13 +22,13 @@ use crate::kafka::consumer::{Partition, Polled, Start};
 use crate::kafka::{self, Record};
 use crate::stages::Error;
 use crate::stages::send::outside::{Answer, Outside, Settings};
-use crate::stages::shared::held::fences::Lanes;
+use crate::stages::shared::held::fences::FencedPartitions;
 
 pub struct Port {
     world: Rc<RefCell<World>>,
     pub member: Member,
     state: State,
-    /// Where each lane that is read stands.
+    /// Where each partition that is read stands.
     positions: BTreeMap<i32, i64>,
     paused: BTreeSet<i32>,
     open: Transaction,
@@ -69,8 +69,8 @@ impl Port {
         let transaction = std::mem::take(&mut self.open);
         let member = self.member;
         world.truth.tell(|| format!("member {member} commits {offsets:?}"));
-        for (lane, writes) in self.state.writes() {
-            state::apply(&mut world.broker.lanes[place(lane)].state, writes.clone());
+        for (partition, writes) in self.state.writes() {
+            state::apply(&mut world.broker.partitions[place(partition)].state, writes.clone());
         }
         self.state.keep();
         for (event, operation) in transaction.delivered {
@@ -87,21 +87,21 @@ impl Port {
         }
         for (merge, memory) in transaction.releases {
             world.truth.tell(|| format!("merge {} is released", merge.number));
-            let lane = world.broker.lane_of(merge.survivor);
+            let partition = world.broker.partition_of(merge.survivor);
             let header = control(merge.survivor, Role::Release(merge)).to_bytes();
-            world.broker.append(lane, Kind::Control, world.now(), memory, header);
-            world.broker.mark(lane);
+            world.broker.append(partition, Kind::Control, world.now(), memory, header);
+            world.broker.mark(partition);
         }
         for merge in transaction.fences {
             world.truth.tell(|| format!("the fence of {merge} is asked for again in outbound"));
-            let lane = world.broker.lane_of(merge.absorbed);
+            let partition = world.broker.partition_of(merge.absorbed);
             let header = control(merge.absorbed, Role::Fence(merge)).to_bytes();
-            world.broker.append(lane, Kind::Control, world.now(), vec![], header);
+            world.broker.append(partition, Kind::Control, world.now(), vec![], header);
         }
-        for (lane, offset) in offsets {
+        for (partition, offset) in offsets {
             let early = world.plant == Some(Plant::CommitBeforeOutcome);
-            let offset = if early { self.positions.get(lane).copied().unwrap_or(*offset) } else { *offset };
-            for kind in world.broker.pass(*lane, offset) {
+            let offset = if early { self.positions.get(partition).copied().unwrap_or(*offset) } else { *offset };
+            for kind in world.broker.pass(*partition, offset) {
                 if let Kind::Event(event) = kind {
                     world.truth.passed(event);
                 }
@@ -119,17 +119,17 @@ pub fn settings(attempts_max: u32) -> Settings {
     Settings { retry: RetryPolicy { attempts_max, backoff_min, backoff_max }, skip_unchanged: false }
 }
 
-impl Lanes for Port {
-    fn lane_of(&self, profile: ProfileId) -> i32 {
-        i32::try_from(self.world().broker.lane_of(profile)).expect("a few lanes")
+impl FencedPartitions for Port {
+    fn partition_of(&self, profile: ProfileId) -> i32 {
+        i32::try_from(self.world().broker.partition_of(profile)).expect("a few partitions")
     }
 
-    fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
-        Ok(self.world().broker.lanes[place(lane)].end())
+    fn partition_end(&mut self, partition: i32) -> Result<i64, Error> {
+        Ok(self.world().broker.partitions[place(partition)].end())
     }
 
-    fn has_read(&mut self, lane: i32, end: i64) -> Result<bool, Error> {
-        Ok(self.world().broker.lanes[place(lane)].has_read(end))
+    fn has_read(&mut self, partition: i32, end: i64) -> Result<bool, Error> {
+        Ok(self.world().broker.partitions[place(partition)].has_read(end))
     }
 }
 
@@ -171,11 +171,11 @@ impl Outside for Port {
         let max = world.plan.poll_max;
         let mut left = 1 + world.chance.below(max);
         let mut records = vec![];
-        for (lane, position) in &mut self.positions {
-            if self.paused.contains(lane) {
+        for (partition, position) in &mut self.positions {
+            if self.paused.contains(partition) {
                 continue;
             }
-            let read = world.broker.read(*lane, *position, left);
+            let read = world.broker.read(*partition, *position, left);
             left -= read.len();
             if let Some(last) = read.last() {
                 *position = last.offset + 1;
@@ -192,16 +192,16 @@ impl Outside for Port {
 
     fn assignment(&self) -> Vec<Partition> {
         let topic = self.world().broker.topic();
-        self.positions.keys().map(|lane| (Arc::clone(&topic), *lane)).collect()
+        self.positions.keys().map(|partition| (Arc::clone(&topic), *partition)).collect()
     }
 
     fn pause(&mut self, partitions: &[Partition], pause: bool) -> Result<(), Error> {
-        for (_, lane) in partitions {
-            assert!(self.positions.contains_key(lane), "lane {lane} is not assigned");
+        for (_, partition) in partitions {
+            assert!(self.positions.contains_key(partition), "partition {partition} is not assigned");
             if pause {
-                self.paused.insert(*lane)
+                self.paused.insert(*partition)
             } else {
-                self.paused.remove(lane)
+                self.paused.remove(partition)
             };
         }
         Ok(())
@@ -209,10 +209,10 @@ impl Outside for Port {
 
     fn starts(&mut self, partitions: &[Partition]) -> Result<Vec<Start>, Error> {
         let world = self.world();
-        let start = |(topic, lane): &Partition| {
-            let committed = world.broker.lanes[place(*lane)].committed;
+        let start = |(topic, number): &Partition| {
+            let committed = world.broker.partitions[place(*number)].committed;
             let offset = committed.unwrap_or(0);
-            Start { topic: Arc::clone(topic), partition: *lane, offset, committed: committed.is_some() }
+            Start { topic: Arc::clone(topic), partition: *number, offset, committed: committed.is_some() }
         };
         Ok(partitions.iter().map(start).collect())
     }
@@ -234,8 +234,8 @@ impl Outside for Port {
         let member = self.member;
         let mut world = self.world();
         let process = world.processes.get_mut(&member).expect("a session has a process");
-        for (_, lane) in partitions {
-            process.owned.remove(lane);
+        for (_, partition) in partitions {
+            process.owned.remove(partition);
         }
     }
 
@@ -243,10 +243,10 @@ impl Outside for Port {
         self.renounce(partitions);
         self.world().truth.forget(self.member);
         let mut world = self.world.borrow_mut();
-        for (_, lane) in partitions {
-            self.positions.remove(lane);
-            self.paused.remove(lane);
-            world.broker.given_back(self.member, *lane);
+        for (_, partition) in partitions {
+            self.positions.remove(partition);
+            self.paused.remove(partition);
+            world.broker.given_back(self.member, *partition);
         }
         Ok(())
     }
@@ -261,23 +261,24 @@ impl Outside for Port {
         &mut self.state
     }
 
-    fn restore(&mut self, lanes: &[i32]) -> Result<(), Error> {
+    fn restore(&mut self, partitions: &[i32]) -> Result<(), Error> {
         let world = self.world.borrow();
-        for lane in lanes {
+        for partition in partitions {
             let lost = world.plant == Some(Plant::StateLost);
-            let committed = if lost { state::Entries::new() } else { world.broker.lanes[place(*lane)].state.clone() };
-            self.state.restore(*lane, committed);
+            let committed =
+                if lost { state::Entries::new() } else { world.broker.partitions[place(*partition)].state.clone() };
+            self.state.restore(*partition, committed);
         }
         Ok(())
     }
 
-    fn release(&mut self, lanes: &[i32]) {
-        for lane in lanes {
-            self.state.release(*lane);
+    fn release(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.state.release(*partition);
         }
     }
 
-    fn end(&mut self, _lane: i32, place: &Coordinates<'_>, _round: u32, end: End, _reason: &str) {
+    fn end(&mut self, _partition: i32, place: &Coordinates<'_>, _round: u32, end: End, _reason: &str) {
         let skipped = self.world().plant == Some(Plant::EndSkipped) && self.world().chance.in_thousand(5);
         if !skipped {
             let event = usize::try_from(place.offset).expect("an event");
@@ -355,16 +356,16 @@ impl Outside for Port {
         }
     }
 
-    fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>) {
+    fn deliver(&mut self, call: u64, deliveries: Vec<Delivery>, partitions: Vec<i32>) {
         let member = self.member;
         let world = &mut *self.world();
         assert!(deliveries.len() <= world.plan.batch_max, "a batch is too large");
-        world.vendor.deliver(member, call, deliveries, lanes, &mut world.chance);
+        world.vendor.deliver(member, call, deliveries, partitions, &mut world.chance);
     }
 
-    fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
+    fn confirm(&mut self, call: u64, ticket: &Ticket, members: Vec<Delivery>, partitions: Vec<i32>) {
         let member = self.member;
-        self.world().vendor.confirm(member, call, ticket, members, lanes);
+        self.world().vendor.confirm(member, call, ticket, members, partitions);
     }
 
     fn probe(&mut self) {

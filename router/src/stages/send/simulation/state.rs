@@ -1,10 +1,10 @@
-//! The state of one session: what was committed when its lanes were restored, and the writes of the open transaction on top.
+//! The state of one session: what was committed when its partitions were restored, and the writes of the open transaction on top.
 
 use std::collections::BTreeMap;
 
 use crate::state::{self, Map};
 
-/// Keys and values of one lane.
+/// Keys and values of one partition.
 pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Writes of the open transaction; `None` deletes.
@@ -12,44 +12,44 @@ pub type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 #[derive(Debug, Default)]
 pub struct State {
-    lanes: BTreeMap<i32, (Entries, Writes)>,
+    partitions: BTreeMap<i32, (Entries, Writes)>,
 }
 
 impl State {
-    pub fn restore(&mut self, lane: i32, committed: Entries) {
-        self.lanes.insert(lane, (committed, Writes::new()));
+    pub fn restore(&mut self, partition: i32, committed: Entries) {
+        self.partitions.insert(partition, (committed, Writes::new()));
     }
 
-    pub fn release(&mut self, lane: i32) {
-        self.lanes.remove(&lane);
+    pub fn release(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
     }
 
     /// What the open transaction would write.
     pub fn writes(&self) -> impl Iterator<Item = (i32, &Writes)> {
-        self.lanes.iter().map(|(lane, (_, writes))| (*lane, writes))
+        self.partitions.iter().map(|(partition, (_, writes))| (*partition, writes))
     }
 
     /// The transaction is committed.
     pub fn keep(&mut self) {
-        for (entries, writes) in self.lanes.values_mut() {
+        for (entries, writes) in self.partitions.values_mut() {
             apply(entries, std::mem::take(writes));
         }
     }
 
     /// The transaction is aborted.
     pub fn abort(&mut self) {
-        for (_, writes) in self.lanes.values_mut() {
+        for (_, writes) in self.partitions.values_mut() {
             writes.clear();
         }
     }
 
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.lanes.values().all(|(entries, writes)| entries.is_empty() && writes.is_empty())
+        self.partitions.values().all(|(entries, writes)| entries.is_empty() && writes.is_empty())
     }
 
-    fn lane(&self, lane: i32) -> Result<&(Entries, Writes), state::Error> {
-        self.lanes.get(&lane).ok_or(state::Error::NotOpen { topic: "simulated".into(), partition: lane })
+    fn partition(&self, partition: i32) -> Result<&(Entries, Writes), state::Error> {
+        self.partitions.get(&partition).ok_or(state::Error::NotOpen { topic: "simulated".into(), partition })
     }
 }
 
@@ -68,18 +68,18 @@ impl Map for State {
     }
 
     fn get(&self, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, state::Error> {
-        let (entries, writes) = self.lane(partition)?;
+        let (entries, writes) = self.partition(partition)?;
         Ok(writes.get(key).cloned().unwrap_or_else(|| entries.get(key).cloned()))
     }
 
     fn put(&mut self, partition: i32, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), state::Error> {
         let missing = state::Error::NotOpen { topic: "simulated".into(), partition };
-        self.lanes.get_mut(&partition).ok_or(missing)?.1.insert(key, value);
+        self.partitions.get_mut(&partition).ok_or(missing)?.1.insert(key, value);
         Ok(())
     }
 
     fn scan_first(&self, partition: i32, prefix: &[u8], max: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, state::Error> {
-        let (entries, writes) = self.lane(partition)?;
+        let (entries, writes) = self.partition(partition)?;
         let mut found: Entries = entries
             .range(prefix.to_vec()..)
             .take_while(|(key, _)| key.starts_with(prefix))

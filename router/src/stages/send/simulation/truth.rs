@@ -1,6 +1,6 @@
 //! What has to be true, whatever happens: the simulation's own memory of events, requests and ends, which no fault touches.
 //!
-//! It knows nothing of how send works. It is told what enters the lanes, what the vendor sees and what Kafka has committed, and
+//! It knows nothing of how send works. It is told what enters the partitions, what the vendor sees and what Kafka has committed, and
 //! panics at the first thing that may not be.
 
 use std::collections::{BTreeMap, BTreeSet};

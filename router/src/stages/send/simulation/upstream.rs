@@ -19,7 +19,7 @@ use crate::stages::route::existence::Age;
 use crate::stages::route::plan::{Action, ActionKind, Planner, Stand, handed_over};
 use crate::stages::route::subscribed::{Subscribed, Subscriptions, Wanted};
 use crate::stages::shared::held::Waiting;
-use crate::stages::shared::held::fences::{Fences, Lanes};
+use crate::stages::shared::held::fences::{FencedPartitions, Fences};
 
 /// The destination's name.
 pub const DESTINATION: &str = "d";
@@ -44,23 +44,23 @@ pub struct Upstream {
     calm: bool,
 }
 
-/// The lanes of `resolved`, whose records are forgotten once they were read.
+/// The partitions of `resolved`, whose records are forgotten once they were read.
 struct Logs<'a> {
     logs: &'a [VecDeque<Arc<Record>>],
     next: &'a [i64],
 }
 
-impl Lanes for Logs<'_> {
-    fn lane_of(&self, profile: ProfileId) -> i32 {
-        i32::try_from(profile.lane(u32::try_from(self.logs.len()).expect("a few"))).expect("a few lanes")
+impl FencedPartitions for Logs<'_> {
+    fn partition_of(&self, profile: ProfileId) -> i32 {
+        i32::try_from(profile.partition(u32::try_from(self.logs.len()).expect("a few"))).expect("a few partitions")
     }
 
-    fn lane_end(&mut self, lane: i32) -> Result<i64, Error> {
-        Ok(self.next[place(lane)])
+    fn partition_end(&mut self, partition: i32) -> Result<i64, Error> {
+        Ok(self.next[place(partition)])
     }
 
-    fn has_read(&mut self, lane: i32, end: i64) -> Result<bool, Error> {
-        Ok(self.logs[place(lane)].front().is_none_or(|record| record.offset >= end))
+    fn has_read(&mut self, partition: i32, end: i64) -> Result<bool, Error> {
+        Ok(self.logs[place(partition)].front().is_none_or(|record| record.offset >= end))
     }
 }
 
@@ -91,15 +91,15 @@ impl Subscriptions for Wants {
 }
 
 impl Upstream {
-    pub fn new(lanes: usize) -> Self {
+    pub fn new(partitions: usize) -> Self {
         let mut state = State::default();
-        for lane in 0..lanes {
-            state.restore(i32::try_from(lane).expect("a few lanes"), Entries::new());
+        for partition in 0..partitions {
+            state.restore(i32::try_from(partition).expect("a few partitions"), Entries::new());
         }
         Self {
             topic: Arc::from("simulated.resolved"),
-            logs: vec![VecDeque::new(); lanes],
-            next: vec![0; lanes],
+            logs: vec![VecDeque::new(); partitions],
+            next: vec![0; partitions],
             state,
             waiting: Waiting::default(),
             fences: Fences::default(),
@@ -116,17 +116,17 @@ impl Upstream {
         self.blocked.clear();
     }
 
-    /// Appends a record to a lane of `resolved`.
-    pub fn append(&mut self, lane: usize, value: Option<&[u8]>, header: &[u8]) {
-        let number = i32::try_from(lane).expect("a few lanes");
-        let offset = self.next[lane];
-        self.next[lane] += 1;
+    /// Appends a record to a partition of `resolved`.
+    pub fn append(&mut self, partition: usize, value: Option<&[u8]>, header: &[u8]) {
+        let number = i32::try_from(partition).expect("a few partitions");
+        let offset = self.next[partition];
+        self.next[partition] += 1;
         let topic = Arc::clone(&self.topic);
         let record = Record::new(topic, number, offset, Timestamp::default(), None, value, Some(header), vec![]);
-        self.logs[lane].push_back(Arc::new(record));
+        self.logs[partition].push_back(Arc::new(record));
     }
 
-    /// Plans the next records of a lane, and carries the plan out as one transaction unless something happens to it.
+    /// Plans the next records of a partition, and carries the plan out as one transaction unless something happens to it.
     pub fn flow(&mut self, broker: &mut Broker, now: Timestamp, steady: Timestamp, truth: &Truth, chance: &mut Chance) {
         self.ask_for_fences(steady, truth);
         if !self.calm && chance.in_thousand(5) {
@@ -134,8 +134,8 @@ impl Upstream {
             self.paused = if self.paused.is_empty() { BTreeSet::from([0]) } else { BTreeSet::new() };
             truth.tell(|| format!("routes are paused: {:?}", self.paused));
         }
-        let lane = chance.below(self.logs.len());
-        let records: Vec<_> = self.logs[lane].iter().take(1 + chance.below(4)).cloned().collect();
+        let partition = chance.below(self.logs.len());
+        let records: Vec<_> = self.logs[partition].iter().take(1 + chance.below(4)).cloned().collect();
         let ready: Vec<_> = self.waiting.going().iter().copied().collect();
         let stand = Stand { routes: &self.paused, blocked: &self.blocked, undecided: &BTreeSet::new() };
         let mut planner = Planner::new(Wants, &mut self.state, &mut self.waiting, now, stand);
@@ -152,12 +152,13 @@ impl Upstream {
             } else {
                 // Another process takes over.
                 self.waiting = Waiting::default();
-                let lanes: Vec<i32> = (0..self.logs.len()).map(|lane| i32::try_from(lane).expect("a few")).collect();
-                self.waiting.load(&self.state, &lanes).expect("state in memory");
+                let partitions: Vec<i32> =
+                    (0..self.logs.len()).map(|partition| i32::try_from(partition).expect("a few")).collect();
+                self.waiting.load(&self.state, &partitions).expect("state in memory");
             }
             return;
         }
-        self.logs[lane].drain(..records.len());
+        self.logs[partition].drain(..records.len());
         self.blocked.extend(blocked);
         for action in actions {
             let trimmed = !self.calm && chance.in_thousand(100);
@@ -166,7 +167,7 @@ impl Upstream {
         self.state.keep();
         self.waiting.accept();
         if chance.in_thousand(300) {
-            broker.mark(lane);
+            broker.mark(partition);
         }
     }
 
@@ -177,60 +178,60 @@ impl Upstream {
                 let envelope = work.record.envelope().expect("an envelope of the simulation");
                 let event = envelope.ingest.expect("the coordinates of an event").offset;
                 let event = usize::try_from(event).expect("an event");
-                truth.tell(|| format!("lane {} gets event {event} for {:?}", action.lane, envelope.profile));
+                truth.tell(|| format!("partition {} gets event {event} for {:?}", action.partition, envelope.profile));
                 let (value, header) =
                     (work.record.value().unwrap_or_default(), work.record.header().unwrap_or_default());
-                broker.append(place(action.lane), Kind::Event(event), now, value.to_vec(), header.to_vec());
+                broker.append(place(action.partition), Kind::Event(event), now, value.to_vec(), header.to_vec());
             }
             ActionKind::End { .. } => {}
             ActionKind::DeadLetter { reason, .. } => panic!("route dead-letters: {reason:?}"),
             ActionKind::HandOver { record, to, backfill } => {
                 truth.tell(|| format!("{} is handed over to {to:?}", record.coordinates()));
                 let moved = handed_over(&record, to, DESTINATION, backfill);
-                self.append(broker.lane_of(to), moved.value(), moved.header().unwrap_or_default());
+                self.append(broker.partition_of(to), moved.value(), moved.header().unwrap_or_default());
             }
             ActionKind::Release(merge) => {
                 let envelope =
                     Envelope { only_destination: Some(DESTINATION), ..control(merge.survivor, Role::Release(merge)) };
-                self.append(broker.lane_of(merge.survivor), None, &envelope.to_bytes());
+                self.append(broker.partition_of(merge.survivor), None, &envelope.to_bytes());
             }
             ActionKind::Forward { profile, role } => {
-                let lane = broker.lane_of(profile);
-                if trimmed && matches!(role, Role::Fence(_)) && broker.lanes[lane].is_read() {
+                let partition = broker.partition_of(profile);
+                if trimmed && matches!(role, Role::Fence(_)) && broker.partitions[partition].is_read() {
                     truth.tell(|| format!("{role:?} is passed on and trimmed"));
-                    return broker.mark(lane);
+                    return broker.mark(partition);
                 }
                 truth.tell(|| format!("{role:?} is passed on"));
                 let header = control(profile, role).to_bytes();
-                broker.append(broker.lane_of(profile), Kind::Control, now, vec![], header);
+                broker.append(broker.partition_of(profile), Kind::Control, now, vec![], header);
             }
         }
     }
 
     /// As route does it for holds whose fence was trimmed.
     fn ask_for_fences(&mut self, steady: Timestamp, truth: &Truth) {
-        let owned = (0..self.logs.len()).map(|lane| i32::try_from(lane).expect("a few"));
+        let owned = (0..self.logs.len()).map(|partition| i32::try_from(partition).expect("a few"));
         let due = self.fences.due(&self.waiting, &self.state, owned, steady).expect("state in memory");
-        let mut lanes = Logs { logs: &self.logs, next: &self.next };
-        let missing = self.fences.missing(&due, &mut lanes, steady).expect("logs in memory");
+        let mut partitions = Logs { logs: &self.logs, next: &self.next };
+        let missing = self.fences.missing(&due, &mut partitions, steady).expect("logs in memory");
         for merge in missing {
             truth.tell(|| format!("the fence of {merge} is asked for again in resolved"));
-            let lane = place(Logs { logs: &self.logs, next: &self.next }.lane_of(merge.absorbed));
-            self.append(lane, None, &control(merge.absorbed, Role::Fence(merge)).to_bytes());
+            let partition = place(Logs { logs: &self.logs, next: &self.next }.partition_of(merge.absorbed));
+            self.append(partition, None, &control(merge.absorbed, Role::Fence(merge)).to_bytes());
         }
     }
 
-    /// As resolve tells of a merge: the fence to the absorbed profile's lane, the hold to the survivor's.
+    /// As resolve tells of a merge: the fence to the absorbed profile's partition, the hold to the survivor's.
     ///
     /// `trimmed`: the fence is removed before it is read, if nothing lies before it that was not read.
     pub fn announce(&mut self, broker: &Broker, merge: Merge, trimmed: bool) {
         for (profile, role) in [(merge.absorbed, Role::Fence(merge)), (merge.survivor, Role::Hold(merge))] {
-            let lane = broker.lane_of(profile);
-            if trimmed && matches!(role, Role::Fence(_)) && self.logs[lane].is_empty() {
-                self.next[lane] += 1;
+            let partition = broker.partition_of(profile);
+            if trimmed && matches!(role, Role::Fence(_)) && self.logs[partition].is_empty() {
+                self.next[partition] += 1;
                 continue;
             }
-            self.append(broker.lane_of(profile), None, &control(profile, role).to_bytes());
+            self.append(broker.partition_of(profile), None, &control(profile, role).to_bytes());
         }
     }
 

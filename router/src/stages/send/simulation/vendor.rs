@@ -42,7 +42,7 @@ enum What {
 struct Call {
     by: Member,
     what: What,
-    lanes: Vec<i32>,
+    partitions: Vec<i32>,
     deliveries: Vec<Delivery>,
     bulk: bool,
     outcomes: Vec<Outcome>,
@@ -72,32 +72,40 @@ pub struct Vendor {
 /// Who asks the vendor, as far as it matters there.
 pub struct Caller<'a> {
     pub now: u64,
-    /// Whether the member may still send for these lanes.
+    /// Whether the member may still send for these partitions.
     pub owns: &'a dyn Fn(Member, &[i32]) -> bool,
     /// Whether the process runs at all.
     pub runs: &'a dyn Fn(Member) -> bool,
 }
 
 impl Vendor {
-    pub fn deliver(&mut self, by: Member, call: u64, deliveries: Vec<Delivery>, lanes: Vec<i32>, chance: &mut Chance) {
+    pub fn deliver(
+        &mut self,
+        by: Member,
+        call: u64,
+        deliveries: Vec<Delivery>,
+        partitions: Vec<i32>,
+        chance: &mut Chance,
+    ) {
         let mut people: Vec<_> = deliveries.iter().map(|delivery| delivery.profile).collect();
         people.sort_unstable();
         people.dedup();
         assert_eq!(people.len(), deliveries.len(), "somebody is in a batch twice");
         let bulk = chance.in_thousand(self.temper.bulk);
-        self.start(by, What::Deliver { call }, lanes, deliveries, bulk);
+        self.start(by, What::Deliver { call }, partitions, deliveries, bulk);
     }
 
-    pub fn confirm(&mut self, by: Member, call: u64, ticket: &Ticket, members: Vec<Delivery>, lanes: Vec<i32>) {
-        self.start(by, What::Confirm { call, ticket: ticket.clone() }, lanes, members, true);
+    pub fn confirm(&mut self, by: Member, call: u64, ticket: &Ticket, members: Vec<Delivery>, partitions: Vec<i32>) {
+        self.start(by, What::Confirm { call, ticket: ticket.clone() }, partitions, members, true);
     }
 
     pub fn probe(&mut self, by: Member) {
         self.start(by, What::Probe, vec![], vec![], true);
     }
 
-    fn start(&mut self, by: Member, what: What, lanes: Vec<i32>, deliveries: Vec<Delivery>, bulk: bool) {
-        let call = Call { by, what, lanes, deliveries, bulk, outcomes: vec![], reported: 0, wire: None, orphan: false };
+    fn start(&mut self, by: Member, what: What, partitions: Vec<i32>, deliveries: Vec<Delivery>, bulk: bool) {
+        let call =
+            Call { by, what, partitions, deliveries, bulk, outcomes: vec![], reported: 0, wire: None, orphan: false };
         self.calls.insert(self.next, call);
         self.next += 1;
     }
@@ -161,7 +169,7 @@ impl Vendor {
             return;
         }
         if call.outcomes.len() < call.deliveries.len() || matches!(call.what, What::Probe) && call.outcomes.is_empty() {
-            if (caller.owns)(call.by, &call.lanes) || matches!(call.what, What::Probe) {
+            if (caller.owns)(call.by, &call.partitions) || matches!(call.what, What::Probe) {
                 if matches!(call.what, What::Deliver { .. }) {
                     let from = call.outcomes.len();
                     let to = if call.bulk { call.deliveries.len() } else { from + 1 };

@@ -1,4 +1,4 @@
-//! Everything that is not send: time, broker, vendor, and the stages before, which write events and merges into the lanes.
+//! Everything that is not send: time, broker, vendor, and the stages before, which write events and merges into the partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::vendor::{Caller, Vendor};
 /// What an episode is made of, drawn from its seed.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    pub lanes: usize,
+    pub partitions: usize,
     pub members: usize,
     /// People at a time.
     pub people: usize,
@@ -53,11 +53,11 @@ pub enum Plant {
     FinishBeforeCommit,
     /// The release of a merge is written together with its fence.
     ReleaseBeforeFence,
-    /// A lane's state is not restored.
+    /// A partition's state is not restored.
     StateLost,
     /// An end is not written to the ledger.
     EndSkipped,
-    /// Nobody asks whether the lanes are still owned.
+    /// Nobody asks whether the partitions are still owned.
     OwnershipIgnored,
     /// The ids of delivered facts are not remembered.
     FactsForgotten,
@@ -70,7 +70,7 @@ pub enum Plant {
 pub struct Process {
     pub frozen: bool,
     pub polled: u64,
-    /// The lanes that it may send for.
+    /// The partitions that it may send for.
     pub owned: BTreeSet<i32>,
     pub reload: bool,
 }
@@ -106,9 +106,9 @@ struct Person {
 
 impl World {
     pub fn new(plan: Plan, plant: Option<Plant>, chance: Chance) -> Self {
-        let lanes = plan.lanes;
+        let partitions = plan.partitions;
         let mut world = Self {
-            broker: Broker::new(lanes),
+            broker: Broker::new(partitions),
             vendor: Vendor::default(),
             truth: Truth::default(),
             processes: BTreeMap::new(),
@@ -120,7 +120,7 @@ impl World {
             merges: 0,
             into: BTreeMap::new(),
             facts: vec![],
-            upstream: Upstream::new(lanes),
+            upstream: Upstream::new(partitions),
             plan,
             plant,
             chance,
@@ -181,11 +181,11 @@ impl World {
 
     fn with_vendor(&mut self, act: impl FnOnce(&mut Vendor, &Caller<'_>, &mut Truth, &mut Chance)) {
         let (now, processes, plant) = (self.passed, &self.processes, self.plant);
-        let owns = |member: Member, lanes: &[i32]| {
+        let owns = |member: Member, partitions: &[i32]| {
             plant == Some(Plant::OwnershipIgnored)
                 || processes.get(&member).is_some_and(|process| {
                     let fresh = now - process.polled < SESSION_TIMEOUT * 8 / 10;
-                    fresh && lanes.iter().all(|lane| process.owned.contains(lane))
+                    fresh && partitions.iter().all(|partition| process.owned.contains(partition))
                 })
         };
         let runs = |member: Member| processes.get(&member).is_some_and(|process| !process.frozen);
@@ -325,8 +325,8 @@ impl World {
             .collect();
         let value =
             if broken { "nonsense".to_owned() } else { format!(r#"{{"operations":[{}]}}"#, operations.join(",")) };
-        let lane = self.broker.lane_of(self.people[person].profile);
-        self.upstream.append(lane, Some(value.as_bytes()), &envelope.to_bytes());
+        let partition = self.broker.partition_of(self.people[person].profile);
+        self.upstream.append(partition, Some(value.as_bytes()), &envelope.to_bytes());
         event
     }
 
@@ -345,13 +345,13 @@ impl World {
         self.upstream.announce(&self.broker, merge, trimmed);
         if self.plant == Some(Plant::ReleaseBeforeFence) {
             let header = control(into, Role::Release(merge)).to_bytes();
-            self.broker.append(self.broker.lane_of(into), Kind::Control, self.now(), vec![], header);
+            self.broker.append(self.broker.partition_of(into), Kind::Control, self.now(), vec![], header);
         }
         self.event(survivor);
         self.person();
     }
 
-    /// The stage before works on some records of one lane.
+    /// The stage before works on some records of one partition.
     pub fn flow(&mut self) {
         let (now, steady) = (self.now(), self.steady());
         self.upstream.flow(&mut self.broker, now, steady, &self.truth, &mut self.chance);
@@ -365,11 +365,11 @@ impl World {
         }
     }
 
-    /// A key in some lane's state that says that something waits, runs or is not passed.
+    /// A key in some partition's state that says that something waits, runs or is not passed.
     pub fn left_in_state(&self) -> Option<(usize, Vec<u8>)> {
         let waits = |key: &&Vec<u8>| matches!(key.first(), Some(b'h' | b't' | b'w' | b'j' | b'o'));
-        let mut lanes = self.broker.lanes.iter().enumerate();
-        lanes.find_map(|(lane, of)| Some((lane, of.state.keys().find(waits)?.clone())))
+        let mut partitions = self.broker.partitions.iter().enumerate();
+        partitions.find_map(|(partition, of)| Some((partition, of.state.keys().find(waits)?.clone())))
     }
 
     pub fn is_dry(&self) -> bool {

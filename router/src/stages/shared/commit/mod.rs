@@ -64,9 +64,17 @@ impl<L: Log> UnitOfWork<L> {
     }
 
     /// Notes what became of a record; see [`Ledger::note`].
-    pub fn note(&mut self, destination: &str, lane: i32, place: &Coordinates<'_>, round: u32, end: End, reason: &str) {
+    pub fn note(
+        &mut self,
+        destination: &str,
+        partition: i32,
+        place: &Coordinates<'_>,
+        round: u32,
+        end: End,
+        reason: &str,
+    ) {
         if let Some(ledger) = &mut self.ledger {
-            ledger.note(destination, lane, place, round, end, reason);
+            ledger.note(destination, partition, place, round, end, reason);
         }
     }
 

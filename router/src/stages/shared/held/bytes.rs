@@ -114,7 +114,7 @@ pub(super) fn encode(record: &Record, since: Timestamp) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8]) -> Option<Held> {
+pub(super) fn decode(topic: &Arc<str>, partition: i32, key: Vec<u8>, bytes: &[u8]) -> Option<Held> {
     let (version, mut rest) = bytes.split_first()?;
     if *version != 1 {
         return None;
@@ -133,7 +133,7 @@ pub(super) fn decode(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8]) ->
     }
     let record = Record::new(
         Arc::clone(topic),
-        lane,
+        partition,
         offset,
         Timestamp::from_millis(timestamp),
         record_key,
@@ -146,7 +146,7 @@ pub(super) fn decode(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8]) ->
 
 /// Stands for a record whose entry cannot be read: its bytes as they are, no header that could be understood, and why. Whoever would send it
 /// makes a dead letter of it.
-pub(super) fn damaged(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8], message: String) -> Held {
+pub(super) fn damaged(topic: &Arc<str>, partition: i32, key: Vec<u8>, bytes: &[u8], message: String) -> Held {
     let number = |from: usize| {
         let bytes = bytes.get(from..from + 8)?;
         Some(i64::from_be_bytes(bytes.try_into().ok()?))
@@ -155,7 +155,7 @@ pub(super) fn damaged(topic: &Arc<str>, lane: i32, key: Vec<u8>, bytes: &[u8], m
     let since = number(1).filter(|_| bytes.first() == Some(&1)).unwrap_or(0);
     let record = Record::new(
         Arc::clone(topic),
-        lane,
+        partition,
         offset,
         Timestamp::from_millis(0),
         None,

@@ -24,10 +24,10 @@ use crate::kafka::Record;
 use crate::stages::shared::dead_letter;
 use crate::state::{self, Map};
 
-/// The profiles of one process's lanes that have something waiting, so that the others cost no look into the store.
+/// The profiles of one process's partitions that have something waiting, so that the others cost no look into the store.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    by_lane: BTreeMap<i32, BTreeMap<ProfileId, Wait>>,
+    by_partition: BTreeMap<i32, BTreeMap<ProfileId, Wait>>,
     /// Records of those among them that wait for no merge.
     ready: u64,
     /// What the open plan has changed, so that it can be undone together with the state's overlay.
@@ -102,16 +102,16 @@ impl Waiting {
         Self { record_bytes_max, ..Self::default() }
     }
 
-    /// Learns what waits in the lanes that were just restored.
+    /// Learns what waits in the partitions that were just restored.
     ///
     /// # Errors
     /// The state could not be read.
-    pub fn load(&mut self, store: &impl Map, lanes: &[i32]) -> Result<(), state::Error> {
-        self.forget(lanes);
-        for lane in lanes {
+    pub fn load(&mut self, store: &impl Map, partitions: &[i32]) -> Result<(), state::Error> {
+        self.forget(partitions);
+        for partition in partitions {
             let mut index: BTreeMap<ProfileId, Wait> = BTreeMap::new();
             for tag in [HELD, WAITS, RELEASED, MOVING] {
-                store.each_key(*lane, &[tag], |key| {
+                store.each_key(*partition, &[tag], |key| {
                     let Some(profile) = profile_of(key) else { return };
                     let wait = index.entry(profile).or_default();
                     match tag {
@@ -123,41 +123,41 @@ impl Waiting {
                 })?;
             }
             for (profile, wait) in index {
-                self.set(*lane, profile, wait);
+                self.set(*partition, profile, wait);
             }
         }
         Ok(())
     }
 
-    pub fn forget(&mut self, lanes: &[i32]) {
-        for lane in lanes {
-            for profile in self.by_lane.remove(lane).unwrap_or_default().into_iter().collect::<Vec<_>>() {
-                self.count(*lane, profile.0, profile.1, Wait::default());
+    pub fn forget(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            for profile in self.by_partition.remove(partition).unwrap_or_default().into_iter().collect::<Vec<_>>() {
+                self.count(*partition, profile.0, profile.1, Wait::default());
             }
         }
     }
 
-    pub fn get(&self, lane: i32, profile: ProfileId) -> Option<Wait> {
-        self.by_lane.get(&lane)?.get(&profile).copied()
+    pub fn get(&self, partition: i32, profile: ProfileId) -> Option<Wait> {
+        self.by_partition.get(&partition)?.get(&profile).copied()
     }
 
-    /// Whether nobody of the lane has anything waiting.
-    pub fn is_empty(&self, lane: i32) -> bool {
-        self.by_lane.get(&lane).is_none_or(BTreeMap::is_empty)
+    /// Whether nobody of the partition has anything waiting.
+    pub fn is_empty(&self, partition: i32) -> bool {
+        self.by_partition.get(&partition).is_none_or(BTreeMap::is_empty)
     }
 
-    /// The profiles of these lanes that have something waiting, with their lane.
-    pub fn profiles(&self, lanes: &[i32]) -> Vec<(ProfileId, i32)> {
-        lanes
+    /// The profiles of these partitions that have something waiting, with their partition.
+    pub fn profiles(&self, partitions: &[i32]) -> Vec<(ProfileId, i32)> {
+        partitions
             .iter()
-            .filter_map(|lane| self.by_lane.get(lane).map(|index| (*lane, index)))
-            .flat_map(|(lane, index)| index.keys().map(move |profile| (*profile, lane)))
+            .filter_map(|partition| self.by_partition.get(partition).map(|index| (*partition, index)))
+            .flat_map(|(partition, index)| index.keys().map(move |profile| (*profile, partition)))
             .collect()
     }
 
     /// All waiting records.
     pub fn records(&self) -> u64 {
-        self.by_lane.values().flat_map(BTreeMap::values).map(|wait| wait.records).sum()
+        self.by_partition.values().flat_map(BTreeMap::values).map(|wait| wait.records).sum()
     }
 
     /// Waiting records of profiles that wait for no merge.
@@ -165,29 +165,29 @@ impl Waiting {
         self.ready
     }
 
-    fn change(&mut self, lane: i32, profile: ProfileId, change: impl FnOnce(&mut Wait)) {
-        let mut wait = self.get(lane, profile).unwrap_or_default();
-        self.journal.push((lane, profile, wait));
+    fn change(&mut self, partition: i32, profile: ProfileId, change: impl FnOnce(&mut Wait)) {
+        let mut wait = self.get(partition, profile).unwrap_or_default();
+        self.journal.push((partition, profile, wait));
         change(&mut wait);
-        self.set(lane, profile, wait);
+        self.set(partition, profile, wait);
     }
 
-    fn set(&mut self, lane: i32, profile: ProfileId, wait: Wait) {
-        let index = self.by_lane.entry(lane).or_default();
+    fn set(&mut self, partition: i32, profile: ProfileId, wait: Wait) {
+        let index = self.by_partition.entry(partition).or_default();
         let before = if wait == Wait::default() { index.remove(&profile) } else { index.insert(profile, wait) };
-        self.count(lane, profile, before.unwrap_or_default(), wait);
+        self.count(partition, profile, before.unwrap_or_default(), wait);
     }
 
     /// Keeps the sums in step with a change.
-    fn count(&mut self, lane: i32, profile: ProfileId, before: Wait, after: Wait) {
+    fn count(&mut self, partition: i32, profile: ProfileId, before: Wait, after: Wait) {
         self.merges = (self.merges + u64::from(after.merges)).saturating_sub(u64::from(before.merges));
         self.ready = (self.ready + after.ready()).saturating_sub(before.ready());
         if before.goes_on() {
-            self.going.remove(&(lane, profile));
+            self.going.remove(&(partition, profile));
             self.going_records = self.going_records.saturating_sub(before.records);
         }
         if after.goes_on() {
-            self.going.insert((lane, profile));
+            self.going.insert((partition, profile));
             self.going_records += after.records;
         }
     }
@@ -214,26 +214,26 @@ impl Waiting {
 
     /// The plan is thrown away.
     pub fn undo(&mut self) {
-        while let Some((lane, profile, wait)) = self.journal.pop() {
-            self.set(lane, profile, wait);
+        while let Some((partition, profile, wait)) = self.journal.pop() {
+            self.set(partition, profile, wait);
         }
     }
 
     /// Puts a record behind everything that waits for the profile; one that a merge handed over goes before the survivor's own.
     ///
     /// # Errors
-    /// The lane is not restored.
+    /// The partition is not restored.
     pub fn hold(
         &mut self,
         store: &mut impl Map,
-        lane: i32,
+        partition: i32,
         profile: ProfileId,
         record: &Record,
         handed_over: bool,
         now: Timestamp,
     ) -> Result<Hold, state::Error> {
         let key = held_key(profile, handed_over, record.offset);
-        if store.get(lane, &key)?.is_some() {
+        if store.get(partition, &key)?.is_some() {
             // Read for the second time: it waits since the first.
             return Ok(Hold::Waits);
         }
@@ -243,9 +243,9 @@ impl Waiting {
             return Ok(Hold::TooLarge { bytes, bytes_max });
         }
         let since = since_key(now, &key);
-        self.change(lane, profile, |wait| wait.records += 1);
-        store.put(lane, key, Some(value))?;
-        store.put(lane, since, Some(Vec::new()))?;
+        self.change(partition, profile, |wait| wait.records += 1);
+        store.put(partition, key, Some(value))?;
+        store.put(partition, since, Some(Vec::new()))?;
         Ok(Hold::Waits)
     }
 
@@ -256,11 +256,11 @@ impl Waiting {
     pub fn queue(
         &self,
         store: &impl Map,
-        lane: i32,
+        partition: i32,
         profile: ProfileId,
         topic: &Arc<str>,
     ) -> Result<Vec<Held>, state::Error> {
-        self.queue_first(store, lane, profile, topic, usize::MAX)
+        self.queue_first(store, partition, profile, topic, usize::MAX)
     }
 
     /// The first of what waits for a profile, in order: at most `max`.
@@ -270,13 +270,13 @@ impl Waiting {
     pub fn queue_first(
         &self,
         store: &impl Map,
-        lane: i32,
+        partition: i32,
         profile: ProfileId,
         topic: &Arc<str>,
         max: usize,
     ) -> Result<Vec<Held>, state::Error> {
-        let entries = store.scan_first(lane, &profile_key(HELD, profile), max)?;
-        Ok(entries.into_iter().take(max).map(|(key, value)| waiting(store, topic, lane, key, &value)).collect())
+        let entries = store.scan_first(partition, &profile_key(HELD, profile), max)?;
+        Ok(entries.into_iter().take(max).map(|(key, value)| waiting(store, topic, partition, key, &value)).collect())
     }
 
     /// A fence that an earlier version queued behind the records of its profile. The queue is read record by record: it may be long.
@@ -286,15 +286,15 @@ impl Waiting {
     pub fn queued_fence(
         &self,
         store: &impl Map,
-        lane: i32,
+        partition: i32,
         profile: ProfileId,
         topic: &Arc<str>,
     ) -> Result<Option<Merge>, state::Error> {
         let mut keys = Vec::new();
-        store.each_key(lane, &profile_key(HELD, profile), |key| keys.push(key.to_vec()))?;
+        store.each_key(partition, &profile_key(HELD, profile), |key| keys.push(key.to_vec()))?;
         for key in keys {
-            let Some(value) = store.get(lane, &key)? else { continue };
-            let held = waiting(store, topic, lane, key, &value);
+            let Some(value) = store.get(partition, &key)? else { continue };
+            let held = waiting(store, topic, partition, key, &value);
             if let Ok(Role::Fence(merge)) = held.record.envelope().map(|envelope| envelope.role) {
                 return Ok(Some(merge));
             }
@@ -305,30 +305,30 @@ impl Waiting {
     /// Takes a record out of its queue.
     ///
     /// # Errors
-    /// The lane is not restored.
+    /// The partition is not restored.
     pub fn take(
         &mut self,
         store: &mut impl Map,
-        lane: i32,
+        partition: i32,
         profile: ProfileId,
         held: &Held,
     ) -> Result<(), state::Error> {
-        if store.get(lane, &held.key)?.is_none() {
+        if store.get(partition, &held.key)?.is_none() {
             return Ok(());
         }
-        store.put(lane, held.key.clone(), None)?;
-        store.put(lane, since_key(held.since, &held.key), None)?;
-        self.change(lane, profile, |wait| wait.records = wait.records.saturating_sub(1));
-        if self.get(lane, profile).is_some_and(|wait| wait.records == 0 && wait.released) {
-            self.hold_back(store, lane, profile)?;
+        store.put(partition, held.key.clone(), None)?;
+        store.put(partition, since_key(held.since, &held.key), None)?;
+        self.change(partition, profile, |wait| wait.records = wait.records.saturating_sub(1));
+        if self.get(partition, profile).is_some_and(|wait| wait.records == 0 && wait.released) {
+            self.hold_back(store, partition, profile)?;
         }
-        self.forget_identifiers(store, lane, profile)
+        self.forget_identifiers(store, partition, profile)
     }
 
     /// Nothing of the profile waits any more: nobody will ask for its identifiers.
-    fn forget_identifiers(&self, store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
-        if self.get(lane, profile).is_none() {
-            store.put(lane, profile_key(IDENTIFIERS, profile), None)?;
+    fn forget_identifiers(&self, store: &mut impl Map, partition: i32, profile: ProfileId) -> Result<(), state::Error> {
+        if self.get(partition, profile).is_none() {
+            store.put(partition, profile_key(IDENTIFIERS, profile), None)?;
         }
         Ok(())
     }
@@ -336,11 +336,11 @@ impl Waiting {
     /// Nothing is missing any more: what waits for the profile goes on as soon as it may, in this batch or in later ones.
     ///
     /// # Errors
-    /// The lane is not restored.
-    pub fn release(&mut self, store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
-        if self.get(lane, profile).is_some_and(|wait| wait.records > 0 && !wait.released) {
-            self.change(lane, profile, |wait| wait.released = true);
-            store.put(lane, profile_key(RELEASED, profile), Some(Vec::new()))?;
+    /// The partition is not restored.
+    pub fn release(&mut self, store: &mut impl Map, partition: i32, profile: ProfileId) -> Result<(), state::Error> {
+        if self.get(partition, profile).is_some_and(|wait| wait.records > 0 && !wait.released) {
+            self.change(partition, profile, |wait| wait.released = true);
+            store.put(partition, profile_key(RELEASED, profile), Some(Vec::new()))?;
         }
         Ok(())
     }
@@ -348,11 +348,11 @@ impl Waiting {
     /// What was released and is still here waits again.
     ///
     /// # Errors
-    /// The lane is not restored.
-    pub fn hold_back(&mut self, store: &mut impl Map, lane: i32, profile: ProfileId) -> Result<(), state::Error> {
-        if self.get(lane, profile).is_some_and(|wait| wait.released) {
-            self.change(lane, profile, |wait| wait.released = false);
-            store.put(lane, profile_key(RELEASED, profile), None)?;
+    /// The partition is not restored.
+    pub fn hold_back(&mut self, store: &mut impl Map, partition: i32, profile: ProfileId) -> Result<(), state::Error> {
+        if self.get(partition, profile).is_some_and(|wait| wait.released) {
+            self.change(partition, profile, |wait| wait.released = false);
+            store.put(partition, profile_key(RELEASED, profile), None)?;
         }
         Ok(())
     }
@@ -360,12 +360,12 @@ impl Waiting {
     /// The profile was absorbed: what waits for it goes to the survivor as soon as no earlier merge is waited for.
     ///
     /// # Errors
-    /// The lane is not restored.
-    pub fn move_to(&mut self, store: &mut impl Map, lane: i32, merge: Merge) -> Result<(), state::Error> {
+    /// The partition is not restored.
+    pub fn move_to(&mut self, store: &mut impl Map, partition: i32, merge: Merge) -> Result<(), state::Error> {
         let absorbed = merge.absorbed;
-        if self.get(lane, absorbed).is_none_or(|wait| !wait.moving) {
-            self.change(lane, absorbed, |wait| wait.moving = true);
-            store.put(lane, profile_key(MOVING, absorbed), Some(moving_value(merge)))?;
+        if self.get(partition, absorbed).is_none_or(|wait| !wait.moving) {
+            self.change(partition, absorbed, |wait| wait.moving = true);
+            store.put(partition, profile_key(MOVING, absorbed), Some(moving_value(merge)))?;
         }
         Ok(())
     }
@@ -374,44 +374,44 @@ impl Waiting {
     ///
     /// # Errors
     /// The state could not be read.
-    pub fn moving(&self, store: &impl Map, lane: i32, absorbed: ProfileId) -> Result<Option<Merge>, state::Error> {
+    pub fn moving(&self, store: &impl Map, partition: i32, absorbed: ProfileId) -> Result<Option<Merge>, state::Error> {
         let key = profile_key(MOVING, absorbed);
-        let Some(value) = store.get(lane, &key)? else { return Ok(None) };
+        let Some(value) = store.get(partition, &key)? else { return Ok(None) };
         let merge = moving_merge(absorbed, &value);
-        merge.map(Some).ok_or_else(|| store.damaged(lane, &key, "a merge", &format!("{} bytes", value.len())))
+        merge.map(Some).ok_or_else(|| store.damaged(partition, &key, "a merge", &format!("{} bytes", value.len())))
     }
 
     /// All records of an absorbed profile are with the survivor.
     ///
     /// # Errors
-    /// The lane is not restored.
-    pub fn moved(&mut self, store: &mut impl Map, lane: i32, absorbed: ProfileId) -> Result<(), state::Error> {
-        if self.get(lane, absorbed).is_some_and(|wait| wait.moving) {
-            self.change(lane, absorbed, |wait| wait.moving = false);
-            store.put(lane, profile_key(MOVING, absorbed), None)?;
-            self.forget_identifiers(store, lane, absorbed)?;
+    /// The partition is not restored.
+    pub fn moved(&mut self, store: &mut impl Map, partition: i32, absorbed: ProfileId) -> Result<(), state::Error> {
+        if self.get(partition, absorbed).is_some_and(|wait| wait.moving) {
+            self.change(partition, absorbed, |wait| wait.moving = false);
+            store.put(partition, profile_key(MOVING, absorbed), None)?;
+            self.forget_identifiers(store, partition, absorbed)?;
         }
         Ok(())
     }
 
-    /// Merges that are waited for in a lane, at most `max` or a few more.
+    /// Merges that are waited for in a partition, at most `max` or a few more.
     ///
     /// # Errors
     /// The state could not be read.
-    pub fn awaited(&self, store: &impl Map, lane: i32, max: usize) -> Result<Vec<Merge>, state::Error> {
-        let entries = store.scan_first(lane, &[WAITS], max)?;
+    pub fn awaited(&self, store: &impl Map, partition: i32, max: usize) -> Result<Vec<Merge>, state::Error> {
+        let entries = store.scan_first(partition, &[WAITS], max)?;
         Ok(entries.iter().filter_map(|(key, value)| awaited(key, value)).collect())
     }
 
     /// The profile waits for a merge from now on.
     ///
     /// # Errors
-    /// The lane is not restored.
-    pub fn wait_for(&mut self, store: &mut impl Map, lane: i32, merge: Merge) -> Result<(), state::Error> {
+    /// The partition is not restored.
+    pub fn wait_for(&mut self, store: &mut impl Map, partition: i32, merge: Merge) -> Result<(), state::Error> {
         let key = merge_key(merge.survivor, merge.number);
-        if store.get(lane, &key)?.is_none() {
-            self.change(lane, merge.survivor, |wait| wait.merges += 1);
-            store.put(lane, key, Some(merge.absorbed.as_bytes().to_vec()))?;
+        if store.get(partition, &key)?.is_none() {
+            self.change(partition, merge.survivor, |wait| wait.merges += 1);
+            store.put(partition, key, Some(merge.absorbed.as_bytes().to_vec()))?;
         }
         Ok(())
     }
@@ -419,24 +419,24 @@ impl Waiting {
     /// The merge is through.
     ///
     /// # Errors
-    /// The lane is not restored.
+    /// The partition is not restored.
     pub fn released(
         &mut self,
         store: &mut impl Map,
-        lane: i32,
+        partition: i32,
         profile: ProfileId,
         merge: u64,
     ) -> Result<(), state::Error> {
         let key = merge_key(profile, merge);
-        if store.get(lane, &key)?.is_some() {
-            self.change(lane, profile, |wait| wait.merges = wait.merges.saturating_sub(1));
-            store.put(lane, key, None)?;
-            self.forget_identifiers(store, lane, profile)?;
+        if store.get(partition, &key)?.is_some() {
+            self.change(partition, profile, |wait| wait.merges = wait.merges.saturating_sub(1));
+            store.put(partition, key, None)?;
+            self.forget_identifiers(store, partition, profile)?;
         }
         Ok(())
     }
 
-    /// Records that have waited since before `limit`, oldest first, at most `max` of a lane. Profiles that wait for a merge or for their
+    /// Records that have waited since before `limit`, oldest first, at most `max` of a partition. Profiles that wait for a merge or for their
     /// turn are left out: they lack nothing.
     ///
     /// # Errors
@@ -444,13 +444,13 @@ impl Waiting {
     pub fn expired(
         &self,
         store: &impl Map,
-        lane: i32,
+        partition: i32,
         topic: &Arc<str>,
         limit: Timestamp,
         max: usize,
     ) -> Result<Vec<(ProfileId, Held)>, state::Error> {
         let mut found = Vec::new();
-        for (key, _) in store.scan_first(lane, &[SINCE], max.saturating_mul(2))? {
+        for (key, _) in store.scan_first(partition, &[SINCE], max.saturating_mul(2))? {
             let Some((since, rest)) = split_since(&key) else { continue };
             if since > limit || found.len() >= max {
                 break;
@@ -458,11 +458,11 @@ impl Waiting {
             let mut held_key = vec![HELD];
             held_key.extend_from_slice(rest);
             let Some(profile) = profile_of(&held_key) else { continue };
-            if self.get(lane, profile).is_some_and(|wait| wait.merges > 0 || wait.goes_on()) {
+            if self.get(partition, profile).is_some_and(|wait| wait.merges > 0 || wait.goes_on()) {
                 continue;
             }
-            if let Some(value) = store.get(lane, &held_key)? {
-                found.push((profile, Held { since, ..waiting(store, topic, lane, held_key, &value) }));
+            if let Some(value) = store.get(partition, &held_key)? {
+                found.push((profile, Held { since, ..waiting(store, topic, partition, held_key, &value) }));
             }
         }
         Ok(found)
@@ -484,28 +484,28 @@ impl Wait {
 /// The state could not be read.
 pub fn find(
     store: &impl Map,
-    lane: i32,
+    partition: i32,
     profile: ProfileId,
     record: &Arc<Record>,
 ) -> Result<Option<Held>, state::Error> {
     let key = held_key(profile, false, record.offset);
-    let Some(value) = store.get(lane, &key)? else { return Ok(None) };
-    Ok(Some(waiting(store, &record.topic, lane, key, &value)))
+    let Some(value) = store.get(partition, &key)? else { return Ok(None) };
+    Ok(Some(waiting(store, &record.topic, partition, key, &value)))
 }
 
 /// Remembers the identifiers in use of a profile that waits.
 ///
 /// # Errors
-/// The lane is not restored.
+/// The partition is not restored.
 pub fn remember_identifiers(
     store: &mut impl Map,
-    lane: i32,
+    partition: i32,
     profile: ProfileId,
     identifiers: &[(String, String)],
 ) -> Result<(), state::Error> {
     // Strings into memory: serialising them has no way to fail.
     let value = serde_json::to_vec(identifiers).unwrap_or_default();
-    store.put(lane, profile_key(IDENTIFIERS, profile), Some(value))
+    store.put(partition, profile_key(IDENTIFIERS, profile), Some(value))
 }
 
 /// The identifiers in use of a waiting profile that were seen last.
@@ -514,48 +514,48 @@ pub fn remember_identifiers(
 /// The state could not be read.
 pub fn identifiers(
     store: &impl Map,
-    lane: i32,
+    partition: i32,
     profile: ProfileId,
 ) -> Result<Option<Vec<(String, String)>>, state::Error> {
-    store.get_json(lane, &profile_key(IDENTIFIERS, profile), "the identifiers of a profile that waits")
+    store.get_json(partition, &profile_key(IDENTIFIERS, profile), "the identifiers of a profile that waits")
 }
 
 /// Writes down why the route is paused, or that it is not any more.
 ///
 /// # Errors
-/// The lane is not restored.
-pub fn set_pause(store: &mut impl Map, lane: i32, reason: Option<&serde_json::Value>) -> Result<(), state::Error> {
+/// The partition is not restored.
+pub fn set_pause(store: &mut impl Map, partition: i32, reason: Option<&serde_json::Value>) -> Result<(), state::Error> {
     let value = reason.map(|reason| reason.to_string().into_bytes());
-    if store.get(lane, PAUSE)? == value {
+    if store.get(partition, PAUSE)? == value {
         return Ok(());
     }
-    store.put(lane, PAUSE.to_vec(), value)
+    store.put(partition, PAUSE.to_vec(), value)
 }
 
 /// Writes down what is paused and why, by route (empty for the whole destination). What is not among it is not paused any more.
 ///
 /// # Errors
-/// The lane is not restored.
+/// The partition is not restored.
 pub fn set_pauses(
     store: &mut impl Map,
-    lane: i32,
+    partition: i32,
     notes: &BTreeMap<String, serde_json::Value>,
 ) -> Result<bool, state::Error> {
     let mut wanted: BTreeMap<Vec<u8>, Vec<u8>> =
         notes.iter().map(|(route, note)| ([PAUSE, route.as_bytes()].concat(), note.to_string().into_bytes())).collect();
     let mut changed = false;
-    for (key, value) in store.scan(lane, PAUSE)? {
+    for (key, value) in store.scan(partition, PAUSE)? {
         match wanted.remove(&key) {
             Some(note) if note == value => {}
             note => {
                 changed = true;
-                store.put(lane, key, note)?;
+                store.put(partition, key, note)?;
             }
         }
     }
     for (key, note) in wanted {
         changed = true;
-        store.put(lane, key, Some(note))?;
+        store.put(partition, key, Some(note))?;
     }
     Ok(changed)
 }
@@ -568,9 +568,9 @@ pub enum Entry {
 }
 
 /// Reads a record of `state.route.<destination>` or `state.send.<destination>`.
-pub fn read_entry(topic: &Arc<str>, lane: i32, key: &[u8], value: &[u8]) -> Entry {
+pub fn read_entry(topic: &Arc<str>, partition: i32, key: &[u8], value: &[u8]) -> Entry {
     match key.first() {
-        Some(&HELD) => match (profile_of(key), decode(topic, lane, key.to_vec(), value)) {
+        Some(&HELD) => match (profile_of(key), decode(topic, partition, key.to_vec(), value)) {
             (Some(profile), Some(held)) => Entry::Held { profile, held },
             _ => Entry::Other,
         },
@@ -580,11 +580,11 @@ pub fn read_entry(topic: &Arc<str>, lane: i32, key: &[u8], value: &[u8]) -> Entr
 }
 
 /// A waiting record of the state; one that cannot be read is never taken for none.
-fn waiting(store: &impl Map, topic: &Arc<str>, lane: i32, key: Vec<u8>, value: &[u8]) -> Held {
-    decode(topic, lane, key.clone(), value).unwrap_or_else(|| {
+fn waiting(store: &impl Map, topic: &Arc<str>, partition: i32, key: Vec<u8>, value: &[u8]) -> Held {
+    decode(topic, partition, key.clone(), value).unwrap_or_else(|| {
         let detail = format!("{} bytes of an unknown form", value.len());
-        let message = store.damaged(lane, &key, "a waiting record", &detail).to_string();
-        damaged(topic, lane, key, value, message)
+        let message = store.damaged(partition, &key, "a waiting record", &detail).to_string();
+        damaged(topic, partition, key, value, message)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Lanes that come and go: what is done before one is served, and before it is given back.
+//! Partitions that come and go: what is done before one is served, and before it is given back.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::kafka::consumer::{Event, Partition};
 use crate::stages::Error;
 use crate::telemetry::events::{Ownership as Change, Rebalanced};
 
-/// How long requests that are in flight may take to end when lanes are given back: the group waits for it.
+/// How long requests that are in flight may take to end when partitions are given back: the group waits for it.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 impl<O: Outside> Session<O> {
     pub(super) fn rebalance(&mut self, event: Event) -> Result<(), Error> {
-        let (lanes, change) = match event {
+        let (numbers, change) = match event {
             Event::Assign(partitions) => (self.assign(&partitions)?, Change::Assigned),
             Event::Revoke { partitions, lost } => (self.revoke(&partitions, lost)?, Change::Revoked),
         };
@@ -26,21 +26,21 @@ impl<O: Outside> Session<O> {
             stage: "send",
             component: &self.setup.name,
             change,
-            partitions: &lanes,
+            partitions: &numbers,
             owned: self.outside.assignment().len(),
         });
         Ok(())
     }
 
     fn assign(&mut self, partitions: &[Partition]) -> Result<Vec<i32>, Error> {
-        let lanes = lanes_of(partitions);
+        let numbers = numbers_of(partitions);
         // What is decided must be safe before the ledger begins anew, and no transaction may be open while state is restored: that
         // can take longer than a transaction may.
         self.commit()?;
         let starts = self.outside.starts(partitions)?;
-        self.outside.restore(&lanes)?;
-        self.waiting.load(self.outside.state(), &lanes)?;
-        self.facts.load(self.outside.state(), &lanes)?;
+        self.outside.restore(&numbers)?;
+        self.waiting.load(self.outside.state(), &numbers)?;
+        self.facts.load(self.outside.state(), &numbers)?;
         for start in &starts {
             self.dirty |= self.finished.load(self.outside.state_mut(), start)?;
         }
@@ -58,30 +58,30 @@ impl<O: Outside> Session<O> {
             self.parked.taken_over(start.partition, start.offset);
             self.unpark(start.partition);
         }
-        Ok(lanes)
+        Ok(numbers)
     }
 
     fn revoke(&mut self, partitions: &[Partition], lost: bool) -> Result<Vec<i32>, Error> {
-        let lanes = lanes_of(partitions);
+        let numbers = numbers_of(partitions);
         self.outside.renounce(partitions);
         if lost {
-            // Others own the lanes already; whatever is open here must not be committed. Everything is read again.
+            // Others own the partitions already; whatever is open here must not be committed. Everything is read again.
             return Err(kafka::Error::Aborted {
-                during: "keep the lanes",
+                during: "keep the partitions",
                 detail: "they were lost to another process".into(),
             }
             .into());
         }
-        self.drain(DRAIN_MAX, |lane| lanes.contains(&lane))?;
+        self.drain(DRAIN_MAX, |number| numbers.contains(&number))?;
         failpoint::hit("rebalance.revoke.send");
         self.commit()?;
-        self.forget(&lanes);
+        self.forget(&numbers);
         self.outside.revoked(partitions)?;
-        Ok(lanes)
+        Ok(numbers)
     }
 
-    /// Waits for the outcomes of these lanes' deliveries that are in flight, and commits them as they come: an orchestrator may lose its
-    /// patience any moment. What has no outcome in time is made again by the next owner. The lanes were renounced before, so that nothing
+    /// Waits for the outcomes of these partitions' deliveries that are in flight, and commits them as they come: an orchestrator may lose its
+    /// patience any moment. What has no outcome in time is made again by the next owner. The partitions were renounced before, so that nothing
     /// new is sent meanwhile and what waits for a rate limit comes back at once.
     pub(super) fn drain(&mut self, at_most: Duration, concerns: impl Fn(i32) -> bool) -> Result<(), Error> {
         let until = self.outside.instant() + at_most;
@@ -111,25 +111,25 @@ impl<O: Outside> Session<O> {
         }
     }
 
-    fn forget(&mut self, lanes: &[i32]) {
-        let all = self.setup.lanes;
-        let gone = |profile: &ProfileId| lanes.contains(&memory::lane_of(*profile, all));
+    fn forget(&mut self, partitions: &[i32]) {
+        let all = self.setup.partitions;
+        let gone = |profile: &ProfileId| partitions.contains(&memory::partition_of(*profile, all));
         self.gate.remove(|profile| gone(profile));
-        self.backlog.retain(|record| !lanes.contains(&record.partition));
-        self.forget_parked(lanes);
+        self.backlog.retain(|record| !partitions.contains(&record.partition));
+        self.forget_parked(partitions);
         self.forget_calls(gone);
-        for lane in lanes {
-            self.trackers.remove(lane);
-            self.appended.remove(lane);
-            self.committed.remove(lane);
+        for partition in partitions {
+            self.trackers.remove(partition);
+            self.appended.remove(partition);
+            self.committed.remove(partition);
         }
-        self.finished.forget(lanes);
-        self.facts.forget(lanes);
-        self.waiting.forget(lanes);
-        self.outside.release(lanes);
+        self.finished.forget(partitions);
+        self.facts.forget(partitions);
+        self.waiting.forget(partitions);
+        self.outside.release(partitions);
     }
 }
 
-fn lanes_of(partitions: &[Partition]) -> Vec<i32> {
-    partitions.iter().map(|(_, lane)| *lane).collect()
+fn numbers_of(partitions: &[Partition]) -> Vec<i32> {
+    partitions.iter().map(|(_, partition)| *partition).collect()
 }
