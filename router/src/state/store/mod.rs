@@ -406,6 +406,11 @@ impl Store {
         self.partitions.values().any(|one| !one.unproduced.is_empty() || !one.unfinished.is_empty())
     }
 
+    /// Whether keys were written that no batch has taken.
+    pub fn has_written(&self) -> bool {
+        self.partitions.values().any(|one| !one.unproduced.is_empty())
+    }
+
     /// Takes the keys that were written since the last call.
     pub fn batch(&mut self) -> Batch {
         let mut batch = Batch::default();

@@ -127,12 +127,13 @@ impl<L: Log> UnitOfWork<L> {
         Ok(self.store.write_keys(&mut self.log, &batch)?)
     }
 
-    /// Commits outputs alone, before any state was written: what others must find before the first batch.
+    /// Commits outputs alone, before any state was written: what others must find before the first batch. What a crash has left
+    /// unfinished waits for the first batch.
     ///
     /// # Errors
     /// As [`Self::commit`].
     pub fn commit_outputs(&mut self) -> Result<(), Error> {
-        debug_assert!(!self.store.is_dirty(), "state needs offsets that fence its writer");
+        debug_assert!(!self.store.has_written(), "state needs offsets that fence its writer");
         Ok(self.log.commit_without_offsets()?)
     }
 }
