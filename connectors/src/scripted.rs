@@ -45,6 +45,7 @@ type Script = Arc<dyn Fn(&Received, usize) -> Reply + Send + Sync>;
 struct Connection {
     script: Script,
     check: Check,
+    content_type: &'static str,
     received: Arc<Mutex<Vec<Received>>>,
     misfits: Arc<Mutex<Vec<String>>>,
 }
@@ -73,12 +74,22 @@ impl Reply {
 impl Server {
     /// Starts a vendor; the script is given each request and how many came before it.
     pub async fn start(check: Check, script: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_as("application/json", check, script).await
+    }
+
+    /// As [`Self::start`], for a vendor whose answers have another media type.
+    pub async fn start_as(
+        content_type: &'static str,
+        check: Check,
+        script: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (received, misfits) = (Arc::default(), Arc::default());
         let connection = Connection {
             script: Arc::new(script),
             check,
+            content_type,
             received: Arc::clone(&received),
             misfits: Arc::clone(&misfits),
         };
@@ -129,8 +140,11 @@ impl Connection {
                 received.len() - 1
             };
             let Reply::Answer { status, headers, body } = (self.script)(&request, before) else { return };
-            let mut head =
-                format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
+            let mut head = format!(
+                "HTTP/1.1 {status} X\r\ncontent-type: {}\r\ncontent-length: {}\r\n",
+                self.content_type,
+                body.len()
+            );
             for (name, value) in headers {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }

@@ -1,53 +1,29 @@
-//! A vendor on localhost that answers by a script and keeps what it received. Every request is held against the vendor's
-//! specification when it arrives; the test fails at its end if one did not fit.
+//! The scripted vendor of the tests, with this vendor's answers; every request is checked against its specification.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
-use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use std::ops::Deref;
 
 use super::spec;
+use crate::scripted;
+pub use crate::scripted::{Received, Reply};
 
-#[derive(Debug, Clone)]
-pub struct Received {
-    pub method: String,
-    pub path: String,
-    pub query: BTreeMap<String, String>,
-    pub headers: BTreeMap<String, String>,
-    pub body: Value,
-    pub body_bytes: usize,
+pub struct Server(scripted::Server);
+
+impl Server {
+    /// Starts a vendor; the script is given each request and how many came before it.
+    pub async fn start(script: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self(scripted::Server::start(spec::check_request, script).await)
+    }
 }
 
-pub enum Reply {
-    Answer {
-        status: u16,
-        headers: Vec<(&'static str, String)>,
-        body: String,
-    },
-    /// The connection ends without an answer.
-    Disconnect,
+impl Deref for Server {
+    type Target = scripted::Server;
+
+    fn deref(&self) -> &scripted::Server {
+        &self.0
+    }
 }
-
-pub struct Server {
-    address: String,
-    received: Arc<Mutex<Vec<Received>>>,
-    misfits: Arc<Mutex<Vec<String>>>,
-    task: JoinHandle<()>,
-}
-
-type Script = Arc<dyn Fn(&Received, usize) -> Reply + Send + Sync>;
-
-// === impl Reply ===
 
 impl Reply {
-    pub fn json(status: u16, body: &Value) -> Self {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        Self::Answer { status, headers: Vec::new(), body }
-    }
-
     /// The vendor's answer to a single request, or a refusal.
     pub fn plain(status: u16, code: &str, message: &str) -> Self {
         Self::json(status, &serde_json::json!({"code": code, "msg": message, "params": null}))
@@ -55,61 +31,6 @@ impl Reply {
 
     pub fn success() -> Self {
         Self::plain(200, "Success", "")
-    }
-
-    pub fn header(self, name: &'static str, value: &str) -> Self {
-        match self {
-            Self::Answer { status, mut headers, body } => {
-                headers.push((name, value.to_owned()));
-                Self::Answer { status, headers, body }
-            }
-            Self::Disconnect => Self::Disconnect,
-        }
-    }
-}
-
-// === impl Server ===
-
-impl Server {
-    /// Starts a vendor; the script is given each request and how many came before it.
-    pub async fn start(script: impl Fn(&Received, usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let misfits = Arc::new(Mutex::new(Vec::new()));
-        let script: Script = Arc::new(script);
-        let task = tokio::spawn({
-            let (received, misfits) = (Arc::clone(&received), Arc::clone(&misfits));
-            async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&received), Arc::clone(&misfits)));
-                }
-            }
-        });
-        Self { address, received, misfits, task }
-    }
-
-    pub fn url(&self) -> &str {
-        &self.address
-    }
-
-    pub fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
-    }
-
-    /// The requests to paths that begin like this.
-    pub fn received_at(&self, path: &str) -> Vec<Received> {
-        self.received().into_iter().filter(|received| received.path.starts_with(path)).collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-        let misfits = self.misfits.lock().unwrap();
-        if !std::thread::panicking() {
-            assert!(misfits.is_empty(), "requests that the vendor's specification does not have: {misfits:#?}");
-        }
     }
 }
 
@@ -119,70 +40,4 @@ impl Received {
         let items = ["users", "events", "subscribers"].iter().find_map(|name| self.body[*name].as_array()).unwrap();
         items.iter().map(|item| item["email"].as_str().unwrap().to_owned()).collect()
     }
-}
-
-async fn serve(
-    mut stream: TcpStream,
-    script: Script,
-    received: Arc<Mutex<Vec<Received>>>,
-    misfits: Arc<Mutex<Vec<String>>>,
-) {
-    let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut stream, &mut buffer).await {
-        if let Err(misfit) = spec::check_request(&request) {
-            misfits.lock().unwrap().push(misfit);
-        }
-        let before = {
-            let mut received = received.lock().unwrap();
-            received.push(request.clone());
-            received.len() - 1
-        };
-        match script(&request, before) {
-            Reply::Disconnect => return,
-            Reply::Answer { status, headers, body } => {
-                let mut head = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
-                    body.len()
-                );
-                for (name, value) in headers {
-                    head.push_str(&format!("{name}: {value}\r\n"));
-                }
-                head.push_str("\r\n");
-                if stream.write_all(format!("{head}{body}").as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
-    let head_end = loop {
-        if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            break at + 4;
-        }
-        if stream.read_buf(buffer).await.ok()? == 0 {
-            return None;
-        }
-    };
-    let head = String::from_utf8(buffer[..head_end].to_vec()).unwrap();
-    let mut lines = head.lines();
-    let mut first = lines.next()?.split(' ');
-    let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let headers: BTreeMap<String, String> = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-        .collect();
-    let body_bytes = headers.get("content-length").map_or(0, |value| value.parse().unwrap());
-    while buffer.len() < head_end + body_bytes {
-        if stream.read_buf(buffer).await.ok()? == 0 {
-            return None;
-        }
-    }
-    let body = &buffer[head_end..head_end + body_bytes];
-    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(body).unwrap() };
-    buffer.drain(..head_end + body_bytes);
-    let url = url::Url::parse(&format!("http://vendor{target}")).unwrap();
-    let query = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-    Some(Received { method, path: url.path().to_owned(), query, headers, body, body_bytes })
 }
